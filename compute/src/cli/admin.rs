@@ -1,0 +1,289 @@
+//! `shoal db`: databases created, listed and deleted through a server's administration interface.
+//!
+//! | command | request | answer |
+//! |---|---|---|
+//! | `create` | `POST /v1/namespaces/<name>/create`, `{}` | 200 |
+//! | `delete` | `DELETE /v1/namespaces/<name>` | 200 |
+//! | `list` | `GET /v1/namespaces?prefix=&after=&limit=` | `{"namespaces":[{"name":"a"}],"next":"a"}`, `next` null on the last page |
+//!
+//! Errors come as a status with `{"error":"…"}`. *Namespace* is libSQL's word for a database's name.
+
+use std::fmt::Write as _;
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::process::ExitCode;
+
+use serde::Deserialize;
+use serde_json::json;
+use ureq::http::Response;
+use ureq::{Agent, Body};
+
+use super::args::{DbArgs, DbCommand, Output};
+use super::client::{ClientError, agent_for, read_body, refusal, transport_error};
+use super::limits::NAMESPACES_PER_PAGE;
+
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("a database's name can't be empty")]
+    NoName,
+    #[error("`{0}` is not the URL of a server: write --admin-url http://127.0.0.1:8081")]
+    NotAUrl(String),
+    #[error(
+        "{url} is no administration interface of Shoal ({detail}): is --admin-url the address \
+         of --admin-listen-addr?"
+    )]
+    NotAdmin { url: String, detail: String },
+    #[error("nothing was deleted: `{0}` is not the name of the database")]
+    NotConfirmed(String),
+}
+
+/// Runs `shoal db …`.
+pub fn run(args: DbArgs) -> anyhow::Result<ExitCode> {
+    let admin = Admin::new(&args.admin_url)?;
+    let mut out = io::stdout().lock();
+    match args.command {
+        DbCommand::Create { name } => {
+            admin.create(&name)?;
+            report(&mut out, args.output, "created", &name)?;
+        }
+        DbCommand::Delete { name, yes } => {
+            if !yes && io::stdin().is_terminal() {
+                confirm(&name)?;
+            }
+            admin.delete(&name)?;
+            report(&mut out, args.output, "deleted", &name)?;
+        }
+        DbCommand::List { prefix } => list(&admin, &mut out, args.output, &prefix)?,
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report(out: &mut impl Write, output: Output, done: &str, name: &str) -> io::Result<()> {
+    match output {
+        Output::Text => writeln!(out, "{done} {name}"),
+        Output::Json => writeln!(out, "{}", json!({ done: name })),
+    }
+}
+
+/// Has a person type the name: the way back, if there is one, is long.
+fn confirm(name: &str) -> anyhow::Result<()> {
+    eprint!("Everything in `{name}` will be deleted. Type its name to go on: ");
+    let mut typed = String::new();
+    io::stdin().lock().read_line(&mut typed)?;
+    if typed.trim() == name { Ok(()) } else { Err(AdminError::NotConfirmed(typed.trim().into()).into()) }
+}
+
+/// Prints names as their pages arrive; as JSON, all in one array.
+fn list(admin: &Admin, out: &mut impl Write, output: Output, prefix: &str) -> anyhow::Result<()> {
+    let mut all = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = admin.page(prefix, &after)?;
+        for Namespace { name } in page.namespaces {
+            match output {
+                Output::Text => writeln!(out, "{name}")?,
+                Output::Json => all.push(json!({"name": name})),
+            }
+        }
+        match page.next {
+            // Names come in order, so a page that leads back would lead round for ever.
+            Some(next) if next <= after => return Err(admin.not_admin("its pages go in circles").into()),
+            Some(next) => after = next,
+            None => break,
+        }
+    }
+    if output == Output::Json {
+        writeln!(out, "{}", json!({"namespaces": all}))?;
+    }
+    Ok(())
+}
+
+struct Admin {
+    agent: Agent,
+    /// Without a slash at the end.
+    base: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Page {
+    namespaces: Vec<Namespace>,
+    next: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Namespace {
+    name: String,
+}
+
+impl Admin {
+    fn new(url: &str) -> Result<Admin, AdminError> {
+        let base = url.trim().trim_end_matches('/').to_owned();
+        let is_http = base.starts_with("http://") || base.starts_with("https://");
+        if !is_http || base.contains(['?', '#', '@']) || base.parse::<http::Uri>().is_err() {
+            return Err(AdminError::NotAUrl(url.into()));
+        }
+        Ok(Admin { agent: agent_for(&base), base })
+    }
+
+    fn create(&self, name: &str) -> Result<(), AdminError> {
+        let url = format!("{}/create", self.namespace_url(name)?);
+        let request = self.agent.post(&url).header("content-type", "application/json");
+        self.read(request.send("{}"), &url).map(drop)
+    }
+
+    fn delete(&self, name: &str) -> Result<(), AdminError> {
+        let url = self.namespace_url(name)?;
+        self.read(self.agent.delete(&url).call(), &url).map(drop)
+    }
+
+    fn page(&self, prefix: &str, after: &str) -> Result<Page, AdminError> {
+        let (prefix, after) = (percent_encoded(prefix), percent_encoded(after));
+        let query = format!("prefix={prefix}&after={after}&limit={NAMESPACES_PER_PAGE}");
+        let url = format!("{}/v1/namespaces?{query}", self.base);
+        let body = self.read(self.agent.get(&url).call(), &url)?;
+        serde_json::from_str(&body).map_err(|error| self.not_admin(&error.to_string()))
+    }
+
+    /// The body of an answer that isn't a refusal.
+    fn read(&self, answer: Result<Response<Body>, ureq::Error>, url: &str) -> Result<String, AdminError> {
+        let answer = answer.map_err(|error| transport_error(url, error))?;
+        let is_json = answer.body().mime_type() == Some("application/json");
+        match answer.status() {
+            status if status.is_success() => Ok(read_body(answer)?),
+            // Ours explains every refusal in JSON, so this is something else.
+            status if !is_json => Err(self.not_admin(&format!("it answered {}", status.as_u16()))),
+            _ => Err(refusal(answer).into()),
+        }
+    }
+
+    fn namespace_url(&self, name: &str) -> Result<String, AdminError> {
+        if name.is_empty() {
+            return Err(AdminError::NoName);
+        }
+        Ok(format!("{}/v1/namespaces/{}", self.base, percent_encoded(name)))
+    }
+
+    fn not_admin(&self, detail: &str) -> AdminError {
+        AdminError::NotAdmin { url: self.base.clone(), detail: detail.into() }
+    }
+}
+
+/// Encodes everything that could end a path segment or a parameter, and whole names of dots, which
+/// would be taken for steps in a path. Whether it is a good name is the server's to say.
+fn percent_encoded(text: &str) -> String {
+    let only_dots = text.bytes().all(|byte| byte == b'.');
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'.' if only_dots => encoded.push_str("%2E"),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            byte => {
+                let _ = write!(encoded, "%{byte:02X}");
+            }
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::test_server::{Answer, serve};
+
+    fn listed(admin: &Admin, output: Output, prefix: &str) -> anyhow::Result<String> {
+        let mut out = Vec::new();
+        list(admin, &mut out, output, prefix)?;
+        Ok(String::from_utf8(out)?)
+    }
+
+    #[test]
+    fn names_are_encoded_into_one_segment() {
+        for (name, encoded) in [
+            ("app-1.x_y", "app-1.x_y"),
+            ("../../etc", "..%2F..%2Fetc"),
+            ("..", "%2E%2E"),
+            ("a%2Fb", "a%252Fb"),
+            ("a?b&c=d", "a%3Fb%26c%3Dd"),
+            ("é", "%C3%A9"),
+        ] {
+            assert_eq!(percent_encoded(name), encoded);
+        }
+    }
+
+    #[test]
+    fn databases_are_created_and_deleted_by_name() {
+        let server = serve(|_| Answer::json(200, ""));
+        let admin = Admin::new(&format!("{}/", server.url)).expect("a URL");
+        admin.create("app").expect("created");
+        admin.delete("a/b").expect("deleted");
+        let requests = server.requests();
+        assert_eq!(requests[0].line, "POST /v1/namespaces/app/create");
+        assert_eq!(requests[0].body, "{}");
+        assert_eq!(requests[1].line, "DELETE /v1/namespaces/a%2Fb");
+        assert!(matches!(admin.create(""), Err(AdminError::NoName)));
+    }
+
+    #[test]
+    fn a_list_is_read_page_by_page() {
+        let server = serve(|request| {
+            let first = request.line.contains("after=&");
+            Answer::json(200, match first {
+                true => r#"{"namespaces":[{"name":"a"},{"name":"b"}],"next":"b"}"#,
+                false => r#"{"namespaces":[{"name":"c"}],"next":null}"#,
+            })
+        });
+        let admin = Admin::new(&server.url).expect("a URL");
+        assert_eq!(listed(&admin, Output::Text, "x&").expect("a list"), "a\nb\nc\n");
+        assert_eq!(
+            listed(&admin, Output::Json, "").expect("a list"),
+            "{\"namespaces\":[{\"name\":\"a\"},{\"name\":\"b\"},{\"name\":\"c\"}]}\n"
+        );
+        let requests = server.requests();
+        assert_eq!(requests[0].line, "GET /v1/namespaces?prefix=x%26&after=&limit=1000");
+        assert_eq!(requests[1].line, "GET /v1/namespaces?prefix=x%26&after=b&limit=1000");
+    }
+
+    #[test]
+    fn pages_that_lead_back_end_with_an_error() {
+        let server = serve(|_| Answer::json(200, r#"{"namespaces":[],"next":"b"}"#));
+        let admin = Admin::new(&server.url).expect("a URL");
+        let error = listed(&admin, Output::Text, "").expect_err("circles").to_string();
+        assert!(error.contains("circles"), "{error}");
+    }
+
+    #[test]
+    fn the_servers_own_words_are_shown() {
+        let server = serve(|_| Answer::json(400, r#"{"error":"Namespace `app` already exists"}"#));
+        let admin = Admin::new(&server.url).expect("a URL");
+        let error = admin.create("app").expect_err("exists").to_string();
+        assert_eq!(error, "the server answered 400: Namespace `app` already exists");
+    }
+
+    #[test]
+    fn something_else_at_the_address_is_recognised() {
+        for answer in [Answer::json(200, ""), Answer::text(404, ""), Answer::text(200, "<html>")] {
+            let server = serve(move |_| answer.clone());
+            let admin = Admin::new(&server.url).expect("a URL");
+            let error = listed(&admin, Output::Text, "").expect_err("not ours").to_string();
+            assert!(error.contains("is no administration interface of Shoal"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_is_named() {
+        // A port that was free a moment ago.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        drop(listener);
+        let admin = Admin::new(&url).expect("a URL");
+        let error = admin.delete("app").expect_err("nobody there").to_string();
+        assert!(error.starts_with(&url) && error.contains("Is the server running?"), "{error}");
+        for wrong in ["127.0.0.1:8081", "ftp://h", "http://h?x", ""] {
+            assert!(matches!(Admin::new(wrong), Err(AdminError::NotAUrl(_))), "{wrong}");
+        }
+    }
+}

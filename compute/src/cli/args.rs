@@ -1,0 +1,442 @@
+//! Every command, flag and environment variable of `shoal`, with the texts of `--help`.
+//!
+//! Flags carry their values already checked for form (a size is a size); what they mean together
+//! is [`super::config`]'s. Each flag of a server has the environment variable `SHOAL_<FLAG>` and
+//! the same name as a key of `shoal.toml`: [`Settings`] is one struct, filled once from the command
+//! line and once from the file, so the two can't drift apart.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Deserialize;
+
+use super::units::{ByteSize, Span, Window};
+
+const ABOUT: &str = "\
+Shoal serves SQLite databases over libSQL's protocol and keeps them in object storage.
+
+Every write that is acknowledged is in the bucket. The local disk is a cache that may be lost.";
+
+const EXAMPLES: &str = "\
+Examples:
+  shoal dev                                        try it: everything in ./shoal-data
+  shoal shell http://127.0.0.1:8080/db/app/        open a database in a terminal
+  shoal serve --store s3://bucket/prefix           the production form
+  shoal db list                                    ask the server what it holds
+
+`shoal <command> --help` tells all about a command.";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "shoal", version, about = "SQLite databases whose only home is a bucket")]
+#[command(long_about = ABOUT, after_help = EXAMPLES, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Dev(DevArgs),
+    Serve(ServeArgs),
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+/// The commands that are plain clients of a server, or need none: [`super::run`] runs them.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    Shell(ShellArgs),
+    Db(DbArgs),
+    /// Print the versions of Shoal and of the SQLite inside it
+    Version,
+}
+
+const DEV_EXAMPLES: &str = "\
+Examples:
+  shoal dev
+  shoal dev --data-dir /tmp/try --http-listen-addr 127.0.0.1:9000
+
+A database is created when it is first used; its URL is http://127.0.0.1:8080/db/<name>/
+(with the slash at the end). The bare URL is the database `default`. Ready-made code for your
+language is printed at the start. To begin anew, stop Shoal and delete the data directory.";
+
+/// Start a server for development, with everything in one local directory
+#[derive(Debug, Clone, Args)]
+#[command(after_help = DEV_EXAMPLES)]
+pub struct DevArgs {
+    /// The directory that stands in for the bucket and holds the cache too
+    #[arg(long, value_name = "DIR", default_value = "./shoal-data", env = "SHOAL_DATA_DIR")]
+    pub data_dir: PathBuf,
+
+    /// Where applications connect
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", env = "SHOAL_HTTP_LISTEN_ADDR")]
+    #[arg(value_parser = listen_addr)]
+    pub http_listen_addr: SocketAddr,
+
+    /// Where `shoal db` connects
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081", env = "SHOAL_ADMIN_LISTEN_ADDR")]
+    #[arg(value_parser = listen_addr)]
+    pub admin_listen_addr: SocketAddr,
+
+    /// Listen beyond this machine although there is no authentication
+    #[arg(long, env = "SHOAL_NO_AUTH", value_name = "BOOL", value_parser = clap::value_parser!(bool))]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(default_value = "false", hide_default_value = true, hide_possible_values = true)]
+    pub no_auth: bool,
+
+    /// What to log: a level, or a filter such as `info,compute=debug`
+    #[arg(long, value_name = "FILTER", default_value = "warn", env = "SHOAL_LOG")]
+    pub log: String,
+}
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  shoal serve --store s3://bucket/prefix --cache-dir /var/cache/shoal
+  shoal serve --store 's3://bucket/prefix?endpoint=http://127.0.0.1:9000&region=us-east-1'
+  shoal serve --store file:///srv/shoal --window 10ms
+  shoal serve --config /etc/shoal.toml
+  SHOAL_STORE=s3://bucket/prefix shoal serve
+
+Each setting is looked up in this order: the flag, the SHOAL_* variable, the file of --config, the
+default. The file's keys are the flags' names without the dashes in front:
+
+  store = \"s3://bucket/prefix\"
+  cache-dir = \"/var/cache/shoal\"
+  cache-size = \"20GiB\"
+  lease = \"10s\"
+
+A key or SHOAL_* variable that doesn't exist is an error. Credentials for s3:// are the usual ones
+(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL, profiles, instance roles).
+
+Databases are created with `shoal db create <name>`; their URL is http://<ADDR>/db/<name>/
+(with the slash at the end). SIGTERM flushes what is acknowledged, seals the log and ends.";
+
+/// Start a server whose databases live in a bucket
+#[derive(Debug, Clone, Args)]
+#[command(after_help = SERVE_EXAMPLES)]
+pub struct ServeArgs {
+    /// Read settings from this TOML file
+    #[arg(long, value_name = "FILE", env = "SHOAL_CONFIG")]
+    pub config: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// The settings of `shoal serve`: once as flags and variables, once as the keys of `shoal.toml`.
+/// `None` is "not said here".
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Settings {
+    /// Where the databases live: s3://bucket/prefix or file:///directory (required)
+    #[arg(long, value_name = "URL", env = "SHOAL_STORE", help_heading = "Storage")]
+    pub store: Option<String>,
+
+    /// The local disk cache; it may be lost, and belongs to one process at a time [default:
+    /// ./shoal-cache]
+    #[arg(long, value_name = "DIR", env = "SHOAL_CACHE_DIR", help_heading = "Storage")]
+    pub cache_dir: Option<PathBuf>,
+
+    /// The most that the disk cache takes [default: 1GiB]
+    #[arg(long, value_name = "SIZE", env = "SHOAL_CACHE_SIZE", help_heading = "Storage")]
+    pub cache_size: Option<ByteSize>,
+
+    /// The memory for pages of all databases together [default: 256MiB]
+    #[arg(long, value_name = "SIZE", env = "SHOAL_MEMORY", help_heading = "Storage")]
+    pub memory: Option<ByteSize>,
+
+    /// How long a commit may wait for others to share its PUT, which buys fewer PUTs with latency:
+    /// 0, 5ms, 10ms, 25ms, 50ms, 100ms or 500ms [default: 0]
+    #[arg(long, value_name = "WINDOW", env = "SHOAL_WINDOW", help_heading = "Storage")]
+    pub window: Option<Window>,
+
+    /// How long after this node falls silent another may take over its databases [default: 10s]
+    #[arg(long, value_name = "DURATION", env = "SHOAL_LEASE", help_heading = "Storage")]
+    pub lease: Option<Span>,
+
+    /// Threads that run SQL [default: one per core]
+    #[arg(long, value_name = "COUNT", env = "SHOAL_CORES", help_heading = "Storage")]
+    pub cores: Option<usize>,
+
+    /// Where applications connect [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR", env = "SHOAL_HTTP_LISTEN_ADDR", help_heading = "Listening")]
+    #[arg(value_parser = listen_addr)]
+    pub http_listen_addr: Option<SocketAddr>,
+
+    /// Where `shoal db` and other administration connects [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "ADDR", env = "SHOAL_ADMIN_LISTEN_ADDR", help_heading = "Listening")]
+    #[arg(value_parser = listen_addr)]
+    pub admin_listen_addr: Option<SocketAddr>,
+
+    /// Listen beyond this machine although there is no authentication
+    #[arg(long, env = "SHOAL_NO_AUTH", value_name = "BOOL", help_heading = "Listening")]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(hide_possible_values = true)]
+    pub no_auth: Option<bool>,
+
+    /// The database that a URL without a name means [default: none, such a URL is a 404]
+    #[arg(long, value_name = "NAME", env = "SHOAL_DEFAULT_DATABASE", help_heading = "Listening")]
+    pub default_database: Option<String>,
+
+    /// What to log: a level, or a filter such as `info,compute=debug` [default: info]
+    #[arg(long, value_name = "FILTER", env = "SHOAL_LOG", help_heading = "Listening")]
+    pub log: Option<String>,
+
+    /// The largest request [default: 64MiB]
+    #[arg(long, value_name = "SIZE", env = "SHOAL_MAX_BODY_SIZE", help_heading = "Limits")]
+    pub max_body_size: Option<ByteSize>,
+
+    /// The largest answer that isn't streamed; cursors have no such limit [default: 10MB]
+    #[arg(long, value_name = "SIZE", env = "SHOAL_MAX_RESPONSE_SIZE", help_heading = "Limits")]
+    pub max_response_size: Option<ByteSize>,
+
+    /// The most that one transaction may write [default: 256MiB]
+    #[arg(long, value_name = "SIZE", env = "SHOAL_MAX_TRANSACTION_SIZE", help_heading = "Limits")]
+    pub max_transaction_size: Option<ByteSize>,
+
+    /// How long one statement may run [default: 30s]
+    #[arg(long, value_name = "DURATION", env = "SHOAL_STATEMENT_TIMEOUT", help_heading = "Limits")]
+    pub statement_timeout: Option<Span>,
+
+    /// After how long without a request an open transaction is rolled back [default: 5s]
+    #[arg(long, value_name = "DURATION", env = "SHOAL_IDLE_TRANSACTION_TIMEOUT")]
+    #[arg(help_heading = "Limits")]
+    pub idle_transaction_timeout: Option<Span>,
+
+    /// How long a reply waits for the store before it says that the outcome is unknown [default:
+    /// 30s]
+    #[arg(long, value_name = "DURATION", env = "SHOAL_COMMIT_TIMEOUT", help_heading = "Limits")]
+    pub commit_timeout: Option<Span>,
+}
+
+const SHELL_EXAMPLES: &str = "\
+Examples:
+  shoal shell http://127.0.0.1:8080/db/app/
+  shoal shell http://127.0.0.1:8080/db/app/ 'SELECT count(*) FROM users'
+  shoal shell http://127.0.0.1:8080/db/app/ < schema.sql
+  shoal shell http://127.0.0.1:8080/db/app/ .dump > backup.sql
+  shoal shell --mode json libsql://db.example.com/db/app/ 'SELECT * FROM users'
+
+At a terminal, a statement ends with `;` and may take several lines; `.help` lists the shell's own
+commands. A script stops at its first error, names the line and exits with 1; each of its
+statements outside BEGIN…COMMIT is a commit of its own. libsql:// means https unless the URL ends in
+?tls=0.";
+
+/// Run SQL against a database, at a terminal or from a script
+#[derive(Debug, Args)]
+#[command(after_help = SHELL_EXAMPLES)]
+pub struct ShellArgs {
+    /// The database: http://…, https:// or libsql://…
+    #[arg(value_name = "URL")]
+    pub url: String,
+
+    /// Statements to run instead of reading them from the terminal or from standard input
+    #[arg(value_name = "SQL")]
+    pub sql: Option<String>,
+
+    /// The token to send, if the server asks for one
+    #[arg(long, value_name = "TOKEN", env = "SHOAL_AUTH_TOKEN", hide_env_values = true)]
+    pub auth_token: Option<String>,
+
+    /// How rows are printed [default: table at a terminal, else list]
+    #[arg(long, value_name = "MODE")]
+    pub mode: Option<Mode>,
+
+    /// Print the columns' names, also in the modes `list` and `csv`
+    #[arg(long)]
+    pub headers: bool,
+}
+
+/// How rows are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Columns with a frame
+    Table,
+    /// Values with `|` between them, one row a line
+    List,
+    /// Comma-separated values
+    Csv,
+    /// An array of objects; blobs are base64
+    Json,
+    /// One value a line
+    Line,
+}
+
+const DB_EXAMPLES: &str = "\
+Examples:
+  shoal db create app
+  shoal db list --prefix customer-
+  shoal db list --output json
+  shoal db delete app --yes
+  shoal db --admin-url http://10.0.0.5:8081 list";
+
+/// Create, list and delete the databases of a running server
+#[derive(Debug, Args)]
+#[command(after_help = DB_EXAMPLES)]
+pub struct DbArgs {
+    /// The server's administration address
+    #[arg(long, global = true, value_name = "URL", env = "SHOAL_ADMIN_URL")]
+    #[arg(default_value = "http://127.0.0.1:8081")]
+    pub admin_url: String,
+
+    /// How to print the answer
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    pub output: Output,
+
+    #[command(subcommand)]
+    pub command: DbCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DbCommand {
+    /// Create an empty database
+    Create {
+        /// Its name: a-z, 0-9, `.`, `_` and `-`, at most 63 of them, a letter or digit first
+        name: String,
+    },
+    /// List the names of all databases
+    List {
+        /// Only names that begin with this
+        #[arg(long, default_value = "")]
+        prefix: String,
+    },
+    /// Delete a database and all that is in it
+    Delete {
+        /// Its name
+        name: String,
+        /// Don't ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Text,
+    Json,
+}
+
+/// An address to listen on. Names are refused: what `localhost` means differs between machines.
+fn listen_addr(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "write an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080".into())
+}
+
+impl Cli {
+    /// Reads the process's command line. Prints and ends the process on `--help` or an error.
+    pub fn from_command_line() -> Cli {
+        Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Reads a command line; says so when a refused value came from the environment, which the
+    /// parser's own message doesn't.
+    pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+        let words: Vec<OsString> = words.into_iter().collect();
+        Cli::try_parse_from(&words).map_err(|error| name_the_variable(error, &words))
+    }
+}
+
+fn name_the_variable(mut error: clap::Error, words: &[OsString]) -> clap::Error {
+    let Some(variable) = variable_behind(&error, words) else { return error };
+    let tip = StyledStr::from(format!("the value comes from the environment variable {variable}"));
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+    error
+}
+
+/// The variable that gave the value of which `error` speaks, unless a flag did.
+fn variable_behind(error: &clap::Error, words: &[OsString]) -> Option<String> {
+    // The argument is named as in the usage line: `--lease <DURATION>`.
+    let ContextValue::String(argument) = error.get(ContextKind::InvalidArg)? else { return None };
+    let flag = argument.split([' ', '=', '[']).next()?;
+    let name = flag.strip_prefix("--")?;
+    let given_as_flag = words.iter().any(|word| {
+        let word = word.to_string_lossy();
+        word == flag || word.starts_with(&format!("{flag}="))
+    });
+    let variable = format!("SHOAL_{}", name.replace('-', "_").to_uppercase());
+    (!given_as_flag && std::env::var_os(&variable).is_some()).then_some(variable)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn read(line: &str) -> Result<Command, clap::Error> {
+        Cli::read(line.split_whitespace().map(OsString::from)).map(|cli| cli.command)
+    }
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn dev_needs_nothing() {
+        let Command::Dev(dev) = read("shoal dev").expect("no flags") else { panic!("dev") };
+        assert_eq!(dev.data_dir, PathBuf::from("./shoal-data"));
+        assert_eq!(dev.http_listen_addr.to_string(), "127.0.0.1:8080");
+        assert_eq!(dev.admin_listen_addr.to_string(), "127.0.0.1:8081");
+        assert!(!dev.no_auth);
+    }
+
+    #[test]
+    fn serve_reads_every_flag() {
+        let line = "shoal serve --store file:///s --cache-dir /c --cache-size 2GiB --memory 1GB \
+            --lease 900ms --http-listen-addr [::1]:80 --admin-listen-addr 127.0.0.1:81 --no-auth \
+            --default-database main --log debug --max-body-size 1MiB --max-response-size 2MB \
+            --max-transaction-size 3MB --statement-timeout 1m --idle-transaction-timeout 2s \
+            --commit-timeout 3s --window 25ms --cores 2 --config /etc/shoal.toml";
+        let Command::Serve(serve) = read(line).expect("all flags") else { panic!("serve") };
+        let settings = serve.settings;
+        assert_eq!(serve.config, Some(PathBuf::from("/etc/shoal.toml")));
+        assert_eq!(settings.store.as_deref(), Some("file:///s"));
+        assert_eq!(settings.cache_size, Some(ByteSize::mib(2048)));
+        assert_eq!(settings.lease, Some(Span::millis(900)));
+        assert_eq!(settings.no_auth, Some(true));
+        assert_eq!(settings.window.map(|window| window.to_string()), Some("25ms".into()));
+        assert_eq!(settings.cores, Some(2));
+    }
+
+    #[test]
+    fn a_flag_without_its_value_can_be_switched_off() {
+        let Command::Serve(serve) = read("shoal serve --no-auth=false").expect("a bool") else {
+            panic!("serve")
+        };
+        assert_eq!(serve.settings.no_auth, Some(false));
+        // The word after it is not taken for its value.
+        assert!(read("shoal serve --no-auth false").is_err());
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_with_what_to_write() {
+        for (line, flag, remedy) in [
+            ("shoal serve --lease 10", "--lease", "write 900ms, 10s"),
+            ("shoal serve --window 7", "--window", "write 0, 5ms, 10ms"),
+            ("shoal serve --cache-size big", "--cache-size", "256MiB"),
+            ("shoal dev --http-listen-addr localhost:80", "--http-listen-addr", "127.0.0.1:8080"),
+        ] {
+            let message = read(line).expect_err(line).to_string();
+            assert!(message.contains(flag) && message.contains(remedy), "{message}");
+        }
+    }
+
+    #[test]
+    fn flags_of_the_client_stand_before_or_after_the_subcommand() {
+        let Command::Client(ClientCommand::Db(db)) =
+            read("shoal db create app --admin-url http://h:1 --output json").expect("db create")
+        else {
+            panic!("db")
+        };
+        assert_eq!(db.admin_url, "http://h:1");
+        assert_eq!(db.output, Output::Json);
+        assert!(matches!(db.command, DbCommand::Create { name } if name == "app"));
+        assert!(read("shoal db --output json list --prefix a").is_ok());
+    }
+}

@@ -1,0 +1,302 @@
+//! Opening databases: name, head, ownership, and the commits that are only in logs.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use segments::commit::UncheckedCommit;
+use segments::page::Page;
+use tenant::head::Head;
+use tenant::lifecycle::{self, OpenPlan, OwnerState};
+use tenant::name::Name;
+use tenant::registry::{self, CreateError, DeleteError};
+use tenant::settings::Settings;
+use tokio::sync::OnceCell;
+use tracing::info;
+use walstore::id::{DatabaseId, Lsn, PutId, Slot};
+use walstore::register::{Patience, Swap, Versioned};
+
+use super::Core;
+use crate::database::Database;
+use crate::database::pages::{Base, Fetch};
+use crate::error::{Fault, ServerError};
+use crate::session::pool::Pool;
+
+/// How long opening, creating or deleting keeps asking the store.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Rounds of reading head and owner again before a client is told to come back.
+const ROUNDS_MAX: usize = 64;
+
+/// Why a database cannot be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    NoSuchDatabase(Name),
+    Server(ServerError),
+}
+
+impl From<ServerError> for OpenError {
+    fn from(error: ServerError) -> Self {
+        Self::Server(error)
+    }
+}
+
+/// An open database with everything that belongs to it on this core.
+pub struct OpenDatabase {
+    pub database: Rc<Database>,
+    pub pool: Rc<Pool>,
+    pub head: RefCell<Versioned<Head>>,
+    /// Where this log holds commits that are not folded, oldest first.
+    unfolded: RefCell<VecDeque<(Lsn, Slot)>>,
+}
+
+impl OpenDatabase {
+    pub fn on_durable(&self, lsn: Lsn, slot: Slot) {
+        self.unfolded.borrow_mut().push_back((lsn, slot));
+        self.database.on_durable(lsn);
+    }
+
+    /// Waits for bytes of the bucket.
+    pub async fn fetch(&self, fetch: Fetch) -> Result<(), ServerError> {
+        match fetch {}
+    }
+}
+
+type Opening = Rc<OnceCell<Rc<OpenDatabase>>>;
+
+/// The open databases of one core.
+#[derive(Default)]
+pub struct Databases {
+    by_name: RefCell<BTreeMap<Name, Opening>>,
+    by_id: RefCell<BTreeMap<DatabaseId, Rc<OpenDatabase>>>,
+}
+
+impl Databases {
+    fn opening(&self, name: &Name) -> Opening {
+        self.by_name.borrow_mut().entry(name.clone()).or_default().clone()
+    }
+
+    /// Forgets a database, so that its next use opens it anew.
+    pub fn forget(&self, open: &OpenDatabase) {
+        self.by_name.borrow_mut().remove(&open.database.name);
+        self.by_id.borrow_mut().remove(&open.database.id);
+    }
+
+    pub fn by_id(&self, id: DatabaseId) -> Option<Rc<OpenDatabase>> {
+        self.by_id.borrow().get(&id).cloned()
+    }
+
+    pub fn all(&self) -> Vec<Rc<OpenDatabase>> {
+        self.by_id.borrow().values().cloned().collect()
+    }
+
+    /// Folds what keeps the log's old slots alive.
+    pub fn fold_below(&self, slot: u64) {
+        for open in self.all() {
+            if open.unfolded.borrow().front().is_some_and(|(_, oldest)| oldest.0 <= slot) {
+                open.database.changed.notify_one();
+            }
+        }
+    }
+}
+
+impl Core {
+    /// The database of this name, opened if need be. Many may ask at once; it is opened once.
+    pub(super) async fn open(self: &Rc<Self>, name: &Name, create: bool) -> Result<Rc<OpenDatabase>, OpenError> {
+        let opening = self.databases.opening(name);
+        let opened = opening.get_or_try_init(|| self.open_cold(name, create)).await;
+        if opened.is_err() && !opening.initialized() {
+            // Nothing is remembered of a failed try, not even that the name was asked for.
+            let mut by_name = self.databases.by_name.borrow_mut();
+            if by_name.get(name).is_some_and(|now| Rc::ptr_eq(now, &opening) && Rc::strong_count(&opening) <= 2) {
+                by_name.remove(name);
+            }
+        }
+        opened.cloned()
+    }
+
+    async fn open_cold(self: &Rc<Self>, name: &Name, create: bool) -> Result<Rc<OpenDatabase>, OpenError> {
+        let head = match self.resolve(name).await? {
+            Some(head) => head,
+            None if create => match self.create_head(name).await {
+                Ok(head) => head,
+                Err(CreateError::AlreadyExists { .. }) => {
+                    self.resolve(name).await?.ok_or_else(|| OpenError::NoSuchDatabase(name.clone()))?
+                }
+                Err(error) => return Err(unavailable(error).into()),
+            },
+            None => return Err(OpenError::NoSuchDatabase(name.clone())),
+        };
+        let head = self.acquire(name, head).await?;
+        let open = self.load(head).await?;
+        self.databases.by_id.borrow_mut().insert(open.database.id, open.clone());
+        Ok(open)
+    }
+
+    fn patience(&self) -> Patience {
+        Patience::for_duration(&self.node.seam, PATIENCE)
+    }
+
+    async fn resolve(&self, name: &Name) -> Result<Option<Versioned<Head>>, ServerError> {
+        let node = &self.node;
+        let resolved = registry::resolve_head(&*node.stores.main, &node.seam, name, node.id, self.patience()).await;
+        resolved.map_err(unavailable)
+    }
+
+    async fn create_head(&self, name: &Name) -> Result<Versioned<Head>, CreateError> {
+        let node = &self.node;
+        let mut settings = Settings::new(node.seam.wall_micros());
+        settings.window_millis = u16::try_from(node.settings.window.as_millis()).unwrap_or(u16::MAX);
+        let store = &*node.stores.main;
+        registry::create_database(store, &node.seam, name, node.id, settings, self.patience()).await
+    }
+
+    /// Makes this node the owner, sealing the log of an owner that is gone.
+    async fn acquire(&self, name: &Name, mut head: Versioned<Head>) -> Result<Versioned<Head>, OpenError> {
+        let node = &self.node;
+        let mut watched = None;
+        for _ in 0..ROUNDS_MAX {
+            let owner = match head.value.owner {
+                None => OwnerState::None,
+                Some(owner) if owner == node.id => OwnerState::Me,
+                Some(owner) => {
+                    let probe = node.sealed.probe(owner).await.map_err(unavailable)?;
+                    let is_alive = matches!(probe.state, OwnerState::Alive { .. });
+                    // A renewal while we watch proves that it lives; until then it may be dead.
+                    let renewals = (owner, probe.renewed);
+                    if is_alive && *watched.get_or_insert(renewals) == renewals {
+                        node.seam.sleep(probe.ask_again).await;
+                        continue;
+                    }
+                    probe.state
+                }
+            };
+            match lifecycle::plan_open(&head.value, node.id, owner) {
+                OpenPlan::Serve => return Ok(head),
+                plan @ (OpenPlan::Acquire | OpenPlan::Confirm) => {
+                    let put_id = PutId::random(&node.seam);
+                    let next = match plan {
+                        OpenPlan::Acquire => lifecycle::acquire(&head.value, node.id, put_id),
+                        _ => lifecycle::confirm(&head.value, put_id),
+                    };
+                    let store = &*node.stores.main;
+                    let swap = registry::swap_head(store, &node.seam, &head, next, self.patience()).await;
+                    match swap.map_err(unavailable)? {
+                        Swap::Won(won) => return Ok(won),
+                        Swap::Lost(Some(found)) => head = found,
+                        Swap::Lost(None) => return Err(OpenError::NoSuchDatabase(name.clone())),
+                    }
+                }
+                OpenPlan::SealFirst(owner) => node.sealed.seal(owner).await.map_err(unavailable)?,
+                OpenPlan::DrainFirst => return Err(self.tail_is_full(&head.value).into()),
+                OpenPlan::OwnedElsewhere { incarnation, address } => return Err(owned_elsewhere(name, incarnation, &address).into()),
+                OpenPlan::Gone(state) => {
+                    info!(database = %name, ?state, "its head is final; reading the name again");
+                    head = self.resolve(name).await?.ok_or_else(|| OpenError::NoSuchDatabase(name.clone()))?;
+                }
+                OpenPlan::ReadAgain => {
+                    head = self.resolve(name).await?.ok_or_else(|| OpenError::NoSuchDatabase(name.clone()))?;
+                }
+            }
+        }
+        let text = format!("the ownership of `{name}` keeps changing; try again");
+        Err(ServerError::new(Fault::Retry, text).into())
+    }
+
+    fn tail_is_full(&self, head: &Head) -> ServerError {
+        let text = format!("`{}` changed hands {} times without a fold; drain it first", head.name, head.tail.len());
+        ServerError::new(Fault::Retry, text)
+    }
+
+    /// Builds the open database: what is folded, and then the tail of commits out of sealed logs.
+    async fn load(&self, head: Versioned<Head>) -> Result<Rc<OpenDatabase>, ServerError> {
+        let node = &self.node;
+        let base = Base::load(node, &head.value).await?;
+        let window_micros = u64::from(head.value.settings.window_millis) * 1000;
+        let identity = (head.value.database, head.value.name.clone(), head.value.epoch);
+        let database = Rc::new(Database::new(identity, node.clone(), self.number, window_micros, base));
+        for entry in &head.value.tail {
+            if entry.incarnation != node.id {
+                let log = node.sealed.log(entry.incarnation).await.map_err(unavailable)?;
+                for commit in log.commits(database.id) {
+                    let is_next = Some(commit.lsn) > database.newest().lsn;
+                    if is_next && entry.holds(entry.incarnation, commit.epoch, commit.lsn) {
+                        recover(&database, &commit.bytes, entry.incarnation).await?;
+                    }
+                }
+            }
+        }
+        info!(database = %database.name, epoch = database.epoch, lsn = Lsn::raw(database.newest().lsn), "open");
+        Ok(Rc::new(OpenDatabase {
+            database,
+            pool: Rc::default(),
+            head: RefCell::new(head),
+            unfolded: RefCell::default(),
+        }))
+    }
+
+    /// Creates a database; it is open afterwards.
+    pub(super) async fn create(self: &Rc<Self>, name: Name) -> Result<DatabaseId, ServerError> {
+        match self.create_head(&name).await {
+            Ok(head) => Ok(head.value.database),
+            Err(error @ CreateError::AlreadyExists { .. }) => Err(ServerError::new(Fault::Conflict, error.to_string())),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+
+    /// Deletes a database: its head becomes final first, then its name is free.
+    pub(super) async fn delete(self: &Rc<Self>, name: Name) -> Result<(), OpenError> {
+        let open = self.open(&name, false).await?;
+        open.database.lose("the database was deleted");
+        open.pool.clear();
+        self.databases.forget(&open);
+        let node = &self.node;
+        let mut head = open.head.borrow().clone();
+        for _ in 0..ROUNDS_MAX {
+            let store = &*node.stores.main;
+            match registry::delete_database(store, &node.seam, &head, node.id, self.patience()).await {
+                Ok(_) => {
+                    if let Some(last) = open.database.newest().lsn {
+                        node.log.folded(open.database.id, last);
+                    }
+                    return Ok(());
+                }
+                Err(DeleteError::Conflict { found }) => head = *found,
+                Err(error) => return Err(unavailable(error).into()),
+            }
+        }
+        Err(ServerError::new(Fault::Retry, format!("`{name}` keeps changing; try again")).into())
+    }
+}
+
+/// Applies one commit of a sealed log. Patches want the page as it was just before.
+async fn recover(
+    database: &Rc<Database>,
+    bytes: &bytes::Bytes,
+    incarnation: walstore::id::IncarnationId,
+) -> Result<(), ServerError> {
+    let corrupt = |what: &dyn std::fmt::Display| {
+        let text = format!("a commit of {} in the log of {incarnation}: {what}", database.id);
+        ServerError::new(Fault::Corrupt, text)
+    };
+    let unchecked = UncheckedCommit::decode(bytes).map_err(|error| corrupt(&error))?;
+    let commit = unchecked.check(&database.newest()).map_err(|error| corrupt(&error))?;
+    let mut bases: BTreeMap<_, Page> = BTreeMap::new();
+    for (page_no, _) in commit.bases() {
+        bases.insert(page_no, database.page_for_recovery(page_no).await?);
+    }
+    let tip = commit.tip();
+    let commit = commit.apply(|page_no, _| bases.remove(&page_no).ok_or("the page was not read"));
+    database.recover(commit.map_err(|error| corrupt(&error))?, tip);
+    Ok(())
+}
+
+fn unavailable(error: impl std::fmt::Display) -> ServerError {
+    ServerError::new(Fault::Retry, error.to_string())
+}
+
+fn owned_elsewhere(name: &Name, incarnation: walstore::id::IncarnationId, address: &str) -> ServerError {
+    let at = if address.is_empty() { String::new() } else { format!(" at {address}") };
+    let text = format!("`{name}` is served by another node ({incarnation}{at}); ask there, or try again when it is gone");
+    ServerError::new(Fault::Retry, text)
+}

@@ -1,0 +1,381 @@
+//! Serving one request: find the database and the stream, run the coroutine, hold the reply at the gate.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, warn};
+
+use super::databases::OpenDatabase;
+use super::{Core, CursorReply, Job, JobError, PipelineReply, Work, spawn_local};
+use crate::database::file;
+use crate::error::{Fault, ServerError};
+use crate::hrana::HranaVersion;
+use crate::hrana::baton::Baton;
+use crate::hrana::condition;
+use crate::hrana::error::HranaError;
+use crate::hrana::request::{Batch, StreamRequest};
+use crate::limits;
+use crate::session::stream::{Running, Stream};
+use crate::sqlite::coroutine::{self, Wait, Wake};
+
+/// Pieces of a cursor that may wait for a slow client.
+const CURSOR_PIECES_MAX: usize = 4;
+
+impl Core {
+    /// Starts a request. Its task runs to the end even if the client goes away: then it is told to stop.
+    pub(super) fn start(self: Rc<Self>, job: Job) {
+        spawn_local(async move {
+            let Job { database, create, baton, version, work } = job;
+            let opened = self.begin(&database, create, baton.as_ref()).await;
+            match work {
+                Work::Pipeline { requests, reply } => {
+                    let reply = Rc::new(RefCell::new(Some(reply)));
+                    let answer = match opened {
+                        Ok((open, id, stream)) => {
+                            let client = Client::of_reply(&reply);
+                            self.pipeline(&open, (id, stream), requests, version, client).await
+                        }
+                        Err(error) => Err(error),
+                    };
+                    let reply = reply.borrow_mut().take().expect("BUG: a pipeline is answered once");
+                    let _ = reply.send(answer);
+                }
+                Work::Cursor { batch, head } => match opened {
+                    Ok((open, id, stream)) => self.cursor(&open, id, stream, batch, version, head).await,
+                    Err(error) => drop(head.send(Err(error))),
+                },
+            }
+        });
+    }
+
+    /// The database, and the stream that the baton names or a new one.
+    async fn begin(
+        self: &Rc<Self>,
+        name: &tenant::name::Name,
+        create: bool,
+        baton: Option<&Baton>,
+    ) -> Result<(Rc<OpenDatabase>, u64, Stream), JobError> {
+        if !self.node.lease_is_valid() {
+            return Err(self.out_of_touch().into());
+        }
+        let open = self.open(name, create).await?;
+        let (id, stream) = match baton {
+            Some(baton) => (baton.stream_id, self.streams.take(baton, name)?),
+            None => {
+                let response_bytes_max = self.node.settings.response_bytes_max;
+                let stream = Stream::new(open.database.clone(), open.pool.clone(), response_bytes_max);
+                (self.node.seam.random_u64(), stream)
+            }
+        };
+        Ok((open, id, stream))
+    }
+
+    fn out_of_touch(&self) -> ServerError {
+        let text = "this node has not heard from the bucket for longer than its lease; nothing was done; try again later";
+        ServerError::new(Fault::Retry, text)
+    }
+
+    async fn pipeline(
+        self: &Rc<Self>,
+        open: &Rc<OpenDatabase>,
+        (id, mut stream): (u64, Stream),
+        requests: Vec<StreamRequest>,
+        version: HranaVersion,
+        client: Client,
+    ) -> Result<PipelineReply, JobError> {
+        let commits_before = stream.commits();
+        let count = requests.len();
+        let running = stream.running.clone();
+        let body = move || {
+            let results = stream.pipeline(&requests, version);
+            if !stream.has_state() {
+                stream.release();
+            }
+            (results, stream)
+        };
+        let ran = self.run(open, running, body, client).await;
+        let (results, stream) = match ran {
+            Ok(ran) => ran,
+            Err(error) => {
+                self.streams.remove(id);
+                return Err(error.into());
+            }
+        };
+        let wrote = stream.commits() > commits_before;
+        let gate = self.gate(open, stream.seen(), wrote).await;
+        let results = match (results, gate) {
+            (Err(error), _) => {
+                self.end(open, id, stream).await;
+                return Err(error.into());
+            }
+            (Ok(_), Err(error)) => {
+                // What these results say must not be shown; each request is told why.
+                self.end(open, id, stream).await;
+                let told = HranaError::from(error);
+                return Ok(PipelineReply { baton: None, results: vec![Err(told); count] });
+            }
+            (Ok(results), Ok(())) => results,
+        };
+        let baton = self.park(open, id, stream);
+        Ok(PipelineReply { baton, results })
+    }
+
+    async fn cursor(
+        self: &Rc<Self>,
+        open: &Rc<OpenDatabase>,
+        id: u64,
+        mut stream: Stream,
+        batch: Batch,
+        version: HranaVersion,
+        head: oneshot::Sender<Result<CursorReply, JobError>>,
+    ) {
+        if let Err(error) = condition::check_batch(&batch, version) {
+            let _ = head.send(Err(error.into()));
+            return self.end(open, id, stream).await;
+        }
+        let (sender, pieces) = mpsc::channel(CURSOR_PIECES_MAX);
+        // The baton leaves before the batch has run, so it is given to every cursor; a stream that turns
+        // out to hold no state ends when its client closes it or does not come back.
+        let sequence = self.streams.reserve(id, &open.database.name);
+        let baton = Baton { stream_id: id, sequence, core: self.number };
+        if head.send(Ok(CursorReply { baton: Some(baton), pieces })).is_err() {
+            return self.end(open, id, stream).await;
+        }
+        let gone = sender.clone();
+        let client = Client { gone: Box::new(move || gone.is_closed()), sends: Some(sender) };
+        let running = stream.running.clone();
+        let body = move || {
+            let result = stream.cursor(&batch);
+            (result, stream)
+        };
+        match self.run(open, running, body, client).await {
+            Ok((Ok(()), stream)) => {
+                self.streams.return_reserved(id, stream);
+                self.watch_idle(open, id, sequence, false);
+            }
+            Ok((Err(error), stream)) => {
+                warn!(%error, "a cursor was cut off by a malformed step");
+                self.end(open, id, stream).await;
+            }
+            Err(_) => self.streams.remove(id),
+        }
+    }
+
+    /// Runs `body` as a coroutine with everything that it may wait for.
+    pub(super) async fn run<T: 'static>(
+        self: &Rc<Self>,
+        open: &Rc<OpenDatabase>,
+        running: Running,
+        body: impl FnOnce() -> T + 'static,
+        client: Client,
+    ) -> Result<T, ServerError> {
+        let stack = coroutine::take_stack(&self.stacks);
+        let stack = stack.map_err(|error| ServerError::new(Fault::Retry, format!("no room for another request: {error}")))?;
+        let client = Rc::new(client);
+        let serve = |wait: Wait| {
+            let file = running.borrow().clone();
+            self.clone().serve(open.clone(), client.clone(), wait, file)
+        };
+        let (result, stack) = coroutine::run(stack, &open.database.meter, body, serve).await;
+        self.stacks.borrow_mut().give_back(stack);
+        result.map_err(|panicked| {
+            error!(database = %open.database.name, panic = panicked.0, "a request panicked");
+            ServerError::new(Fault::Closed, "the server failed at this request; its transaction was rolled back")
+        })
+    }
+
+    async fn serve(
+        self: Rc<Self>,
+        open: Rc<OpenDatabase>,
+        client: Rc<Client>,
+        wait: Wait,
+        file: Option<Rc<file::Connection>>,
+    ) -> Wake {
+        if let Some(file) = &file
+            && let Some(error) = self.interruption(file, &client)
+        {
+            file.cancelled.borrow_mut().get_or_insert(error);
+            return Wake::Abandon;
+        }
+        match wait {
+            Wait::Yield => {
+                tokio::task::yield_now().await;
+                Wake::Ready
+            }
+            Wait::Fetch(fetch) => match open.fetch(fetch).await {
+                Ok(()) => Wake::Ready,
+                Err(error) => Wake::Failed(error),
+            },
+            Wait::Turn => match file {
+                Some(file) => self.wait_for_turn(&open, &file).await,
+                None => Wake::Abandon,
+            },
+            Wait::Send(piece) => self.send(&open, &client, file.as_deref(), piece).await,
+        }
+    }
+
+    fn interruption(&self, file: &file::Connection, client: &Client) -> Option<ServerError> {
+        if let Some(error) = file.cancelled.borrow().clone() {
+            return Some(error);
+        }
+        if (client.gone)() {
+            return Some(ServerError::new(Fault::Closed, "the client has gone"));
+        }
+        let limit = self.node.settings.statement_timeout;
+        let ran = self.node.seam.boot_micros().saturating_sub(file.statement_started());
+        (file.statement_started() > 0 && Duration::from_micros(ran) > limit).then(|| {
+            let text = format!("the statement ran for longer than {limit:?}, the limit of this server, and was stopped");
+            ServerError::new(Fault::Invalid, text)
+        })
+    }
+
+    async fn wait_for_turn(&self, open: &OpenDatabase, file: &file::Connection) -> Wake {
+        let database = &open.database;
+        let limit = self.node.settings.busy_timeout;
+        let turn = async {
+            loop {
+                let folded = database.folded.notified();
+                if let Some(reason) = database.lost() {
+                    return Wake::Failed(ServerError::new(Fault::Fenced, reason));
+                }
+                if database.is_overfull() {
+                    folded.await;
+                    continue;
+                }
+                file.give_turn(database.turn.take().await);
+                return Wake::Ready;
+            }
+        };
+        tokio::select! {
+            biased;
+            wake = turn => wake,
+            () = self.node.seam.sleep(limit) => {
+                let text = format!("no turn to write within {limit:?}: other writers hold this database; nothing was done");
+                Wake::Failed(ServerError::new(Fault::Retry, text))
+            }
+        }
+    }
+
+    /// Sends a piece of a cursor once all that it shows is durable.
+    async fn send(&self, open: &Rc<OpenDatabase>, client: &Client, file: Option<&file::Connection>, piece: Bytes) -> Wake {
+        let Some(sender) = &client.sends else { return Wake::Abandon };
+        let (seen, wrote) = file.map_or((0, false), |file| (file.seen.get(), file.commits() > 0));
+        let piece = match self.gate(open, seen, wrote).await {
+            Ok(()) => piece,
+            Err(error) => {
+                // The pieces that the gate held are dropped; an entry tells why and the body ends here.
+                let mut last = Vec::new();
+                let error = HranaError::from(error);
+                crate::hrana::cursor::write_line(&mut last, &crate::hrana::cursor::CursorEntry::Error { error });
+                let _ = sender.send(last.into()).await;
+                return Wake::Abandon;
+            }
+        };
+        if sender.send(piece).await.is_ok() { Wake::Ready } else { Wake::Abandon }
+    }
+
+    /// The output gate: returns when everything up to `seen` is durable. An error says what the client may
+    /// conclude; which depends on whether it wrote.
+    async fn gate(&self, open: &OpenDatabase, seen: u64, wrote: bool) -> Result<(), ServerError> {
+        let limit = self.node.settings.commit_timeout;
+        let passed = tokio::select! {
+            biased;
+            passed = open.database.gate.pass(seen) => passed.map_err(|lost| lost.0),
+            () = self.node.seam.sleep(limit), if seen > open.database.gate.durable() =>
+                Err(format!("the bucket has not confirmed it within {limit:?}")),
+        };
+        match passed {
+            Ok(()) if wrote || self.node.lease_is_valid() => Ok(()),
+            Ok(()) => Err(self.out_of_touch()),
+            Err(reason) if wrote => Err(ServerError::new(
+                Fault::Indefinite,
+                format!("the outcome of this write is unknown: {reason}. Read before you write it again"),
+            )),
+            Err(reason) => Err(ServerError::new(Fault::Retry, format!("what this request read is not durable yet: {reason}"))),
+        }
+    }
+
+    /// Keeps a stream that holds state for its next request, or lets it go.
+    fn park(self: &Rc<Self>, open: &Rc<OpenDatabase>, id: u64, stream: Stream) -> Option<Baton> {
+        if !stream.has_state() || self.streams.len() >= limits::STREAMS_MAX {
+            self.streams.remove(id);
+            let core = self.clone();
+            let open = open.clone();
+            if stream.file().is_some() {
+                spawn_local(async move { core.end(&open, id, stream).await });
+            }
+            return None;
+        }
+        let in_transaction = stream.is_in_transaction();
+        let sequence = self.streams.park(id, &open.database.name, stream);
+        self.watch_idle(open, id, sequence, in_transaction);
+        Some(Baton { stream_id: id, sequence, core: self.number })
+    }
+
+    /// Ends a stream: what is open in it is rolled back.
+    async fn end(self: &Rc<Self>, open: &Rc<OpenDatabase>, id: u64, mut stream: Stream) {
+        self.streams.remove(id);
+        let running = stream.running.clone();
+        let _ = self.run(open, running, move || stream.release(), Client::none()).await;
+    }
+
+    /// Rolls an idle transaction back so that others get the turn, and later forgets the stream.
+    fn watch_idle(self: &Rc<Self>, open: &Rc<OpenDatabase>, id: u64, sequence: u64, in_transaction: bool) {
+        let (core, open) = (self.clone(), open.clone());
+        spawn_local(async move {
+            let settings = &core.node.settings;
+            if in_transaction {
+                core.node.seam.sleep(settings.idle_transaction_timeout).await;
+                let Some(mut stream) = core.streams.take_idle(id, sequence) else { return };
+                let running = stream.running.clone();
+                let body = move || {
+                    stream.time_out();
+                    stream
+                };
+                let ended = core.run(&open, running, body, Client::none()).await;
+                let Ok(stream) = ended else { return core.streams.expire(id) };
+                core.streams.put_back(id, stream);
+            }
+            core.node.seam.sleep(settings.idle_stream_timeout).await;
+            if let Some(stream) = core.streams.take_idle(id, sequence) {
+                core.streams.expire(id);
+                core.end(&open, id, stream).await;
+            }
+        });
+    }
+
+    /// Rolls back and closes every parked stream.
+    pub(super) async fn close_streams(self: &Rc<Self>) {
+        for mut stream in self.streams.drain() {
+            let open = self.databases.by_id(stream.database.id);
+            let running = stream.running.clone();
+            match open {
+                Some(open) => drop(self.run(&open, running, move || stream.release(), Client::none()).await),
+                None => stream.release(),
+            }
+        }
+    }
+}
+
+/// The other end of a running request.
+pub(super) struct Client {
+    gone: Box<dyn Fn() -> bool>,
+    sends: Option<mpsc::Sender<Bytes>>,
+}
+
+impl Client {
+    /// Waits for a single reply.
+    fn of_reply<T: 'static>(reply: &Rc<RefCell<Option<oneshot::Sender<T>>>>) -> Self {
+        let reply = reply.clone();
+        let gone = move || reply.borrow().as_ref().is_some_and(oneshot::Sender::is_closed);
+        Self { gone: Box::new(gone), sends: None }
+    }
+
+    /// Nobody waits for it.
+    pub(super) fn none() -> Self {
+        Self { gone: Box::new(|| false), sends: None }
+    }
+}

@@ -1,0 +1,171 @@
+//! A core: one thread (one task, in the simulator) that runs the SQL of the databases it is home to.
+//!
+//! HTTP handlers send a [`Job`] and wait for its reply; the log reports durable commits; the node ends it.
+//! Everything below is single-threaded, so databases, connections and streams need no locks.
+
+mod databases;
+mod jobs;
+mod streams;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tenant::name::Name;
+use tokio::sync::{mpsc, oneshot};
+use walstore::id::DatabaseId;
+use walstore::log::Acknowledged;
+
+pub use self::databases::OpenError;
+
+use self::databases::Databases;
+use self::streams::Streams;
+use crate::error::ServerError;
+use crate::hrana::HranaVersion;
+use crate::hrana::baton::Baton;
+use crate::hrana::error::{HranaError, ProtocolError};
+use crate::hrana::request::{Batch, StreamRequest};
+use crate::hrana::response::StreamResponse;
+use crate::node::NodeContext;
+use crate::sqlite::stack::StackPool;
+
+/// Sent to a core.
+pub enum Message {
+    Job(Job),
+    Durable(Vec<Acknowledged>),
+    /// Fold every database whose oldest unfolded commit is at or below this slot of the log.
+    FoldBelow(u64),
+    Fenced(String),
+    Create { name: Name, reply: oneshot::Sender<Result<DatabaseId, ServerError>> },
+    Delete { name: Name, reply: oneshot::Sender<Result<(), OpenError>> },
+    /// Finish: roll back, fold nothing, close everything.
+    Stop { done: oneshot::Sender<()> },
+}
+
+/// One request of a client.
+pub struct Job {
+    pub database: Name,
+    /// Create the database if it does not exist (development only).
+    pub create: bool,
+    pub baton: Option<Baton>,
+    pub version: HranaVersion,
+    pub work: Work,
+}
+
+pub enum Work {
+    Pipeline { requests: Vec<StreamRequest>, reply: oneshot::Sender<Result<PipelineReply, JobError>> },
+    /// `head` carries the baton once it is known, or the failure before the first line.
+    Cursor { batch: Batch, head: oneshot::Sender<Result<CursorReply, JobError>> },
+}
+
+/// What a pipeline comes to. The baton is not sealed yet.
+pub struct PipelineReply {
+    pub baton: Option<Baton>,
+    pub results: Vec<Result<StreamResponse, HranaError>>,
+}
+
+/// A cursor's answer so far: the baton that goes on after it, and the pieces as they come.
+pub struct CursorReply {
+    pub baton: Option<Baton>,
+    pub pieces: mpsc::Receiver<Bytes>,
+}
+
+/// Why a request as a whole has no result.
+#[derive(Debug)]
+pub enum JobError {
+    Server(ServerError),
+    Protocol(ProtocolError),
+    NoSuchDatabase(Name),
+}
+
+impl From<ServerError> for JobError {
+    fn from(error: ServerError) -> Self {
+        Self::Server(error)
+    }
+}
+
+impl From<ProtocolError> for JobError {
+    fn from(error: ProtocolError) -> Self {
+        Self::Protocol(error)
+    }
+}
+
+impl From<OpenError> for JobError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::NoSuchDatabase(name) => Self::NoSuchDatabase(name),
+            OpenError::Server(error) => Self::Server(error),
+        }
+    }
+}
+
+/// Shared by all tasks of one core.
+struct Core {
+    number: u16,
+    node: Arc<NodeContext>,
+    databases: Databases,
+    streams: Streams,
+    stacks: RefCell<StackPool>,
+}
+
+/// Runs a core until it is stopped. Must be polled inside a `LocalSet`.
+pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::UnboundedReceiver<Message>) {
+    crate::sqlite::vfs::set_thread_seam(node.seam.clone());
+    crate::sqlite::temp::set_thread_directory(node.settings.temp_directory.clone());
+    let core = Rc::new(Core {
+        number,
+        databases: Databases::default(),
+        streams: Streams::default(),
+        stacks: RefCell::default(),
+        node,
+    });
+    while let Some(message) = inbox.recv().await {
+        match message {
+            Message::Job(job) => core.clone().start(job),
+            Message::Durable(commits) => core.on_durable(&commits),
+            Message::FoldBelow(slot) => core.databases.fold_below(slot),
+            Message::Fenced(reason) => core.on_fenced(&reason).await,
+            Message::Create { name, reply } => {
+                let core = core.clone();
+                spawn_local(async move { drop(reply.send(core.create(name).await)) });
+            }
+            Message::Delete { name, reply } => {
+                let core = core.clone();
+                spawn_local(async move { drop(reply.send(core.delete(name).await)) });
+            }
+            Message::Stop { done } => {
+                core.close_streams().await;
+                let _ = done.send(());
+                return;
+            }
+        }
+    }
+}
+
+/// Starts a task on this core's thread.
+fn spawn_local(task: impl Future<Output = ()> + 'static) {
+    tokio::task::spawn_local(task);
+}
+
+impl Core {
+    fn on_durable(&self, commits: &[Acknowledged]) {
+        for commit in commits {
+            if let Some(open) = self.databases.by_id(commit.database)
+                && open.database.epoch == commit.epoch
+            {
+                open.on_durable(commit.lsn, commit.slot);
+            }
+        }
+    }
+
+    /// The log has ended: nothing of this epoch is shown any more, and every stream is closed.
+    async fn on_fenced(self: &Rc<Self>, reason: &str) {
+        for open in self.databases.all() {
+            open.database.lose(reason);
+            open.pool.clear();
+        }
+        self.close_streams().await;
+    }
+}
+

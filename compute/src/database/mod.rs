@@ -1,0 +1,240 @@
+//! One open database on its core: what is visible, what is durable, and who may write.
+//!
+//! ```text
+//!   newest ───────────▶ what the next writer builds on            (visible to writers of this node)
+//!   durable ──────────▶ what plain reads see, what replies may show
+//!   base (folded) ────▶ what packs and the page map hold; above it pages come from the overlay
+//! ```
+//!
+//! Everything here lives on one thread. A [`Snapshot`] holds its base alive, and the overlay keeps what
+//! the oldest living base needs, so readers never block the writer or the fold.
+
+pub mod file;
+pub mod gate;
+pub mod overlay;
+pub mod pages;
+pub mod turn;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use segments::commit::{self, Commit, CommitTooLarge};
+use segments::page::{Page, PageNo};
+use segments::tip::Tip;
+use tenant::name::Name;
+use tokio::sync::Notify;
+use walstore::fragment::Entry;
+use walstore::id::{DatabaseId, Lsn};
+use walstore::log;
+
+use self::gate::Gate;
+use self::overlay::{Changes, Overlay, Version};
+use self::pages::Base;
+use self::turn::Turn;
+use crate::limits;
+use crate::node::NodeContext;
+use crate::sqlite::memory::Meter;
+
+/// A consistent state that a connection reads: an LSN, its size, and the base under it.
+pub struct Snapshot {
+    pub lsn: Option<Lsn>,
+    pub page_count: u32,
+    pub base: Rc<Base>,
+}
+
+/// An open database. See the module's documentation.
+pub struct Database {
+    pub id: DatabaseId,
+    pub name: Name,
+    pub epoch: u64,
+    pub node: Arc<NodeContext>,
+    pub home: u16,
+    pub turn: Rc<Turn>,
+    pub gate: Gate,
+    pub meter: Arc<Meter>,
+    /// How long a commit may wait for company, in microseconds.
+    pub window_micros: u64,
+    /// The history after its newest commit.
+    newest: Cell<Tip>,
+    overlay: RefCell<Overlay>,
+    base: RefCell<Rc<Base>>,
+    /// Every base that a snapshot may still use.
+    bases: RefCell<Vec<Weak<Base>>>,
+    unfolded_bytes: Cell<usize>,
+    lost: RefCell<Option<String>>,
+    /// Signalled when a commit was published or became durable: the folder looks whether there is work.
+    pub changed: Notify,
+    /// Signalled when a fold has made room.
+    pub folded: Notify,
+}
+
+impl Database {
+    pub fn new(
+        (id, name, epoch): (DatabaseId, Name, u64),
+        node: Arc<NodeContext>,
+        home: u16,
+        window_micros: u64,
+        base: Base,
+    ) -> Self {
+        let newest = base.tip;
+        let base = Rc::new(base);
+        Self {
+            id,
+            name,
+            epoch,
+            home,
+            turn: Rc::default(),
+            gate: Gate::opened_up_to(Lsn::raw(newest.lsn)),
+            meter: Meter::new(node.settings.memory_per_database),
+            window_micros,
+            newest: Cell::new(newest),
+            overlay: RefCell::default(),
+            bases: RefCell::new(vec![Rc::downgrade(&base)]),
+            base: RefCell::new(base),
+            unfolded_bytes: Cell::new(0),
+            lost: RefCell::new(None),
+            changed: Notify::new(),
+            folded: Notify::new(),
+            node,
+        }
+    }
+
+    /// Adds a commit found in a sealed log while the database is being opened: durable already.
+    pub fn recover(&self, commit: Commit, tip: Tip) {
+        let lsn = commit.lsn;
+        self.add(commit, tip, Vec::new());
+        self.gate.open_up_to(lsn.get());
+    }
+
+    /// The newest state; plain reads that may wait for the gate and all writers use it.
+    pub fn newest_snapshot(&self) -> Snapshot {
+        let newest = self.newest.get();
+        Snapshot { lsn: newest.lsn, page_count: newest.page_count, base: self.base.borrow().clone() }
+    }
+
+    /// The newest durable state.
+    pub fn durable_snapshot(&self) -> Snapshot {
+        let lsn = Lsn::new(self.gate.durable());
+        let base = self.base.borrow().clone();
+        let in_overlay = lsn.and_then(|lsn| self.overlay.borrow().page_count(lsn));
+        // Only durable commits are folded, so without newer ones in the overlay the base is it.
+        let page_count = in_overlay.unwrap_or(base.tip.page_count);
+        Snapshot { lsn, page_count, base }
+    }
+
+    /// Whether `snapshot` is the state that a writer must build on.
+    pub fn is_newest(&self, snapshot: &Snapshot) -> bool {
+        snapshot.lsn == self.newest.get().lsn
+    }
+
+    pub fn newest(&self) -> Tip {
+        self.newest.get()
+    }
+
+    /// A page of the overlay as `snapshot` sees it.
+    pub fn overlay_page(&self, page_no: PageNo, snapshot: &Snapshot) -> Option<Page> {
+        self.overlay.borrow().page(page_no, snapshot.lsn).map(|version| version.page.clone())
+    }
+
+    /// Gives a finished transaction its place in history: visible to later writers at once, queued for
+    /// the log, durable later. The caller holds the turn.
+    pub fn publish(&self, pages: BTreeMap<PageNo, Page>, page_count: u32) -> Result<Lsn, CommitTooLarge> {
+        let before = self.newest.get();
+        let commit = Commit::new(&before, self.node.seam.wall_micros(), page_count, pages)?;
+        let encoded = commit::encode(&commit, &before, &|page_no| self.patch_base(page_no));
+        let lsn = commit.lsn;
+        self.add(commit, encoded.tip, encoded.patched);
+        let entry = Entry { database: self.id, epoch: self.epoch, lsn, bytes: encoded.bytes };
+        self.node.log.append(log::Commit { entry, window_micros: self.window_micros, home: self.home });
+        Ok(lsn)
+    }
+
+    /// The newest version of a page, if it is in memory: what a patch may build on.
+    fn patch_base(&self, page_no: PageNo) -> Option<commit::Base> {
+        let overlay = self.overlay.borrow();
+        if let Some(version) = overlay.page(page_no, self.newest.get().lsn) {
+            let Version { lsn, patches_in_a_row, .. } = *version;
+            return Some(commit::Base { lsn, page: version.page.clone(), patches_in_a_row });
+        }
+        let base = self.base();
+        let page = base.resident_page(&self.node.cache, page_no)?;
+        Some(commit::Base { lsn: base.tip.lsn?, page, patches_in_a_row: 0 })
+    }
+
+    fn add(&self, commit: Commit, tip: Tip, patched: Vec<bool>) {
+        let bytes = commit.pages.len() * segments::page::PAGE_BYTES;
+        self.newest.set(tip);
+        let patched = patched.into_iter().chain(std::iter::repeat(false));
+        let pages = commit.pages.into_iter().zip(patched);
+        self.overlay.borrow_mut().add(commit.lsn, commit.page_count, pages);
+        self.unfolded_bytes.set(self.unfolded_bytes.get() + bytes);
+        self.changed.notify_one();
+    }
+
+    /// Commits up to `lsn` are in the bucket.
+    pub fn on_durable(&self, lsn: Lsn) {
+        self.gate.open_up_to(lsn.get());
+        self.changed.notify_one();
+    }
+
+    /// Bytes of page versions that no fold has worked off.
+    pub fn unfolded_bytes(&self) -> usize {
+        self.unfolded_bytes.get()
+    }
+
+    /// Whether writers have to wait for the fold.
+    pub fn is_overfull(&self) -> bool {
+        self.overlay.borrow().bytes() > limits::OVERLAY_BYTES_MAX
+    }
+
+    /// What a fold up to the newest durable commit has to write; `None` if there is nothing.
+    pub fn changes(&self) -> Option<(Lsn, Changes)> {
+        let durable = Lsn::new(self.gate.durable())?;
+        let folded = self.base.borrow().tip.lsn;
+        (Some(durable) > folded).then(|| (durable, self.overlay.borrow().changes(folded, durable)))
+    }
+
+    pub fn base(&self) -> Rc<Base> {
+        self.base.borrow().clone()
+    }
+
+    /// New snapshots use `base` from here on; the overlay keeps what older ones need.
+    pub fn rebase(&self, base: Base) {
+        let base = Rc::new(base);
+        self.bases.borrow_mut().push(Rc::downgrade(&base));
+        *self.base.borrow_mut() = base.clone();
+        self.unfolded_bytes.set(self.overlay.borrow().bytes_after(base.tip.lsn));
+        self.forget_folded();
+        self.folded.notify_waiters();
+    }
+
+    /// Drops what no living base needs. Called after a fold and when a snapshot goes.
+    pub fn forget_folded(&self) {
+        let mut bases = self.bases.borrow_mut();
+        bases.retain(|base| base.strong_count() > 0);
+        let oldest = bases.iter().filter_map(Weak::upgrade).map(|base| base.tip.lsn).min();
+        if let Some(Some(lsn)) = oldest {
+            self.overlay.borrow_mut().forget(lsn);
+        }
+    }
+
+    /// Whether older bases than the present one may still be in use.
+    pub fn has_old_readers(&self) -> bool {
+        self.bases.borrow().len() > 1
+    }
+
+    /// Ends this history: its log is fenced, or its head belongs to somebody else.
+    pub fn lose(&self, reason: &str) {
+        self.lost.borrow_mut().get_or_insert_with(|| reason.to_owned());
+        self.gate.lose(reason);
+        self.changed.notify_one();
+        self.folded.notify_waiters();
+    }
+
+    /// Why this history has ended, if it has.
+    pub fn lost(&self) -> Option<String> {
+        self.lost.borrow().clone()
+    }
+}

@@ -1,0 +1,150 @@
+//! The administration plane, with the paths of libSQL's server and a listing, which theirs lacks.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `POST /v1/namespaces/<name>/create` | 200; 409 if it exists |
+//! | `DELETE /v1/namespaces/<name>` | 200; 404 |
+//! | `GET /v1/namespaces?prefix=&after=&limit=` | `{"namespaces":[{"name":"…"}],"next":"…"\|null}` |
+//! | `GET /health` | 200 |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use axum::routing::{delete, get, post};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use tenant::name::Name;
+use tenant::registry;
+use tokio::sync::oneshot;
+use walstore::register::Patience;
+
+use super::{failure, going_down, json, read_body, server_failure};
+use crate::core::{Message, OpenError};
+use crate::error::{Fault, ServerError};
+use crate::node::NodeHandle;
+
+const LIST_LIMIT_DEFAULT: usize = 100;
+const BODY_BYTES_MAX: usize = 1 << 20;
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The administration plane as a service.
+pub fn router(node: NodeHandle) -> Router {
+    Router::new()
+        .route("/", get(|| async { "Welcome to the admin API of Shoal\n" }))
+        .route("/health", get(|| async {}))
+        .route("/v1/namespaces", get(list))
+        .route("/v1/namespaces/{name}/create", post(create))
+        .route("/v1/namespaces/{name}", delete(remove))
+        .fallback(|| async { failure(StatusCode::NOT_FOUND, "there is no such administration request", "SHOAL_INVALID") })
+        .with_state(Arc::new(node))
+}
+
+fn parse(name: &str) -> Result<Name, Box<Response>> {
+    Name::parse(name).map_err(|error| Box::new(failure(StatusCode::BAD_REQUEST, &error.to_string(), "SHOAL_INVALID")))
+}
+
+/// Settings that libSQL's server takes. Those that would change what is promised are refused, not ignored.
+#[derive(Default, Deserialize)]
+struct CreateBody {
+    dump_url: Option<String>,
+    jwt_key: Option<String>,
+    max_db_size: Option<String>,
+    shared_schema_name: Option<String>,
+}
+
+impl CreateBody {
+    fn unsupported(&self) -> Option<&'static str> {
+        let fields = [
+            ("dump_url", self.dump_url.is_some()),
+            ("jwt_key", self.jwt_key.is_some()),
+            ("max_db_size", self.max_db_size.is_some()),
+            ("shared_schema_name", self.shared_schema_name.is_some()),
+        ];
+        fields.into_iter().find(|(_, given)| *given).map(|(field, _)| field)
+    }
+}
+
+async fn create(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>, body: Body) -> Response {
+    let name = match parse(&name) {
+        Ok(name) => name,
+        Err(response) => return *response,
+    };
+    let body = match read_body(body, BODY_BYTES_MAX).await {
+        Ok(body) => body,
+        Err(response) => return response,
+    };
+    if !body.trim_ascii().is_empty() {
+        match serde_json::from_slice::<CreateBody>(&body) {
+            Err(error) => return failure(StatusCode::BAD_REQUEST, &format!("the body is not JSON settings: {error}"), "SHOAL_INVALID"),
+            Ok(settings) => if let Some(field) = settings.unsupported() {
+                return failure(StatusCode::BAD_REQUEST, &format!("`{field}` is not supported yet; leave it out"), "SHOAL_INVALID");
+            },
+        }
+    }
+    let (reply, answer) = oneshot::channel();
+    node.send(&name, Message::Create { name: name.clone(), reply });
+    match answer.await {
+        Ok(Ok(_)) => Response::new(Body::empty()),
+        Ok(Err(error)) => server_failure(&error),
+        Err(_) => server_failure(&going_down()),
+    }
+}
+
+async fn remove(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>) -> Response {
+    let name = match parse(&name) {
+        Ok(name) => name,
+        Err(response) => return *response,
+    };
+    let (reply, answer) = oneshot::channel();
+    node.send(&name, Message::Delete { name: name.clone(), reply });
+    match answer.await {
+        Ok(Ok(())) => Response::new(Body::empty()),
+        Ok(Err(OpenError::NoSuchDatabase(name))) => {
+            failure(StatusCode::NOT_FOUND, &format!("there is no database `{name}`"), "SHOAL_NO_SUCH_DATABASE")
+        }
+        Ok(Err(OpenError::Server(error))) => server_failure(&error),
+        Err(_) => server_failure(&going_down()),
+    }
+}
+
+#[derive(Deserialize)]
+struct ListQuery {
+    #[serde(default)]
+    prefix: String,
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct Listed {
+    name: String,
+}
+
+#[derive(Serialize)]
+struct ListAnswer {
+    namespaces: Vec<Listed>,
+    next: Option<String>,
+}
+
+async fn list(State(node): State<Arc<NodeHandle>>, Query(query): Query<ListQuery>) -> Response {
+    let after = match query.after.as_deref().filter(|after| !after.is_empty()).map(parse).transpose() {
+        Ok(after) => after,
+        Err(response) => return *response,
+    };
+    let node = &node.context;
+    let patience = Patience::for_duration(&node.seam, PATIENCE);
+    let limit = query.limit.unwrap_or(LIST_LIMIT_DEFAULT);
+    let page = registry::list(&*node.stores.main, &node.seam, &query.prefix, after.as_ref(), limit, patience).await;
+    match page {
+        Ok(page) => {
+            let namespaces = page.names.iter().map(|name| Listed { name: name.to_string() }).collect();
+            let answer = ListAnswer { namespaces, next: page.next.map(|name| name.to_string()) };
+            json(StatusCode::OK, serde_json::to_vec(&answer).expect("BUG: plain strings are JSON"))
+        }
+        Err(error) => server_failure(&ServerError::new(Fault::Retry, error.to_string())),
+    }
+}

@@ -1,0 +1,135 @@
+//! The data plane: Hrana over HTTP.
+//!
+//! One handler serves every path: which database and endpoint are meant is [`route`]'s business. Bodies
+//! are read whatever their content type, since clients send odd ones or none.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::stream::poll_fn;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Request, StatusCode};
+use tenant::name::Name;
+use tokio::sync::{mpsc, oneshot};
+use tower_http::cors::CorsLayer;
+
+use super::route::{self, Endpoint, Route};
+use super::{failure, going_down, json, read_body, server_failure};
+use crate::core::{CursorReply, Job, JobError, Message, PipelineReply, Work};
+use crate::hrana::HranaVersion;
+use crate::hrana::baton::BatonKey;
+use crate::hrana::cursor::{self, CursorResponseBody};
+use crate::hrana::error::ProtocolError;
+use crate::hrana::json::WriteJson;
+use crate::hrana::request::{CursorRequestBody, PipelineRequestBody};
+use crate::hrana::response::PipelineResponseBody;
+use crate::node::NodeHandle;
+
+/// What the data plane is told.
+pub struct DataPlane {
+    pub node: NodeHandle,
+    pub batons: BatonKey,
+    pub default_database: Option<Name>,
+    pub create_on_first_use: bool,
+    pub body_bytes_max: usize,
+}
+
+/// The data plane as a service.
+pub fn router(plane: DataPlane) -> Router {
+    let cors = CorsLayer::permissive().allow_private_network(true);
+    Router::new().fallback(handle).with_state(Arc::new(plane)).layer(cors)
+}
+
+async fn handle(State(plane): State<Arc<DataPlane>>, request: Request<Body>) -> Response {
+    let (parts, body) = request.into_parts();
+    let default = plane.default_database.as_ref();
+    let route = match route::resolve(&parts.method, parts.uri.path(), &parts.headers, default) {
+        Ok(route) => route,
+        Err(error) => return refuse(&error),
+    };
+    let (name, endpoint) = match route {
+        Route::Health => return Response::new(Body::empty()),
+        Route::Version => return text(&format!("shoal {}\n", env!("CARGO_PKG_VERSION"))),
+        Route::Probe(version) => return text(&format!("Hello, this is HTTP API {version} (Hrana over HTTP)\n")),
+        Route::Database { name, endpoint } => (name, endpoint),
+    };
+    let body = match read_body(body, plane.body_bytes_max).await {
+        Ok(body) => body,
+        Err(response) => return response,
+    };
+    let answered = match endpoint {
+        Endpoint::Pipeline(version) => pipeline(&plane, &name, version, &body).await,
+        Endpoint::Cursor => cursor(&plane, &name, &body).await,
+    };
+    answered.unwrap_or_else(|error| job_failure(&error))
+}
+
+fn text(text: &str) -> Response {
+    Response::new(Body::from(text.to_owned()))
+}
+
+fn refuse(error: &route::RouteError) -> Response {
+    let mut response = json(error.status, error.body());
+    if let Some(allow) = error.allow {
+        response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static(allow));
+    }
+    response
+}
+
+async fn pipeline(plane: &DataPlane, name: &Name, version: HranaVersion, body: &[u8]) -> Result<Response, JobError> {
+    let PipelineRequestBody { baton, requests } = PipelineRequestBody::parse(body)?;
+    let baton = baton.map(|text| plane.batons.open(&text, name.as_str())).transpose().map_err(ProtocolError::from)?;
+    let (reply, answer) = oneshot::channel();
+    let work = Work::Pipeline { requests, reply };
+    let job = Job { database: name.clone(), create: plane.create_on_first_use, baton, version, work };
+    plane.node.send(name, Message::Job(job));
+    let PipelineReply { baton, results } = answer.await.map_err(|_| going_down())??;
+    let baton = baton.map(|baton| plane.batons.seal(&baton, name.as_str()));
+    let body = PipelineResponseBody { baton, base_url: None, results };
+    Ok(json(StatusCode::OK, body.to_json()))
+}
+
+async fn cursor(plane: &DataPlane, name: &Name, body: &[u8]) -> Result<Response, JobError> {
+    let CursorRequestBody { baton, batch } = CursorRequestBody::parse(body)?;
+    let baton = baton.map(|text| plane.batons.open(&text, name.as_str())).transpose().map_err(ProtocolError::from)?;
+    let (head, answer) = oneshot::channel();
+    let work = Work::Cursor { batch, head };
+    let version = HranaVersion::Hrana3;
+    let job = Job { database: name.clone(), create: plane.create_on_first_use, baton, version, work };
+    plane.node.send(name, Message::Job(job));
+    let CursorReply { baton, pieces } = answer.await.map_err(|_| going_down())??;
+    let baton = baton.map(|baton| plane.batons.seal(&baton, name.as_str()));
+    let mut first = Vec::new();
+    cursor::write_line(&mut first, &CursorResponseBody { baton, base_url: None });
+    let mut response = Response::new(stream_body(first.into(), pieces));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    Ok(response)
+}
+
+/// The first line, then the pieces as they come.
+fn stream_body(first: Bytes, mut pieces: mpsc::Receiver<Bytes>) -> Body {
+    let mut first = Some(first);
+    let next = move |context: &mut Context<'_>| match first.take() {
+        Some(first) => Poll::Ready(Some(Ok::<_, Infallible>(first))),
+        None => pieces.poll_recv(context).map(|piece| piece.map(Ok)),
+    };
+    Body::from_stream(poll_fn(next))
+}
+
+fn job_failure(error: &JobError) -> Response {
+    match error {
+        JobError::Server(error) => server_failure(error),
+        JobError::NoSuchDatabase(name) => {
+            let text = format!("there is no database `{name}`; create it with `shoal db create {name}`");
+            failure(StatusCode::NOT_FOUND, &text, "SHOAL_NO_SUCH_DATABASE")
+        }
+        // Clients of libSQL's server expect JSON for this one, and show the text of all others.
+        JobError::Protocol(error) => failure(StatusCode::BAD_REQUEST, &error.to_string(), error.code()),
+    }
+}

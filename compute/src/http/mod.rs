@@ -1,0 +1,62 @@
+//! The HTTP surface: where requests come in, and where errors become status codes.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`route`] | which database and endpoint a request means |
+//! | [`data`] | the data plane: Hrana pipelines and cursors |
+//! | [`admin`] | the administration plane |
+//! | [`listen`] | sockets, connections and their graceful end |
+
+pub mod admin;
+pub mod data;
+pub mod listen;
+pub mod route;
+
+use axum::body::Body;
+use axum::response::Response;
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+
+use crate::error::{Fault, ServerError, error_body};
+
+/// An answer with a JSON body.
+fn json(status: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// An answer that says what went wrong.
+fn failure(status: StatusCode, message: &str, code: &str) -> Response {
+    json(status, error_body(message, code))
+}
+
+fn server_failure(error: &ServerError) -> Response {
+    let mut response = failure(error.fault.status(), &error.message, error.fault.code());
+    if let Some(seconds) = error.fault.retry_after_seconds() {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// The answer while the node is going down.
+fn going_down() -> ServerError {
+    ServerError::new(Fault::Closed, "this node is shutting down; the outcome of writes under way is unknown")
+}
+
+/// Reads a whole body, or answers why not.
+async fn read_body(body: Body, bytes_max: usize) -> Result<bytes::Bytes, Response> {
+    use http_body_util::{BodyExt, LengthLimitError, Limited};
+    match Limited::new(body, bytes_max).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            let text = format!("the request is larger than {bytes_max} bytes, the limit of this server (--max-body-size)");
+            Err(failure(StatusCode::PAYLOAD_TOO_LARGE, &text, "SHOAL_INVALID"))
+        }
+        Err(error) => {
+            let text = format!("the request's body broke off: {error}");
+            Err(failure(StatusCode::BAD_REQUEST, &text, "SHOAL_INVALID"))
+        }
+    }
+}

@@ -1,0 +1,15 @@
+#![doc = include_str!("../README.md")]
+
+pub mod cli;
+mod cluster;
+pub mod core;
+pub mod database;
+pub mod dev;
+pub mod error;
+pub mod hrana;
+pub mod http;
+pub mod limits;
+pub mod node;
+pub mod serve;
+pub mod session;
+pub mod sqlite;

@@ -1,0 +1,42 @@
+//! Every bound of a compute node, with its reason.
+
+use std::time::Duration;
+
+/// Stack of one running request. SQLite's deepest recursion under the limits that
+/// [`crate::session::connection`] sets needs well under half of it.
+pub const STACK_BYTES: usize = 1 << 20;
+/// No C frame is larger, so none can jump over the guard.
+pub const STACK_GUARD_BYTES: usize = 64 << 10;
+/// Finished stacks that a core keeps.
+pub const POOLED_STACKS_MAX: usize = 64;
+
+/// Virtual machine steps between two calls of the progress handler, where a long query yields.
+pub const PROGRESS_STEPS: i32 = 4_000;
+
+/// Idle connections that a database keeps per pool.
+pub const POOLED_CONNECTIONS_MAX: usize = 8;
+/// SQLite's own page cache per connection, in KiB (the sign is SQLite's).
+pub const CONNECTION_CACHE_KIB: i32 = -2_000;
+
+/// A temporary file stays in memory up to this size.
+pub const TEMP_MEMORY_BYTES_MAX: usize = 1 << 20;
+/// All bytes of one temporary file; beyond it the statement fails with `SQLITE_FULL`.
+pub const TEMP_FILE_BYTES_MAX: u64 = 1 << 30;
+
+/// Unfolded bytes of one database beyond which its writers wait for the fold.
+pub const OVERLAY_BYTES_MAX: usize = 32 << 20;
+
+/// Commits queued or in flight beyond which a node refuses new ones.
+pub const BACKLOG_BYTES_MAX: usize = 256 << 20;
+
+/// A store that has not answered any PUT for so long makes new commits be refused at once.
+pub const STALL_MAX: Duration = Duration::from_secs(5);
+
+/// Stored SQL texts per stream, and bytes of each.
+pub const STORED_SQL_MAX: usize = 128;
+pub const STORED_SQL_BYTES_MAX: usize = 64 << 10;
+
+/// Open streams per node.
+pub const STREAMS_MAX: usize = 100_000;
+
+const _: () = assert!(STACK_BYTES >= 512 << 10, "the design reserves 512 KiB or more");

@@ -1,0 +1,147 @@
+//! `shoal dev` and `shoal serve`: from a configuration to a running node and back down.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use tenant::name::Name;
+use tokio::sync::watch;
+use tracing::{error, info};
+use walstore::id::IncarnationId;
+use walstore::life::Stores;
+use walstore::register::Patience;
+use walstore::seal;
+use walstore::seam::Seam;
+use walstore::store::{self, StoreUrl};
+
+use crate::cli::config::ServeConfig;
+use crate::hrana::baton::BatonKey;
+use crate::http::{admin, data, listen};
+use crate::node::{CacheDir, CoreThreads, Node, Settings};
+
+/// How long a shutdown waits for the bucket.
+const SHUTDOWN: Duration = Duration::from_secs(20);
+/// How long a start waits for the log of a predecessor to be sealed.
+const SEAL_PREDECESSOR: Duration = Duration::from_secs(30);
+
+/// A server with both of its planes listening.
+pub struct Server {
+    node: Node,
+    seam: Seam,
+    pub http_addr: SocketAddr,
+    pub admin_addr: SocketAddr,
+    stop: watch::Sender<bool>,
+    planes: Vec<tokio::task::JoinHandle<()>>,
+    _cache_dir: CacheDir,
+}
+
+impl Server {
+    /// Starts a node and its listeners. Errors say what to change.
+    pub async fn start(config: &ServeConfig) -> anyhow::Result<Self> {
+        let seam = Seam::production();
+        let http = listen::bind(config.http_listen_addr).await?;
+        let admin_listener = listen::bind(config.admin_listen_addr).await?;
+        let cache_dir = CacheDir::lock(&config.cache_dir)?;
+        let store_url = StoreUrl::parse(&config.store)?;
+        let store = store::open(&store_url, config.create_on_first_use).await.context("cannot open the store")?;
+        crate::cluster::prepare(&*store, &seam).await?;
+        let stores = Stores::one(store.clone());
+        let node = start_node(config, &cache_dir, stores, &seam).await?;
+        let (stop, stopped) = watch::channel(false);
+        let plane = data::DataPlane {
+            node: node.handle(),
+            batons: BatonKey::new(random_key(&seam)),
+            default_database: config.default_database.as_deref().map(Name::parse).transpose()?,
+            create_on_first_use: config.create_on_first_use,
+            body_bytes_max: config.limits.max_body_size.as_usize(),
+        };
+        let (http_addr, admin_addr) = (http.local_addr()?, admin_listener.local_addr()?);
+        let planes = vec![
+            spawn(listen::serve(http, data::router(plane), seam.clone(), stopped.clone())),
+            spawn(listen::serve(admin_listener, admin::router(node.handle()), seam.clone(), stopped)),
+        ];
+        info!(%http_addr, %admin_addr, store = store.describe(), "serving");
+        Ok(Self { node, seam, http_addr, admin_addr, stop, planes, _cache_dir: cache_dir })
+    }
+
+    /// Serves until a signal comes or the incarnation is over, then goes down in order.
+    pub async fn run(mut self) -> ExitCode {
+        let code = tokio::select! {
+            () = signalled() => {
+                info!("stopping: no new requests; flushing and sealing the log");
+                ExitCode::SUCCESS
+            }
+            reason = self.node.over() => {
+                error!(reason, "this node was fenced; start it again to serve");
+                ExitCode::FAILURE
+            }
+        };
+        self.stop().await;
+        code
+    }
+
+    /// Ends open requests, makes every commit durable, seals the log.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        for plane in self.planes {
+            let _ = plane.await;
+        }
+        let shut_down = self.node.shut_down(SHUTDOWN);
+        tokio::select! {
+            _ = shut_down => {}
+            () = self.seam.sleep(SHUTDOWN) => error!("the bucket did not answer in time; unconfirmed commits have an unknown outcome"),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the server joins its planes when it stops")]
+fn spawn(task: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(task)
+}
+
+fn random_key(seam: &Seam) -> [u8; 32] {
+    let mut key = [0; 32];
+    seam.fill(&mut key);
+    key
+}
+
+async fn start_node(config: &ServeConfig, cache_dir: &CacheDir, stores: Stores, seam: &Seam) -> anyhow::Result<Node> {
+    let id = IncarnationId::random(seam);
+    if let Some(predecessor) = cache_dir.predecessor() {
+        let patience = Patience::for_duration(seam, SEAL_PREDECESSOR);
+        let sealed = seal::seal(&stores, seam, predecessor, patience).await;
+        let sealed = sealed.context("cannot seal the log of this cache directory's former process")?;
+        info!(incarnation = %predecessor, end = %sealed.end, "sealed the log of the former process");
+    }
+    cache_dir.claim(id)?;
+    let limits = &config.limits;
+    let settings = Settings {
+        lease: config.lease.as_duration(),
+        cores: u16::try_from(config.cores.get()).context("--cores is too large")?,
+        cache_bytes: config.memory.as_usize() as u64,
+        transaction_bytes_max: limits.max_transaction_size.as_usize(),
+        response_bytes_max: limits.max_response_size.as_usize(),
+        statement_timeout: limits.statement_timeout.as_duration(),
+        idle_transaction_timeout: limits.idle_transaction_timeout.as_duration(),
+        commit_timeout: limits.commit_timeout.as_duration(),
+        window: config.window.as_duration(),
+        temp_directory: cache_dir.temp_directory(),
+        ..Settings::default()
+    };
+    Ok(Node::start(id, stores, seam.clone(), settings, &CoreThreads).await?)
+}
+
+async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
+        // Without handlers the process ends at once on either signal, as by default.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+

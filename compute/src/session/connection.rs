@@ -1,0 +1,150 @@
+//! An SQLite connection to one database: opened through the VFS, hardened, and reset between users.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rusqlite::config::DbConfig;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::limits::Limit;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::database::Database;
+use crate::database::file::{self, DatabaseFile};
+use crate::limits;
+use crate::sqlite::coroutine::{Wait, Wake, suspend};
+use crate::sqlite::functions::{self, ChangeCount};
+use crate::sqlite::vfs;
+
+/// What the authorizer learned while statements were prepared.
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// The connection carries state that outlives a statement: a pragma was set, a temporary object made.
+    pub has_state: AtomicBool,
+    /// The statement inserts rows into a table that a user can name.
+    pub inserts: AtomicBool,
+    /// The statement is VACUUM, whose internal ATTACH is allowed.
+    pub vacuuming: AtomicBool,
+}
+
+/// One connection. Used by one stream at a time, inside of coroutines of its core.
+pub struct SqlConnection {
+    pub sql: Connection,
+    pub file: Rc<file::Connection>,
+    pub observed: Arc<Observed>,
+    pub changes: Arc<ChangeCount>,
+}
+
+impl SqlConnection {
+    /// Opens a connection. Runs inside a coroutine, as SQLite may read the file's header.
+    pub fn open(database: &Rc<Database>) -> rusqlite::Result<Self> {
+        let file = file::Connection::new(database.clone());
+        vfs::announce(Box::new(DatabaseFile(file.clone())));
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut sql = Connection::open_with_flags_and_vfs(vfs::DATABASE_PATH, flags, vfs::VFS_NAME)?;
+        let (observed, changes) = (Arc::new(Observed::default()), Arc::new(ChangeCount::default()));
+        configure(&sql)?;
+        install_hooks(&mut sql, &file, &observed, &changes)?;
+        Ok(Self { sql, file, observed, changes })
+    }
+
+    /// Whether the stream that uses this connection must keep it: an open transaction, or state in it.
+    pub fn has_state(&self) -> bool {
+        !self.sql.is_autocommit() || self.observed.has_state.load(Ordering::Relaxed)
+    }
+
+    /// Makes the connection forget its last user. Only for connections without state.
+    pub fn reset(&self) {
+        self.changes.reset(&self.sql);
+        self.file.reset();
+    }
+}
+
+fn configure(sql: &Connection) -> rusqlite::Result<()> {
+    sql.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    sql.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    // Bounds that keep the deepest recursion inside the coroutine's stack.
+    for (limit, value) in [
+        (Limit::SQLITE_LIMIT_EXPR_DEPTH, 500),
+        (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 5_000),
+        (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 50),
+        (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 500),
+        (Limit::SQLITE_LIMIT_ATTACHED, 1),
+        (Limit::SQLITE_LIMIT_LENGTH, 64 << 20),
+        (Limit::SQLITE_LIMIT_SQL_LENGTH, 4 << 20),
+        (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
+    ] {
+        sql.set_limit(limit, value)?;
+    }
+    sql.pragma_update(None, "cache_size", limits::CONNECTION_CACHE_KIB)?;
+    sql.query_row("PRAGMA journal_mode=MEMORY", [], |_| Ok(()))?;
+    Ok(())
+}
+
+fn install_hooks(
+    sql: &mut Connection,
+    file: &Rc<file::Connection>,
+    observed: &Arc<Observed>,
+    changes: &Arc<ChangeCount>,
+) -> rusqlite::Result<()> {
+    functions::install(sql, changes)?;
+    let turn = file.turn_flag();
+    // SQLite asks only while no transaction is open: with the turn in hand, a fresh snapshot is the newest.
+    sql.busy_handler(Some(move |tries| turn.load(Ordering::Relaxed) && tries < 3))?;
+    sql.progress_handler(limits::PROGRESS_STEPS, Some(|| !matches!(suspend(Wait::Yield), Wake::Ready)))?;
+    let (observed, changes) = (observed.clone(), changes.clone());
+    sql.authorizer(Some(move |context: AuthContext<'_>| authorize(&context, &observed, &changes)))
+}
+
+fn authorize(context: &AuthContext<'_>, observed: &Observed, changes: &ChangeCount) -> Authorization {
+    let of_a_trigger = context.accessor.is_some();
+    match context.action {
+        AuthAction::Attach { .. } | AuthAction::Detach { .. } if !observed.vacuuming.load(Ordering::Relaxed) => {
+            return Authorization::Deny;
+        }
+        AuthAction::Pragma { pragma_name, pragma_value } => return pragma(pragma_name, pragma_value, observed),
+        AuthAction::Function { function_name: "load_extension" | "fts3_tokenizer" } => return Authorization::Deny,
+        AuthAction::CreateTempTable { .. }
+        | AuthAction::CreateTempIndex { .. }
+        | AuthAction::CreateTempTrigger { .. }
+        | AuthAction::CreateTempView { .. } => observed.has_state.store(true, Ordering::Relaxed),
+        AuthAction::Insert { table_name } if !of_a_trigger && !table_name.starts_with("sqlite_") => {
+            observed.inserts.store(true, Ordering::Relaxed);
+            changes.began.store(true, Ordering::Relaxed);
+        }
+        AuthAction::Insert { .. } | AuthAction::Update { .. } | AuthAction::Delete { .. } => {
+            changes.began.store(true, Ordering::Relaxed);
+        }
+        _ => {}
+    }
+    Authorization::Allow
+}
+
+/// Pragmas that take an argument and still leave nothing behind in the connection: they ask, or they
+/// change the database itself.
+const STATELESS_PRAGMAS: [&str; 22] = [
+    "application_id", "foreign_key_check", "foreign_key_list", "incremental_vacuum", "index_info", "index_list",
+    "index_xinfo", "integrity_check", "journal_mode", "locking_mode", "optimize", "page_size", "quick_check",
+    "schema_version", "shrink_memory", "table_info", "table_list", "table_xinfo", "user_version",
+    "wal_autocheckpoint", "wal_checkpoint", "auto_vacuum",
+];
+
+/// Pragmas that reach beyond the connection: into the process, or into the file system.
+const REFUSED_PRAGMAS: [&str; 8] = [
+    "data_store_directory", "hard_heap_limit", "lock_proxy_file", "soft_heap_limit", "temp_store_directory",
+    "writable_schema", "trusted_schema", "cell_size_check",
+];
+
+fn pragma(name: &str, value: Option<&str>, observed: &Observed) -> Authorization {
+    if value.is_none() {
+        return Authorization::Allow;
+    }
+    let name = name.to_ascii_lowercase();
+    if REFUSED_PRAGMAS.contains(&name.as_str()) {
+        return Authorization::Deny;
+    }
+    if !STATELESS_PRAGMAS.contains(&name.as_str()) {
+        observed.has_state.store(true, Ordering::Relaxed);
+    }
+    Authorization::Allow
+}

@@ -1,0 +1,292 @@
+//! Running statements on a connection.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use rusqlite::fallible_iterator::FallibleIterator;
+use rusqlite::{Batch, Rows, Statement};
+
+use super::arguments;
+use super::connection::SqlConnection;
+use crate::database::file::Reads;
+use crate::error::{Fault, ServerError};
+use crate::hrana::error::{HranaError, ProtocolError};
+use crate::hrana::request::{SqlSource, Stmt};
+use crate::hrana::result::{Col, DescribeCol, DescribeParam, DescribeResult, StmtResult};
+use crate::hrana::value::ValueRef;
+use crate::sqlite::functions::total_changes;
+
+/// A statement's failure, or a request that no correct client sends.
+#[derive(Debug)]
+pub enum Failure {
+    Statement(HranaError),
+    Protocol(ProtocolError),
+}
+
+impl From<HranaError> for Failure {
+    fn from(error: HranaError) -> Self {
+        Self::Statement(error)
+    }
+}
+
+impl From<ProtocolError> for Failure {
+    fn from(error: ProtocolError) -> Self {
+        Self::Protocol(error)
+    }
+}
+
+/// Receives a statement's result while it runs.
+pub trait Output {
+    fn begin(&mut self, cols: Vec<Col>) -> Result<(), HranaError>;
+    fn row(&mut self, values: &[ValueRef<'_>]) -> Result<(), HranaError>;
+}
+
+/// What a statement came to, besides its rows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Effect {
+    pub affected_row_count: u64,
+    pub last_insert_rowid: Option<i64>,
+    pub rows_read: u64,
+    pub rows_written: u64,
+}
+
+/// Gathers rows for a pipeline's answer, up to a limit.
+#[derive(Default)]
+pub struct Gathered {
+    pub result: StmtResult,
+    pub bytes_max: usize,
+}
+
+impl Output for Gathered {
+    fn begin(&mut self, cols: Vec<Col>) -> Result<(), HranaError> {
+        self.result.cols = cols;
+        Ok(())
+    }
+
+    fn row(&mut self, values: &[ValueRef<'_>]) -> Result<(), HranaError> {
+        self.result.rows.push(values.iter().copied());
+        if self.result.rows.bytes() > self.bytes_max {
+            return Err(HranaError::response_too_large(self.bytes_max as u64));
+        }
+        Ok(())
+    }
+}
+
+impl SqlConnection {
+    /// Runs the one statement of `stmt`.
+    pub fn execute(
+        &self,
+        stmt: &Stmt,
+        stored: &BTreeMap<i32, String>,
+        output: &mut dyn Output,
+    ) -> Result<Effect, Failure> {
+        let sql = stmt.sql.text(stored)?;
+        let mut statement = self.prepare_one(sql)?;
+        arguments::bind(&mut statement, stmt)?;
+        Ok(self.run(&mut statement, sql, stmt.want_rows, output)?)
+    }
+
+    /// Runs all statements of a text, without arguments and rows, up to the first that fails.
+    pub fn sequence(&self, source: &SqlSource, stored: &BTreeMap<i32, String>) -> Result<(), Failure> {
+        let sql = source.text(stored)?;
+        let mut batch = Batch::new(&self.sql, sql);
+        let mut nowhere = Gathered { bytes_max: usize::MAX, ..Gathered::default() };
+        loop {
+            self.before_prepare();
+            match batch.next() {
+                Ok(Some(mut statement)) => {
+                    let text = statement.expanded_sql().unwrap_or_default();
+                    self.run(&mut statement, &text, false, &mut nowhere)?;
+                }
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(self.explain(&error).into()),
+            }
+        }
+    }
+
+    /// What a statement's parameters and columns are.
+    pub fn describe(&self, source: &SqlSource, stored: &BTreeMap<i32, String>) -> Result<DescribeResult, Failure> {
+        let sql = source.text(stored)?;
+        let statement = match self.prepare_one(sql) {
+            Err(error) if error.code == "SQL_NO_STATEMENT" => return Ok(DescribeResult::default()),
+            statement => statement?,
+        };
+        let params = (1..=statement.parameter_count())
+            .map(|index| DescribeParam { name: statement.parameter_name(index).map(str::to_owned) });
+        let cols = columns(&statement).into_iter();
+        Ok(DescribeResult {
+            params: params.collect(),
+            cols: cols.map(|col| DescribeCol { name: col.name.unwrap_or_default(), decltype: col.decltype }).collect(),
+            is_explain: statement.is_explain() != 0,
+            is_readonly: statement.readonly(),
+        })
+    }
+
+    /// Prepares a text that must hold exactly one statement.
+    fn prepare_one(&self, sql: &str) -> Result<Statement<'_>, HranaError> {
+        self.before_prepare();
+        let mut batch = Batch::new(&self.sql, sql);
+        let first = batch.next().map_err(|error| self.explain(&error))?;
+        let statement = first.ok_or_else(HranaError::no_statement)?;
+        match batch.next() {
+            Ok(None) => Ok(statement),
+            // A second statement that does not even parse is still a second statement.
+            Ok(Some(_)) | Err(_) => Err(HranaError::many_statements()),
+        }
+    }
+
+    fn before_prepare(&self) {
+        self.observed.inserts.store(false, Ordering::Relaxed);
+        // Also the schema is read from a snapshot: outside of a transaction the durable one, so that
+        // preparing never waits for the gate.
+        if self.sql.is_autocommit() {
+            self.file.reads.set(Reads::Durable);
+        }
+    }
+
+    fn run(
+        &self,
+        statement: &mut Statement<'_>,
+        sql: &str,
+        want_rows: bool,
+        output: &mut dyn Output,
+    ) -> Result<Effect, HranaError> {
+        let writes = !statement.readonly();
+        let inserts = self.observed.inserts.load(Ordering::Relaxed);
+        self.observed.vacuuming.store(is_vacuum(sql), Ordering::Relaxed);
+        if writes || !self.sql.is_autocommit() || is_begin(sql) {
+            self.file.reads.set(Reads::Newest);
+        }
+        let before = total_changes(&self.sql);
+        let turn = if writes && self.sql.is_autocommit() { self.file.take_turn() } else { Ok(()) };
+        let result = match turn {
+            Ok(()) => {
+                self.file.start_statement();
+                let cols = columns(statement);
+                output.begin(cols).and_then(|()| self.step_to_end(statement, want_rows, output))
+            }
+            Err(error) => Err(error.into()),
+        };
+        self.observed.vacuuming.store(false, Ordering::Relaxed);
+        self.file.release_idle_turn();
+        let rows_read = result?;
+        let changed = total_changes(&self.sql) - before;
+        Ok(Effect {
+            affected_row_count: if changed > 0 { self.sql.changes() } else { 0 },
+            last_insert_rowid: (writes && inserts).then(|| self.sql.last_insert_rowid()),
+            rows_read,
+            rows_written: u64::try_from(changed).unwrap_or(0),
+        })
+    }
+
+    fn step_to_end(
+        &self,
+        statement: &mut Statement<'_>,
+        want_rows: bool,
+        output: &mut dyn Output,
+    ) -> Result<u64, HranaError> {
+        let width = statement.column_count();
+        let mut rows: Rows<'_> = statement.raw_query();
+        let mut count = 0;
+        loop {
+            let row = match rows.next() {
+                Ok(Some(row)) => row,
+                Ok(None) => return Ok(count),
+                Err(error) => return Err(self.explain(&error)),
+            };
+            count += 1;
+            if want_rows && width > 0 {
+                let values: Vec<ValueRef<'_>> = (0..width).map(|index| value(row.get_ref(index))).collect();
+                output.row(&values)?;
+            }
+        }
+    }
+
+    /// SQLite's error, or what really happened where SQLite knows only a code.
+    pub fn explain(&self, error: &rusqlite::Error) -> HranaError {
+        let cause = self.file.take_cause();
+        let (failure, message, offset) = match error {
+            rusqlite::Error::SqliteFailure(failure, message) => (failure, message.clone(), None),
+            rusqlite::Error::SqlInputError { error, msg, offset, .. } => {
+                (error, Some(msg.clone()), usize::try_from(*offset).ok())
+            }
+            other => return HranaError::fault(Fault::Invalid, other.to_string()),
+        };
+        use rusqlite::ErrorCode::{CannotOpen, DatabaseBusy, DiskFull, OperationInterrupted, SystemIoFailure};
+        match failure.code {
+            OperationInterrupted => self.file.abandoned().into(),
+            SystemIoFailure | DiskFull | DatabaseBusy | CannotOpen if cause.is_some() => {
+                cause.expect("BUG: just seen").into()
+            }
+            _ => {
+                let message = message.unwrap_or_else(|| failure.to_string());
+                HranaError::sqlite(failure.extended_code, &message, offset)
+            }
+        }
+    }
+}
+
+impl From<ServerError> for HranaError {
+    fn from(error: ServerError) -> Self {
+        error.into_hrana()
+    }
+}
+
+fn columns(statement: &Statement<'_>) -> Vec<Col> {
+    let columns = statement.columns();
+    let column = |column: &rusqlite::Column<'_>| Col {
+        name: Some(column.name().to_owned()),
+        decltype: column.decl_type().map(str::to_owned),
+    };
+    columns.map(|it| column(&it)).collect()
+}
+
+fn value(value: rusqlite::Result<rusqlite::types::ValueRef<'_>>) -> ValueRef<'_> {
+    match value {
+        Ok(rusqlite::types::ValueRef::Integer(integer)) => ValueRef::Integer(integer),
+        Ok(rusqlite::types::ValueRef::Real(float)) => ValueRef::Float(float),
+        Ok(rusqlite::types::ValueRef::Text(text)) => ValueRef::Text(text),
+        Ok(rusqlite::types::ValueRef::Blob(blob)) => ValueRef::Blob(blob),
+        Ok(rusqlite::types::ValueRef::Null) | Err(_) => ValueRef::Null,
+    }
+}
+
+/// The first word of a statement, lower case, behind white space and comments.
+fn first_word(sql: &str) -> String {
+    let mut rest = sql;
+    loop {
+        rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == ';' || c == '\u{feff}');
+        if let Some(comment) = rest.strip_prefix("--") {
+            rest = comment.split_once('\n').map_or("", |(_, after)| after);
+        } else if let Some(comment) = rest.strip_prefix("/*") {
+            rest = comment.split_once("*/").map_or("", |(_, after)| after);
+        } else {
+            let word = rest.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+            return word.to_ascii_lowercase();
+        }
+    }
+}
+
+fn is_vacuum(sql: &str) -> bool {
+    first_word(sql) == "vacuum"
+}
+
+/// Whether a transaction starts here, which may write later.
+fn is_begin(sql: &str) -> bool {
+    matches!(first_word(sql).as_str(), "begin" | "savepoint")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_word_is_found_behind_comments() {
+        for sql in ["VACUUM", " ;; vacuum;", "-- x\n/* y */VACUUM main", "\u{feff}Vacuum INTO 'x'"] {
+            assert!(is_vacuum(sql), "{sql:?}");
+        }
+        for sql in ["", "--", "/*", "SELECT 'vacuum'", "vacuumx", "-- vacuum"] {
+            assert!(!is_vacuum(sql), "{sql:?}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! What a client's stream does to a database: connections, statements, streams.
+//!
+//! Everything here is plain synchronous code that runs inside a coroutine: wherever it waits for the
+//! bucket or for its turn to write, the coroutine suspends underneath it.
+
+pub mod arguments;
+pub mod connection;
+pub mod execute;
+pub mod pool;
+pub mod stream;

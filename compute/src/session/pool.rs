@@ -1,0 +1,52 @@
+//! Idle connections of one database. Readers of durable state and writers have separate pools, because
+//! each switch between snapshots costs a connection the pages that SQLite cached in it.
+
+use std::cell::RefCell;
+
+use super::connection::SqlConnection;
+use crate::limits;
+
+/// What a connection was last used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Reader,
+    Writer,
+}
+
+#[derive(Default)]
+pub struct Pool {
+    readers: RefCell<Vec<SqlConnection>>,
+    writers: RefCell<Vec<SqlConnection>>,
+}
+
+impl Pool {
+    fn of(&self, role: Role) -> &RefCell<Vec<SqlConnection>> {
+        match role {
+            Role::Reader => &self.readers,
+            Role::Writer => &self.writers,
+        }
+    }
+
+    /// The connection that was given back last: its cache is the warmest.
+    pub fn take(&self, role: Role) -> Option<SqlConnection> {
+        self.of(role).borrow_mut().pop()
+    }
+
+    /// Keeps a connection without state for the next user; closes others, and those that are too many.
+    pub fn give_back(&self, role: Role, connection: SqlConnection) {
+        if connection.has_state() || connection.file.database.lost().is_some() {
+            return;
+        }
+        connection.reset();
+        let mut pool = self.of(role).borrow_mut();
+        if pool.len() < limits::POOLED_CONNECTIONS_MAX {
+            pool.push(connection);
+        }
+    }
+
+    /// Closes all idle connections.
+    pub fn clear(&self) {
+        self.readers.borrow_mut().clear();
+        self.writers.borrow_mut().clear();
+    }
+}

@@ -1,0 +1,366 @@
+//! A client's stream: the requests of one pipeline after the other on the same connection.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::connection::SqlConnection;
+use super::execute::{Effect, Failure, Gathered, Output};
+use super::pool::{Pool, Role};
+use crate::database::{Database, file};
+use crate::hrana::condition::{self, StepOutcome};
+use crate::hrana::cursor::{self, CursorEntry};
+use crate::hrana::error::{HranaError, ProtocolError};
+use crate::hrana::request::{Batch, SqlSource, StreamRequest};
+use crate::hrana::response::StreamResponse;
+use crate::hrana::result::{BatchResult, Col, StmtResult};
+use crate::hrana::value::ValueRef;
+use crate::hrana::HranaVersion;
+use crate::limits;
+use crate::sqlite::coroutine::{Wait, Wake, suspend};
+
+/// The connection whose statement is running: the executor looks here when a call suspends.
+pub type Running = Rc<RefCell<Option<Rc<file::Connection>>>>;
+
+/// The state that a baton stands for. Moves into the coroutine that serves it and back.
+pub struct Stream {
+    pub database: Rc<Database>,
+    pub running: Running,
+    pool: Rc<Pool>,
+    connection: Option<(Role, SqlConnection)>,
+    stored: BTreeMap<i32, String>,
+    closed: bool,
+    /// The open transaction was rolled back because it was idle for too long; the next request is told.
+    pub timed_out: bool,
+    response_bytes_max: usize,
+    /// The highest LSN (raw) that any connection of this stream has shown.
+    seen: u64,
+    commits: u64,
+}
+
+/// Pieces of a cursor's answer are sent at about this size.
+const CURSOR_PIECE_BYTES: usize = 32 << 10;
+
+impl Stream {
+    pub fn new(database: Rc<Database>, pool: Rc<Pool>, response_bytes_max: usize) -> Self {
+        Self {
+            database,
+            running: Running::default(),
+            pool,
+            connection: None,
+            stored: BTreeMap::new(),
+            closed: false,
+            timed_out: false,
+            response_bytes_max,
+            seen: 0,
+            commits: 0,
+        }
+    }
+
+    /// The highest LSN (raw) that a reply of this stream may show.
+    pub fn seen(&self) -> u64 {
+        self.connection.as_ref().map_or(0, |(_, connection)| connection.file.seen.get()).max(self.seen)
+    }
+
+    /// How many commits this stream has made on its present connections.
+    pub fn commits(&self) -> u64 {
+        self.connection.as_ref().map_or(0, |(_, connection)| connection.file.commits()) + self.commits
+    }
+
+    /// The VFS's side of the present connection.
+    pub fn file(&self) -> Option<Rc<file::Connection>> {
+        self.connection.as_ref().map(|(_, connection)| connection.file.clone())
+    }
+
+    /// Whether something is lost if the client does not come back with a baton.
+    pub fn has_state(&self) -> bool {
+        let in_connection = self.connection.as_ref().is_some_and(|(_, connection)| connection.has_state());
+        !self.closed && (in_connection || !self.stored.is_empty() || self.timed_out)
+    }
+
+    pub fn is_in_transaction(&self) -> bool {
+        self.connection.as_ref().is_some_and(|(_, connection)| !connection.sql.is_autocommit())
+    }
+
+    /// Gives the connection back, or closes it if it holds state. Runs inside a coroutine: a rollback may
+    /// read pages.
+    pub fn release(&mut self) {
+        if let Some((role, connection)) = self.connection.take() {
+            self.seen = self.seen.max(connection.file.seen.get());
+            self.commits += connection.file.commits();
+            self.running.borrow_mut().take();
+            self.pool.give_back(role, connection);
+        }
+    }
+
+    /// Rolls the open transaction back, keeping the stream for the client that may come back.
+    pub fn time_out(&mut self) {
+        if let Some((_, connection)) = &self.connection {
+            let _ = connection.sql.execute_batch("ROLLBACK");
+            self.timed_out = true;
+        }
+    }
+
+    /// Opens or takes the connection for a statement: plain reads go to a reader until something else
+    /// comes.
+    fn connection(&mut self, role: Role) -> Result<&SqlConnection, HranaError> {
+        let switches = matches!(&self.connection, Some((Role::Reader, _)) if role == Role::Writer);
+        if switches {
+            self.release();
+        }
+        if self.connection.is_none() {
+            let connection = match self.pool.take(role) {
+                Some(connection) => connection,
+                None => SqlConnection::open(&self.database).map_err(|error| {
+                    HranaError::sqlite(error.sqlite_error().map_or(1, |it| it.extended_code), &error.to_string(), None)
+                })?,
+            };
+            *self.running.borrow_mut() = Some(connection.file.clone());
+            connection.file.seen.set(connection.file.seen.get().max(self.seen));
+            self.connection = Some((role, connection));
+        }
+        let (_, connection) = self.connection.as_ref().expect("BUG: just set");
+        Ok(connection)
+    }
+
+    fn role_for(&self, source: &SqlSource) -> Role {
+        let text = source.text(&self.stored).unwrap_or_default();
+        if reads_only(text) { Role::Reader } else { Role::Writer }
+    }
+
+    /// Runs the requests of a pipeline in order. An error of one does not stop the next.
+    pub fn pipeline(
+        &mut self,
+        requests: &[StreamRequest],
+        version: HranaVersion,
+    ) -> Result<Vec<Result<StreamResponse, HranaError>>, ProtocolError> {
+        let mut results = Vec::with_capacity(requests.len());
+        for request in requests {
+            if self.closed {
+                return Err(ProtocolError::StreamClosed);
+            }
+            let result = if std::mem::take(&mut self.timed_out) && !matches!(request, StreamRequest::Close) {
+                Err(Failure::Statement(HranaError::transaction_timeout()))
+            } else {
+                self.request(request, version)
+            };
+            match result {
+                Ok(response) => results.push(Ok(response)),
+                Err(Failure::Statement(error)) => results.push(Err(error)),
+                Err(Failure::Protocol(error)) => return Err(error),
+            }
+        }
+        Ok(results)
+    }
+
+    fn request(&mut self, request: &StreamRequest, version: HranaVersion) -> Result<StreamResponse, Failure> {
+        Ok(match request {
+            StreamRequest::Execute { stmt } => {
+                let mut gathered = self.gather();
+                let role = self.role_for(&stmt.sql);
+                self.connection(role)?;
+                let (_, connection) = self.connection.as_ref().expect("BUG: just opened");
+                let effect = connection.execute(stmt, &self.stored, &mut gathered)?;
+                StreamResponse::Execute { result: self.finish(gathered, effect) }
+            }
+            StreamRequest::Batch { batch } => {
+                condition::check_batch(batch, version)?;
+                StreamResponse::Batch { result: self.batch(batch)? }
+            }
+            StreamRequest::Sequence { sql } => {
+                self.connection(Role::Writer)?;
+                let (_, connection) = self.connection.as_ref().expect("BUG: just opened");
+                connection.sequence(sql, &self.stored)?;
+                StreamResponse::Sequence
+            }
+            StreamRequest::Describe { sql } => {
+                let role = self.role_for(sql);
+                self.connection(role)?;
+                let (_, connection) = self.connection.as_ref().expect("BUG: just opened");
+                StreamResponse::Describe { result: connection.describe(sql, &self.stored)? }
+            }
+            StreamRequest::StoreSql { sql_id, sql } => {
+                self.store_sql(*sql_id, sql)?;
+                StreamResponse::StoreSql
+            }
+            StreamRequest::CloseSql { sql_id } => {
+                self.stored.remove(sql_id);
+                StreamResponse::CloseSql
+            }
+            StreamRequest::GetAutocommit => {
+                if version < HranaVersion::Hrana3 {
+                    let what = "get_autocommit";
+                    return Err(ProtocolError::Version { what, minimum: HranaVersion::Hrana3 }.into());
+                }
+                StreamResponse::GetAutocommit { is_autocommit: !self.is_in_transaction() }
+            }
+            StreamRequest::Close => {
+                self.closed = true;
+                StreamResponse::Close
+            }
+        })
+    }
+
+    fn gather(&self) -> Gathered {
+        Gathered { bytes_max: self.response_bytes_max, ..Gathered::default() }
+    }
+
+    fn finish(&self, gathered: Gathered, effect: Effect) -> StmtResult {
+        let replication_index = Some(self.seen());
+        let Effect { affected_row_count, last_insert_rowid, rows_read, rows_written } = effect;
+        let result = gathered.result;
+        StmtResult { affected_row_count, last_insert_rowid, rows_read, rows_written, replication_index, ..result }
+    }
+
+    fn store_sql(&mut self, sql_id: i32, sql: &str) -> Result<(), Failure> {
+        if self.stored.contains_key(&sql_id) {
+            return Err(ProtocolError::SqlTextExists { sql_id }.into());
+        }
+        if sql.len() > limits::STORED_SQL_BYTES_MAX {
+            return Err(HranaError::sql_store_too_large(sql.len(), limits::STORED_SQL_BYTES_MAX).into());
+        }
+        if self.stored.len() >= limits::STORED_SQL_MAX {
+            return Err(HranaError::sql_store_too_many(self.stored.len()).into());
+        }
+        self.stored.insert(sql_id, sql.to_owned());
+        Ok(())
+    }
+
+    fn batch(&mut self, batch: &Batch) -> Result<BatchResult, Failure> {
+        let mut result = BatchResult::default();
+        let mut outcomes = Vec::with_capacity(batch.steps.len());
+        let mut bytes = 0;
+        for step in &batch.steps {
+            let autocommit = || !self.is_in_transaction();
+            let runs = step.condition.as_ref().map_or(Ok(true), |it| condition::evaluate(it, &outcomes, &autocommit))?;
+            let (ok, error) = if runs { self.batch_step(step, &mut bytes)? } else { (None, None) };
+            outcomes.push(match (&ok, &error) {
+                (Some(_), _) => StepOutcome::Ok,
+                (None, Some(_)) => StepOutcome::Error,
+                (None, None) => StepOutcome::Skipped,
+            });
+            result.step_results.push(ok);
+            result.step_errors.push(error);
+        }
+        result.replication_index = Some(self.seen());
+        Ok(result)
+    }
+
+    fn batch_step(
+        &mut self,
+        step: &crate::hrana::request::BatchStep,
+        bytes: &mut usize,
+    ) -> Result<(Option<StmtResult>, Option<HranaError>), Failure> {
+        let mut gathered = Gathered { bytes_max: self.response_bytes_max.saturating_sub(*bytes), ..Gathered::default() };
+        let role = self.role_for(&step.stmt.sql);
+        if let Err(error) = self.connection(role) {
+            return Ok((None, Some(error)));
+        }
+        let (_, connection) = self.connection.as_ref().expect("BUG: just opened");
+        match connection.execute(&step.stmt, &self.stored, &mut gathered) {
+            Ok(effect) => {
+                *bytes += gathered.result.rows.bytes();
+                Ok((Some(self.finish(gathered, effect)), None))
+            }
+            // Too large is the whole batch's failure, as what follows could not be told either.
+            Err(Failure::Statement(error)) if error.code == "RESPONSE_TOO_LARGE" => Err(error.into()),
+            Err(Failure::Statement(error)) => Ok((None, Some(error))),
+            Err(protocol) => Err(protocol),
+        }
+    }
+
+    /// Runs a batch, sending its entries while it runs. The caller has sent the first line.
+    pub fn cursor(&mut self, batch: &Batch) -> Result<(), ProtocolError> {
+        let mut pieces = Pieces::default();
+        let mut outcomes = Vec::with_capacity(batch.steps.len());
+        if std::mem::take(&mut self.timed_out) {
+            pieces.entry(&CursorEntry::Error { error: HranaError::transaction_timeout() });
+            pieces.flush();
+            return Ok(());
+        }
+        for (index, step) in batch.steps.iter().enumerate() {
+            let autocommit = || !self.is_in_transaction();
+            let runs = step.condition.as_ref().map_or(Ok(true), |it| condition::evaluate(it, &outcomes, &autocommit))?;
+            outcomes.push(if runs { self.cursor_step(index, step, &mut pieces)? } else { StepOutcome::Skipped });
+            if pieces.broken {
+                return Ok(());
+            }
+        }
+        pieces.entry(&CursorEntry::ReplicationIndex { replication_index: Some(self.seen()) });
+        pieces.flush();
+        Ok(())
+    }
+
+    fn cursor_step(
+        &mut self,
+        index: usize,
+        step: &crate::hrana::request::BatchStep,
+        pieces: &mut Pieces,
+    ) -> Result<StepOutcome, ProtocolError> {
+        pieces.step = u32::try_from(index).unwrap_or(u32::MAX);
+        let role = self.role_for(&step.stmt.sql);
+        let result = match self.connection(role) {
+            Ok(connection) => Ok(connection.file.clone()),
+            Err(error) => Err(error),
+        };
+        let result = match result {
+            Ok(_) => {
+                let (_, connection) = self.connection.as_ref().expect("BUG: just opened");
+                connection.execute(&step.stmt, &self.stored, pieces)
+            }
+            Err(error) => Err(error.into()),
+        };
+        match result {
+            Ok(effect) => {
+                let Effect { affected_row_count, last_insert_rowid, .. } = effect;
+                pieces.entry(&CursorEntry::StepEnd { affected_row_count, last_insert_rowid });
+                Ok(StepOutcome::Ok)
+            }
+            Err(Failure::Statement(error)) => {
+                pieces.entry(&CursorEntry::StepError { step: pieces.step, error });
+                Ok(StepOutcome::Error)
+            }
+            Err(Failure::Protocol(error)) => Err(error),
+        }
+    }
+}
+
+/// A cursor's answer on its way to the client, piece by piece, each behind the output gate.
+#[derive(Default)]
+struct Pieces {
+    step: u32,
+    bytes: Vec<u8>,
+    broken: bool,
+}
+
+impl Pieces {
+    fn entry(&mut self, entry: &CursorEntry) {
+        cursor::write_line(&mut self.bytes, entry);
+    }
+
+    fn flush(&mut self) {
+        let piece = std::mem::take(&mut self.bytes);
+        self.broken |= !piece.is_empty() && !matches!(suspend(Wait::Send(piece.into())), Wake::Ready);
+    }
+}
+
+impl Output for Pieces {
+    fn begin(&mut self, cols: Vec<Col>) -> Result<(), HranaError> {
+        self.entry(&CursorEntry::StepBegin { step: self.step, cols });
+        Ok(())
+    }
+
+    fn row(&mut self, values: &[ValueRef<'_>]) -> Result<(), HranaError> {
+        cursor::write_row_line(&mut self.bytes, values.iter().copied());
+        if self.bytes.len() >= CURSOR_PIECE_BYTES {
+            self.flush();
+        }
+        if self.broken { Err(HranaError::new("SQLITE_INTERRUPT", "the client has gone")) } else { Ok(()) }
+    }
+}
+
+/// A guess from the first word, to pick the warmer connection. Being wrong costs a cold cache.
+fn reads_only(sql: &str) -> bool {
+    let word: String = sql.trim_start().chars().take(8).collect::<String>().to_ascii_uppercase();
+    word.starts_with("SELECT") || word.starts_with("VALUES") || word.starts_with("EXPLAIN")
+}

@@ -1,0 +1,215 @@
+//! SQLite's allocator: every allocation is charged to the database whose coroutine asked for it.
+//!
+//! Installed before SQLite initialises, because that is the only time when it can be. Each block carries a
+//! header of 16 bytes: its size, and the meter that was charged, so that it is credited to the right one
+//! whoever frees it. Over its limit a meter answers "no memory", which SQLite turns into `SQLITE_NOMEM` for
+//! that statement alone.
+
+use std::alloc::{Layout, alloc, dealloc, realloc};
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rusqlite::ffi;
+
+const HEADER_BYTES: usize = 16;
+
+/// Bytes that SQLite holds for one database. The block headers keep it alive.
+#[derive(Debug)]
+pub struct Meter {
+    bytes: AtomicUsize,
+    bytes_max: usize,
+}
+
+impl Meter {
+    pub fn new(bytes_max: usize) -> Arc<Self> {
+        Arc::new(Self { bytes: AtomicUsize::new(0), bytes_max })
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn charge(&self, bytes: usize) -> bool {
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > self.bytes_max {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
+
+    fn credit(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+thread_local! {
+    static CHARGED: Cell<*const Meter> = const { Cell::new(ptr::null()) };
+}
+
+/// Charges what SQLite allocates on this thread to `meter` until the guard is dropped. Held by the
+/// executor around each resumption, never across a suspend.
+pub struct Charging<'a> {
+    previous: *const Meter,
+    _meter: &'a Arc<Meter>,
+}
+
+impl<'a> Charging<'a> {
+    pub fn to(meter: &'a Arc<Meter>) -> Self {
+        Self { previous: CHARGED.replace(Arc::as_ptr(meter)), _meter: meter }
+    }
+}
+
+impl Drop for Charging<'_> {
+    fn drop(&mut self) {
+        CHARGED.set(self.previous);
+    }
+}
+
+#[repr(C)]
+struct Header {
+    size: usize,
+    /// Null, or one strong count of an `Arc<Meter>`.
+    meter: *const Meter,
+}
+
+pub(super) fn install() {
+    let methods = ffi::sqlite3_mem_methods {
+        xMalloc: Some(sql_malloc),
+        xFree: Some(sql_free),
+        xRealloc: Some(sql_realloc),
+        xSize: Some(sql_size),
+        xRoundup: Some(sql_roundup),
+        xInit: Some(sql_init),
+        xShutdown: Some(sql_shutdown),
+        pAppData: ptr::null_mut(),
+    };
+    // SAFETY: SQLite copies the methods; it is not initialised yet, or it answers MISUSE.
+    let code = unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_MALLOC, &raw const methods) };
+    assert_eq!(code, ffi::SQLITE_OK, "BUG: SQLite was initialised before its allocator was installed");
+}
+
+fn layout(size: usize) -> Option<Layout> {
+    Layout::from_size_align(size.checked_add(HEADER_BYTES)?, 16).ok()
+}
+
+unsafe extern "C" fn sql_malloc(size: c_int) -> *mut c_void {
+    let Some((size, layout)) = usize::try_from(size).ok().and_then(|size| Some((size, layout(size)?))) else {
+        return ptr::null_mut();
+    };
+    let meter = CHARGED.get();
+    // SAFETY: a non-null CHARGED points to the meter of a `Charging` guard that is alive.
+    if !meter.is_null() && !unsafe { &*meter }.charge(size) {
+        return ptr::null_mut();
+    }
+    // SAFETY: the layout is not empty.
+    let block = unsafe { alloc(layout) };
+    if block.is_null() {
+        // SAFETY: as above.
+        if !meter.is_null() {
+            unsafe { &*meter }.credit(size);
+        }
+        return ptr::null_mut();
+    }
+    // SAFETY: the block has room for the header and is aligned for it; the count belongs to the block.
+    unsafe {
+        if !meter.is_null() {
+            Arc::increment_strong_count(meter);
+        }
+        block.cast::<Header>().write(Header { size, meter });
+        block.add(HEADER_BYTES).cast()
+    }
+}
+
+/// # Safety
+/// `block` came from [`sql_malloc`] or [`sql_realloc`] and is not freed.
+unsafe fn header(block: *mut c_void) -> *mut Header {
+    // SAFETY: every block is preceded by its header.
+    unsafe { block.cast::<u8>().sub(HEADER_BYTES).cast() }
+}
+
+unsafe extern "C" fn sql_free(block: *mut c_void) {
+    if block.is_null() {
+        return;
+    }
+    // SAFETY: SQLite frees only blocks of ours, once.
+    unsafe {
+        let header = header(block);
+        let Header { size, meter } = header.read();
+        if !meter.is_null() {
+            (*meter).credit(size);
+            Arc::decrement_strong_count(meter);
+        }
+        dealloc(header.cast(), layout(size).expect("BUG: a block of impossible size"));
+    }
+}
+
+unsafe extern "C" fn sql_realloc(block: *mut c_void, size: c_int) -> *mut c_void {
+    let Ok(size) = usize::try_from(size) else { return ptr::null_mut() };
+    let Some(new_layout) = layout(size) else { return ptr::null_mut() };
+    // SAFETY: SQLite passes a live block of ours; its meter stays the one that was charged first.
+    unsafe {
+        let old = header(block);
+        let Header { size: old_size, meter } = old.read();
+        if !meter.is_null() && size > old_size && !(*meter).charge(size - old_size) {
+            return ptr::null_mut();
+        }
+        let old_layout = layout(old_size).expect("BUG: a block of impossible size");
+        let moved = realloc(old.cast(), old_layout, new_layout.size());
+        if moved.is_null() {
+            if !meter.is_null() && size > old_size {
+                (*meter).credit(size - old_size);
+            }
+            return ptr::null_mut();
+        }
+        if !meter.is_null() && size < old_size {
+            (*meter).credit(old_size - size);
+        }
+        moved.cast::<Header>().write(Header { size, meter });
+        moved.add(HEADER_BYTES).cast()
+    }
+}
+
+unsafe extern "C" fn sql_size(block: *mut c_void) -> c_int {
+    // SAFETY: SQLite passes a live block of ours.
+    c_int::try_from(unsafe { (*header(block)).size }).unwrap_or(c_int::MAX)
+}
+
+unsafe extern "C" fn sql_roundup(size: c_int) -> c_int {
+    size.saturating_add(7) & !7
+}
+
+unsafe extern "C" fn sql_init(_data: *mut c_void) -> c_int {
+    ffi::SQLITE_OK
+}
+
+unsafe extern "C" fn sql_shutdown(_data: *mut c_void) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_over_its_limit_gets_nomem_and_others_do_not() {
+        super::super::install();
+        let (small, large) = (Meter::new(100_000), Meter::new(100_000_000));
+        let connection = rusqlite::Connection::open_in_memory_with_flags_and_vfs(
+            rusqlite::OpenFlags::default(), super::super::vfs::VFS_NAME);
+        let connection = connection.unwrap();
+        let sql = "SELECT length(group_concat(hex(zeroblob(1000)))) FROM generate_series(1, 500)";
+        let recursive = sql.replace("generate_series(1, 500)", "(WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c WHERE x<500) SELECT x FROM c)");
+        let ask = || connection.query_row(&recursive, [], |row| row.get::<_, i64>(0));
+        {
+            let _charging = Charging::to(&small);
+            let error = ask().unwrap_err();
+            assert_eq!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::OutOfMemory));
+        }
+        let _charging = Charging::to(&large);
+        assert_eq!(ask().unwrap(), 500 * 2000 + 499);
+        drop(connection);
+        assert!(small.bytes() <= 100_000);
+    }
+}

@@ -1,0 +1,81 @@
+//! Plan and pages → pack and page map.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use walstore::envelope::Corrupt;
+
+use super::plan::Origin;
+use super::{FoldError, FoldInput, FoldPlan};
+use crate::id::PackId;
+use crate::map::{Lookup, PageMap};
+use crate::pack::{Frame, FrameAt, Pack, PackWriter};
+use crate::page::Page;
+
+/// What a fold made. The pack goes to the bucket first; then the head may refer to the map.
+#[derive(Clone, Debug)]
+pub struct Folded {
+    /// `None` if the fold changed nothing but sizes.
+    pub pack: Option<Pack>,
+    pub map: PageMap,
+    /// Packs that the old map referred to and the new one does not. They are garbage once the new map is linked,
+    /// unless history or a fork holds them. It is empty where chunks of the map are not in memory; then
+    /// only a collector that reads them all can tell.
+    pub dead: Vec<PackId>,
+}
+
+/// Carries out `plan`, which was made for `input`, with the frames that it asked for.
+pub fn build_fold(
+    plan: &FoldPlan,
+    input: &FoldInput,
+    frames: &BTreeMap<FrameAt, Frame>,
+    id: PackId,
+) -> Result<Folded, FoldError> {
+    assert_eq!(input.lsn, Some(plan.lsn), "BUG: the plan of another fold");
+    let mut writer = PackWriter::new(id, plan.lsn, plan.page_count);
+    for (segment, origins) in &plan.segments {
+        let pages = origins.iter().map(|(page, origin)| match origin {
+            Origin::Tail => Ok(input.pages[page].clone()),
+            origin => stored_page(origin, frames),
+        });
+        writer.add_segment(*segment, pages.collect::<Result<_, _>>()?);
+    }
+    for (page, origin) in &plan.delta {
+        let content = match origin {
+            Origin::Tail => input.pages[page].clone(),
+            origin => stored_page(origin, frames)?,
+        };
+        writer.add_page(*page, content);
+    }
+    let pack = if writer.is_empty() { None } else { Some(writer.finish()?) };
+    let map = plan.base.with_fold(plan.lsn, plan.page_count, pack.as_ref(), &plan.gone);
+    check_new_pages(&map, input, pack.as_ref());
+    let dead = dead_packs(&plan.old, &map);
+    Ok(Folded { pack, map, dead })
+}
+
+fn stored_page(origin: &Origin, frames: &BTreeMap<FrameAt, Frame>) -> Result<Page, FoldError> {
+    let Origin::Stored(source) = origin else { return Ok(Page::zeroed()) };
+    let frame = frames.get(&source.at).ok_or(FoldError::NotRead(source.at))?;
+    Ok(frame.page(source.place).map_err(|corrupt: Corrupt| corrupt.at(crate::keys::pack(&source.at.pack)))?)
+}
+
+/// Before anything is written: each page of the tail is found in the new pack and nowhere else.
+fn check_new_pages(map: &PageMap, input: &FoldInput, pack: Option<&Pack>) {
+    let delta = pack.and_then(|pack| pack.delta.as_ref()).map(|parts| std::sync::Arc::new(parts.index.clone()));
+    let id = pack.map(|pack| pack.id);
+    let indexes = |wanted: &crate::map::DeltaRef| delta.clone().filter(|_| Some(wanted.pack) == id);
+    for page in input.pages.keys() {
+        match map.lookup(*page, &indexes) {
+            Lookup::Found(source) if Some(source.at.pack) == id => {}
+            // Its segment was not touched as a whole, so its chunk may be absent: the delta is newer.
+            Lookup::NeedChunk(_) => {}
+            other => panic!("BUG: after the fold, page {page} is {other:?}"),
+        }
+    }
+}
+
+fn dead_packs(old: &PageMap, new: &PageMap) -> Vec<PackId> {
+    let packs = |map: &PageMap| map.packs().unwrap_or_default();
+    let (old, new): (BTreeSet<PackId>, Option<BTreeSet<PackId>>) = (packs(old), new.packs());
+    new.map_or_else(Vec::new, |new| old.difference(&new).copied().collect())
+}

@@ -1,0 +1,14 @@
+#![doc = include_str!("../README.md")]
+
+pub mod cache;
+pub mod commit;
+pub mod fold;
+pub mod id;
+pub mod keys;
+pub mod limits;
+pub mod map;
+pub mod mask;
+pub mod pack;
+pub mod page;
+pub mod tip;
+mod varint;

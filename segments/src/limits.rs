@@ -1,0 +1,111 @@
+//! Every bound of pages at rest, with its reason. Those marked *format* bind readers; the others are
+//! policy, and a later version may choose differently without a new format.
+
+use crate::page::{PAGE_BYTES, SEGMENT_BYTES, SEGMENT_PAGES};
+
+/// *Format.* SQLite's own bound on the size of a database.
+pub const DATABASE_PAGES_MAX: u32 = u32::MAX - 1;
+
+/// *Format.* Pages of one commit: 254 MiB of whole pages. A larger transaction is refused before it commits.
+pub const COMMIT_PAGES_MAX: usize = 65_000;
+
+/// *Format.* A commit's body before compression, when every page is whole.
+pub const COMMIT_BODY_BYTES_MAX: usize = COMMIT_PAGES_MAX * (PAGE_BYTES + 6) + 8;
+
+/// *Format.* Commit times beyond the year 36,000 are damage, and would leave no room for the next one.
+pub const TIME_MICROS_MAX: u64 = 1 << 60;
+
+/// How many versions of a page in a row may be patches: it bounds what a read of history has to collect.
+pub const PATCHES_IN_A_ROW_MAX: u8 = 8;
+
+/// A patch whose bytes exceed this is not clearly smaller than its page, which compresses too.
+pub const PATCH_BYTES_MAX: usize = PAGE_BYTES / 2;
+
+/// *Format.* One stored frame: its two bytes of header and, at worst, a whole segment as it is.
+pub const FRAME_BYTES_MAX: usize = 2 + SEGMENT_BYTES;
+
+/// *Format.* One pack. Offsets in it are 32 bits wide.
+pub const PACK_BYTES_MAX: usize = 3 << 30;
+
+/// *Format.* An encoded frame index, 12 bytes a segment.
+pub const INDEX_BYTES_MAX: usize = 64 << 20;
+
+/// Frame indexes up to this size are repeated in the page map, so that a small delta costs a cold reader no
+/// request. It is some fifty touched segments.
+pub const INDEX_INLINE_BYTES_MAX: usize = 512;
+
+/// *Format.* Deltas of one page map.
+pub const DELTAS_MAX: usize = 16;
+
+/// Folds merge when there are more deltas. Small folds may exceed it for a while: see [`crate::fold`].
+pub const DELTAS_TARGET: usize = 8;
+
+/// An absorbing fold leaves this many deltas, if that is cheap, so that not every fold absorbs.
+pub const DELTAS_AFTER_ABSORB: usize = 5;
+
+/// Pages in all deltas together before segments are merged, for databases over twice this size. Their
+/// indexes are then about 200 KB, which a cold reader may have to fetch.
+pub const DELTA_PAGES_MAX: u64 = 16_384;
+
+/// Pages that one fold copies from older deltas: this many times what it writes anyway, between two bounds.
+pub const ABSORB_FACTOR: u64 = 4;
+pub const ABSORB_PAGES_MIN: u64 = 16;
+pub const ABSORB_PAGES_MAX: u64 = 2048;
+
+/// Segments that one fold merges: about as many as it has delta pages, up to 64 MiB of raw pages.
+pub const MERGE_SEGMENTS_MAX: usize = 512;
+
+/// Delta pages up to which a fold counts as small and merges one segment only. A one-row commit has that many:
+/// page 1 and a leaf of the table and of an index or two.
+pub const MERGE_SMALL_FOLD_PAGES: usize = 4;
+
+/// Segments that a fold without commits merges.
+pub const MERGE_SEGMENTS_IDLE: usize = 64;
+
+/// Pages that one fold takes from the log: at least one largest commit always fits.
+pub const FOLD_PAGES_MAX: usize = 98_304;
+
+/// *Format.* Segments of one page map chunk: 128 MiB of database.
+pub const CHUNK_SEGMENTS: u32 = 1024;
+
+/// *Format.* A page map chunk, with every segment in a pack of its own.
+pub const CHUNK_BYTES_MAX: usize = 128 << 10;
+
+/// Page maps up to this size stand in the head as a whole; larger ones are chunks.
+pub const MAP_INLINE_BYTES_MAX: usize = 32 << 10;
+
+/// A fold is due when the tail exceeds a quarter of the database, within these bounds (encoded bytes).
+pub const FOLD_TAIL_BYTES_MIN: u64 = 64 << 10;
+pub const FOLD_TAIL_BYTES_MAX: u64 = 1 << 20;
+
+const _: () = assert!(
+    COMMIT_BODY_BYTES_MAX + crate::commit::HEADER_BYTES <= walstore::limits::COMMIT_BYTES_MAX,
+    "the log takes every commit that this crate encodes"
+);
+const _: () = assert!(FOLD_PAGES_MAX > COMMIT_PAGES_MAX, "a fold takes at least one commit");
+const _: () = assert!(PACK_BYTES_MAX <= u32::MAX as usize, "offsets in a pack are u32");
+const _: () = assert!(
+    FOLD_PAGES_MAX * (FRAME_BYTES_MAX / SEGMENT_PAGES as usize + 1)
+        + ABSORB_PAGES_MAX as usize * PAGE_BYTES
+        + MERGE_SEGMENTS_MAX * FRAME_BYTES_MAX
+        + INDEX_BYTES_MAX
+        < PACK_BYTES_MAX,
+    "the largest ordinary fold fits into one pack"
+);
+const _: () = assert!(DELTAS_AFTER_ABSORB < DELTAS_TARGET && DELTAS_TARGET < DELTAS_MAX);
+const _: () = assert!(
+    CHUNK_SEGMENTS as usize * (44 + 3 + 1 + 10 + 3 + 4) + 16 <= CHUNK_BYTES_MAX,
+    "a chunk's limit holds its worst case"
+);
+const _: () = assert!(CHUNK_SEGMENTS <= u16::MAX as u32, "pack numbers in a chunk are u16");
+const _: () = assert!(
+    DELTAS_MAX * (INDEX_INLINE_BYTES_MAX + 80) < MAP_INLINE_BYTES_MAX / 2,
+    "deltas leave half of the inline page map to segments"
+);
+const _: () = assert!(ABSORB_FACTOR * MERGE_SMALL_FOLD_PAGES as u64 <= ABSORB_PAGES_MIN);
+const _: () = assert!(
+    (ABSORB_PAGES_MIN as usize + SEGMENT_PAGES as usize + MERGE_SMALL_FOLD_PAGES) * (PAGE_BYTES + 12)
+        + MAP_INLINE_BYTES_MAX
+        < 256 << 10,
+    "a small fold writes under 256 KiB, head included"
+);

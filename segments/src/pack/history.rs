@@ -1,0 +1,43 @@
+//! The folded commits that a pack keeps, for databases with a retention window: LSN of the first (8), number
+//! of commits (variable-length), then each as its length (variable-length) and its bytes, as the log had
+//! them. LSNs are dense.
+
+use bytes::Bytes;
+use walstore::envelope::{Corrupt, Reader, Writer};
+use walstore::id::Lsn;
+
+use crate::varint;
+
+/// Commits in order, encoded as [`crate::commit::encode`] made them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    pub first: Lsn,
+    pub commits: Vec<Bytes>,
+}
+
+impl History {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Writer::new();
+        out.u64(self.first.get());
+        varint::put_len(&mut out, self.commits.len());
+        for commit in &self.commits {
+            varint::put_len(&mut out, commit.len());
+            out.raw(commit);
+        }
+        out.finish()
+    }
+
+    /// Reads a section whose checksum holds.
+    pub fn decode(section: &Bytes) -> Result<Self, Corrupt> {
+        let mut reader = Reader::new(section);
+        let first = Lsn::new(reader.u64()?).ok_or_else(|| Corrupt::new("a history from LSN 0"))?;
+        let count = varint::take_count(&mut reader, 1)?;
+        let mut commits = Vec::new();
+        for _ in 0..count {
+            let length = varint::take_count(&mut reader, 1)?;
+            commits.push(section.slice_ref(reader.raw(length)?));
+        }
+        reader.end()?;
+        Ok(Self { first, commits })
+    }
+}

@@ -1,0 +1,257 @@
+//! One database, the bucket, and the model that it is compared with.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use segments::cache::PageCache;
+use segments::commit::{Base, Commit, UncheckedCommit, encode};
+use segments::fold::{FoldInput, Planned, build_fold, plan_fold};
+use segments::id::{MapChunkId, PackId};
+use segments::keys;
+use segments::map::{DeltaRef, Lookup, PageMap};
+use segments::pack::{Frame, FrameAt, FrameIndex};
+use segments::page::{PAGE_BYTES, Page, PageNo};
+use segments::tip::Tip;
+use walstore::id::{DatabaseId, Lsn};
+use walstore::store::Key;
+
+pub const DATABASE: DatabaseId = DatabaseId::from_bytes([9; 16]);
+
+/// What stands in a page: 0 is zeros, else the number of the write that made it.
+type Stamp = u64;
+
+pub struct World {
+    bucket: BTreeMap<Key, Bytes>,
+    /// What the head would hold, and what came of reading it.
+    root: Bytes,
+    map: PageMap,
+    tip: Tip,
+    /// Commits that are not folded.
+    tail: Vec<Commit>,
+    /// The model: pages after each commit from the map's LSN on, newest last.
+    states: Vec<(Option<Lsn>, Vec<Stamp>)>,
+    /// For patches: last version of each page.
+    last: BTreeMap<PageNo, Base>,
+    stamps: Stamp,
+    objects: u32,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let map = PageMap::empty();
+        Self {
+            bucket: BTreeMap::new(),
+            root: map.store(&mut || unreachable!()).root,
+            map,
+            tip: Tip::before_first(DATABASE),
+            tail: Vec::new(),
+            states: vec![(None, Vec::new())],
+            last: BTreeMap::new(),
+            stamps: 0,
+            objects: 0,
+        }
+    }
+
+    pub fn page_count(&self) -> u32 {
+        self.tip.page_count
+    }
+
+    pub fn map(&self) -> &PageMap {
+        &self.map
+    }
+
+    /// Commits a database of `page_count` pages of which `pages` were written. Those beyond do not count.
+    pub fn commit(&mut self, page_count: u32, pages: &[u32]) {
+        let mut state = self.states.last().unwrap().1.clone();
+        state.resize(page_count as usize, 0);
+        let mut written = BTreeMap::new();
+        for page in pages.iter().filter(|page| **page <= page_count) {
+            self.stamps += 1;
+            state[*page as usize - 1] = self.stamps;
+            written.insert(PageNo::new(*page).unwrap(), content(*page, self.stamps));
+        }
+        let commit = Commit::new(&self.tip, 0, page_count, written).unwrap();
+        let commit = self.through_the_log(commit);
+        self.states.push((Some(commit.lsn), state));
+        self.tail.push(commit);
+    }
+
+    /// Encodes, decodes and checks a commit as a node does that takes over.
+    fn through_the_log(&mut self, commit: Commit) -> Commit {
+        let encoded = encode(&commit, &self.tip, &|page| self.last.get(&page).cloned());
+        let checked = UncheckedCommit::decode(&encoded.bytes).unwrap().check(&self.tip).unwrap();
+        assert_eq!(checked.tip(), encoded.tip);
+        let read = |page, lsn| match &self.last[&page] {
+            base if base.lsn == lsn => Ok(base.page.clone()),
+            base => Err(base.lsn),
+        };
+        let decoded = checked.apply(read).unwrap();
+        assert_eq!(decoded, commit);
+        self.last.retain(|page, _| page.get() <= commit.page_count);
+        for ((page, content), patched) in commit.pages.iter().zip(encoded.patched) {
+            let before = self.last.get(page).map_or(0, |base| base.patches_in_a_row);
+            let patches_in_a_row = if patched { before + 1 } else { 0 };
+            self.last.insert(*page, Base { lsn: commit.lsn, page: content.clone(), patches_in_a_row });
+        }
+        self.tip = encoded.tip;
+        decoded
+    }
+
+    /// A database of `page_count` pages, all folded.
+    pub fn load(&mut self, page_count: u32) {
+        self.commit(page_count, &(1..=page_count).collect::<Vec<_>>());
+        self.fold(0);
+    }
+
+    /// Folds all but the last `keep` commits and checks all of the result. Returns the bytes written.
+    pub fn fold(&mut self, keep: usize) -> usize {
+        let count = self.tail.len().saturating_sub(keep);
+        let mut input = FoldInput::new(DATABASE, &self.map);
+        for commit in &self.tail[..count] {
+            input.add(commit.lsn, commit.page_count, commit.pages.clone());
+        }
+        let written = self.run_fold(&input);
+        self.tail.drain(..count);
+        self.states.drain(..count);
+        written
+    }
+
+    fn run_fold(&mut self, input: &FoldInput) -> usize {
+        let cache = PageCache::new(1 << 30);
+        // As a runner does it: plan, read what the plan lacks, plan again.
+        let plan = loop {
+            match plan_fold(&self.map, input, &|delta| cache.index(delta)).unwrap() {
+                Planned::Nothing => return 0,
+                Planned::Ready(plan) => break plan,
+                Planned::Needs { chunks, indexes } => {
+                    for chunk in &chunks {
+                        self.map = self.map.with_chunk(chunk, &self.bucket[&keys::page_map(&chunk.id)]).unwrap();
+                    }
+                    for delta in &indexes {
+                        assert!(cache.index(delta).is_none(), "asked for twice");
+                        cache.insert_index(delta, Arc::new(self.read_index(delta)));
+                    }
+                    assert!(!chunks.is_empty() || !indexes.is_empty(), "needs nothing and does not go on");
+                }
+            }
+        };
+        let frames = plan.reads().into_iter().map(|at| (at, self.read_frame(&at))).collect();
+        let folded = build_fold(&plan, input, &frames, self.next_pack()).unwrap();
+        let mut written = 0;
+        if let Some(pack) = &folded.pack {
+            segments::pack::read_pack(&pack.bytes, &pack.id).unwrap();
+            written += pack.bytes.len();
+            self.bucket.insert(keys::pack(&pack.id), pack.bytes.clone());
+        }
+        let mut ids = Vec::new();
+        let stored = folded.map.store(&mut || {
+            self.objects += 1;
+            ids.push(self.objects);
+            MapChunkId { owner: DATABASE, epoch: 1, seq: self.objects, nonce: 0 }
+        });
+        for (id, object) in &stored.objects {
+            written += object.len();
+            self.bucket.insert(keys::page_map(id), object.clone());
+        }
+        written += stored.root.len();
+        let old = std::mem::replace(&mut self.map, stored.map);
+        self.root = stored.root;
+        self.check_snapshot(&old);
+        for pack in &folded.dead {
+            assert!(self.bucket.remove(&keys::pack(pack)).is_some(), "{pack} is dead twice");
+        }
+        for chunk in old.chunk_ids().difference(&self.map.chunk_ids()) {
+            self.bucket.remove(&keys::page_map(chunk)).unwrap();
+        }
+        if self.page_count() < 1000 {
+            self.check();
+        }
+        written
+    }
+
+    fn next_pack(&mut self) -> PackId {
+        self.objects += 1;
+        PackId { owner: DATABASE, epoch: 1, seq: self.objects, nonce: u64::from(self.objects) << 40 }
+    }
+
+    /// The map as somebody reads it who starts from the bucket, page by page, against the model.
+    pub fn check(&mut self) {
+        let map = PageMap::decode(&self.root).unwrap();
+        assert_eq!((map.lsn(), map.page_count()), (self.map.lsn(), self.map.page_count()));
+        self.check_snapshot(&map);
+        self.check_packs(&map);
+    }
+
+    fn check_snapshot(&self, map: &PageMap) {
+        let state = self.states.iter().find(|(lsn, _)| *lsn == map.lsn());
+        let (_, state) = state.expect("the model keeps the state of this map");
+        assert_eq!(state.len(), map.page_count() as usize);
+        let cache = PageCache::new(1 << 30);
+        let mut map = map.clone();
+        for (page, stamp) in (1..).zip(state) {
+            let found = self.read(&mut map, &cache, PageNo::new(page).unwrap());
+            assert!(found == content(page, *stamp), "page {page} at LSN {:?}: {found:?}", map.lsn());
+        }
+        let outside = PageNo::new(map.page_count() + 1).unwrap();
+        assert_eq!(map.lookup(outside, &|_| None), Lookup::Outside);
+    }
+
+    /// Every pack of the bucket is in use, and every pack in use is there.
+    fn check_packs(&self, map: &PageMap) {
+        let Some(used) = map.packs() else { return };
+        let used: Vec<Key> = used.iter().map(keys::pack).collect();
+        let there: Vec<Key> = self.bucket.keys().filter(|key| key.as_str().contains("/p/")).cloned().collect();
+        assert_eq!(used, there);
+    }
+
+    /// Reads a page as a connection does.
+    pub fn read(&self, map: &mut PageMap, cache: &PageCache, page: PageNo) -> Page {
+        loop {
+            match map.lookup(page, &|delta| cache.index(delta)) {
+                Lookup::Found(source) => match cache.page(&source) {
+                    Some(page) => return page.unwrap(),
+                    None => cache.insert_frame(&source.at, self.read_frame(&source.at)),
+                },
+                Lookup::NeedIndexes(deltas) => {
+                    for delta in deltas {
+                        cache.insert_index(&delta, Arc::new(self.read_index(&delta)));
+                    }
+                }
+                Lookup::NeedChunk(chunk) => {
+                    *map = map.with_chunk(&chunk, &self.bucket[&keys::page_map(&chunk.id)]).unwrap();
+                }
+                Lookup::LockPage => return Page::zeroed(),
+                lost @ (Lookup::Missing | Lookup::Outside) => panic!("page {page}: {lost:?}"),
+            }
+        }
+    }
+
+    fn get_range(&self, pack: &PackId, range: Range<u64>) -> Bytes {
+        self.bucket[&keys::pack(pack)].slice(range.start as usize..range.end as usize)
+    }
+
+    fn read_frame(&self, at: &FrameAt) -> Frame {
+        Frame::decode(&self.get_range(&at.pack, at.frame.range()), &at.frame).unwrap()
+    }
+
+    fn read_index(&self, delta: &DeltaRef) -> FrameIndex {
+        delta.decode_index(&self.get_range(&delta.pack, delta.index.range())).unwrap()
+    }
+}
+
+/// Page content that differs between stamps: a little, as rows do, or all of it.
+fn content(page: u32, stamp: Stamp) -> Page {
+    if stamp == 0 {
+        return Page::zeroed();
+    }
+    let seed = if stamp % 5 == 0 { stamp } else { 0 };
+    let mut bytes = [0; PAGE_BYTES];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&page.to_le_bytes()).update(&seed.to_le_bytes());
+    hasher.finalize_xof().fill(&mut bytes);
+    let at = stamp as usize * 13 % (PAGE_BYTES - 8);
+    bytes[at..at + 8].copy_from_slice(&stamp.to_le_bytes());
+    Page::copy_of(&bytes)
+}

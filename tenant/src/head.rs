@@ -1,0 +1,178 @@
+//! The head `t/<h>/<dbid>/head`: the only mutable object of a database, and the authority about it.
+//!
+//! Body, inside the [envelope](walstore::envelope), compressed where that helps. Counts and lengths are
+//! `u32`; an optional field is a byte 0, or a byte 1 and the field; LSN 0 is the state before the first
+//! commit.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 16, 8 | put id, version (rises by one with every CAS) |
+//! | 8 | epoch (rises by one whenever the owner changes, to nobody included) |
+//! | 16 | the database, so that a head at a foreign key is noticed |
+//! | 1 + … | state: 1 live; 2 moved, 16 new database; 3 renamed, name; 4 deleted, 8 time; 5 aborted |
+//! | 4 + n | canonical name |
+//! | 19 | [settings](crate::settings) |
+//! | 1 + 24 | optional: the parent and LSN that it was forked from |
+//! | 1 + 16 | optional: incarnation that owns it |
+//! | 8, 16, 8, 4, 8 | folded up to: LSN, chain hash, commit time, pages of the database, cumulative pages |
+//! | 4 + n·32 | tail: incarnation, epoch, after LSN |
+//! | 1 + … | page map: 1 inline, length and bytes; 2 count, and each chunk's reference with its length |
+//! | 4 + n·16 | anchors: time, LSN |
+//! | 8 | horizon: the oldest LSN that can be restored |
+//! | 4 + n·24 | pins: child, LSN |
+//! | 4 + … | keys of chunks of spilled pins, each with its length |
+//! | 4 + … | dead: references to packs that this head no longer needs, each with its length |
+//! | 1 + … | optional: length and image of a small database |
+//!
+//! Times are microseconds since the Unix epoch. The page map, chunk and pack references and the image are
+//! opaque here: they belong to the crate that knows pages.
+//!
+//! [`check`](Head::check) states what holds in every head, [`invariant`] what holds between a head and its
+//! successor, and [`lifecycle`](crate::lifecycle) has the functions that make successors.
+
+mod check;
+mod codec;
+mod invariant;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use bytes::Bytes;
+use walstore::id::{DatabaseId, IncarnationId, Lsn, PutId};
+use walstore::store::Key;
+
+use crate::name::Name;
+use crate::settings::Settings;
+
+pub use invariant::invariant;
+
+/// Whether a database lives, or how it ended. All states but the first are final: a head in one of them
+/// is never deleted and never lives again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeadState {
+    Live,
+    /// Restored in place: the name belongs to the database `new` now.
+    Moved { new: DatabaseId },
+    /// The content goes on as another database under another name.
+    Renamed { name: Name },
+    Deleted { at_micros: u64 },
+    /// Never lived: the key of an unfinished fork or import, occupied so that it never will.
+    Aborted,
+}
+
+impl HeadState {
+    pub fn is_final(&self) -> bool {
+        *self != Self::Live
+    }
+}
+
+/// The commit of another database that this one begins with; none if that one was empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForkPoint {
+    pub parent: DatabaseId,
+    pub lsn: Option<Lsn>,
+}
+
+/// The last commit that is in packs, and what it left behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Folded {
+    pub lsn: Option<Lsn>,
+    /// Hash of the chain of commits up to and with this one.
+    pub chain: [u8; 16],
+    pub time_micros: u64,
+    /// Size of the database.
+    pub page_count: u32,
+    /// Pages in all commits so far: embedded replicas number frames by page.
+    pub pages_total: u64,
+}
+
+/// One owner whose commits are not all folded: they are in its log.
+///
+/// The history after the folded point is, entry by entry, every commit in that incarnation's log that the
+/// entry [holds](TailEntry::holds). The pair (incarnation, epoch) alone identifies them, since an epoch has
+/// one owner; an earlier term of the same incarnation, and what it may have logged while it lost a race to
+/// acquire, carry other pairs.
+///
+/// `after` is a lower bound, for an acquirer writes the entry before it has read the tail up to there. It
+/// becomes exact with the owner's first fold. What an owner logs first is the successor of the last commit
+/// of the entries before, so the LSNs of the whole tail are dense and their chain hashes link; a reader for
+/// whom they don't has found corruption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TailEntry {
+    pub incarnation: IncarnationId,
+    pub epoch: u64,
+    pub after: Option<Lsn>,
+}
+
+impl TailEntry {
+    /// Whether a commit in a run of this database belongs to the history through this entry.
+    pub fn holds(&self, incarnation: IncarnationId, epoch: u64, lsn: Lsn) -> bool {
+        self.incarnation == incarnation && self.epoch == epoch && Some(lsn) > self.after
+    }
+}
+
+/// The page map as of the folded point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MapField {
+    Inline(Bytes),
+    Chunks(Vec<ChunkRef>),
+}
+
+impl Default for MapField {
+    fn default() -> Self {
+        Self::Inline(Bytes::new())
+    }
+}
+
+/// Where one chunk of the page map is: at most
+/// [`CHUNK_REFERENCE_BYTES_MAX`](crate::limits::CHUNK_REFERENCE_BYTES_MAX) bytes, opaque here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChunkRef(pub Bytes);
+
+/// Which pack: at most [`PACK_REFERENCE_BYTES_MAX`](crate::limits::PACK_REFERENCE_BYTES_MAX) bytes, opaque
+/// here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackRef(pub Bytes);
+
+/// At this time, this was the last commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Anchor {
+    pub time_micros: u64,
+    pub lsn: Lsn,
+}
+
+/// What a fork keeps alive in its parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pin {
+    pub child: DatabaseId,
+    pub lsn: Option<Lsn>,
+}
+
+/// The module's documentation tells what each field means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub put_id: PutId,
+    pub version: u64,
+    pub epoch: u64,
+    pub database: DatabaseId,
+    pub state: HeadState,
+    pub name: Name,
+    pub settings: Settings,
+    pub parent: Option<ForkPoint>,
+    pub owner: Option<IncarnationId>,
+    pub folded: Folded,
+    pub tail: Vec<TailEntry>,
+    pub map: MapField,
+    pub anchors: Vec<Anchor>,
+    pub horizon: Option<Lsn>,
+    pub pins: Vec<Pin>,
+    pub pin_chunks: Vec<Key>,
+    pub dead: Vec<PackRef>,
+    pub inline_image: Option<Bytes>,
+}
+
+impl Head {
+    /// The successor to be written by a CAS, before the caller's change.
+    pub fn successor(&self, put_id: PutId) -> Self {
+        Self { put_id, version: self.version + 1, ..self.clone() }
+    }
+}

@@ -1,0 +1,92 @@
+//! The object keys of names, heads and due markers. No other module of this crate builds or parses one.
+
+use walstore::id::DatabaseId;
+use walstore::keys::hash_prefix;
+use walstore::store::Key;
+
+use crate::calendar::Day;
+use crate::due::DueKind;
+use crate::name::Name;
+
+pub const NAME_PREFIX: &str = "n/";
+pub const DUE_PREFIX: &str = "due/";
+
+/// The name record. The keys sort as names do, so that a listing by prefix is one range of keys.
+pub fn name(name: &Name) -> Key {
+    Key::new(format!("{NAME_PREFIX}{name}"))
+}
+
+/// The name whose record is at `key`; `None` if no name has that key.
+pub fn parse_name(key: &Key) -> Option<Name> {
+    Name::parse(key.as_str().strip_prefix(NAME_PREFIX)?).ok()
+}
+
+/// Where everything of one database lies: `t/<h>/<dbid>/`. The hash spreads databases over the store's
+/// partitions even if their ids should ever stop being random.
+pub fn database_prefix(database: DatabaseId) -> String {
+    let id = database.to_string();
+    format!("t/{}/{id}/", hash_prefix(&id))
+}
+
+/// The head.
+pub fn head(database: DatabaseId) -> Key {
+    Key::new(format!("{}head", database_prefix(database)))
+}
+
+/// The marker of something to finish or forget at `due_micros`. Two markers for the same thing on the same
+/// day are one.
+pub fn due(due_micros: u64, database: DatabaseId, kind: DueKind) -> Key {
+    Key::new(format!("{DUE_PREFIX}{}/{database}-{kind}", Day::of_micros(due_micros)))
+}
+
+/// Day, database and kind of a marker; `None` if no marker has that key.
+pub fn parse_due(key: &Key) -> Option<(Day, DatabaseId, DueKind)> {
+    let (day, rest) = key.as_str().strip_prefix(DUE_PREFIX)?.split_once('/')?;
+    let (database, kind) = rest.split_once('-')?;
+    Some((Day::parse(day)?, DatabaseId::parse(database)?, DueKind::parse(kind)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATABASE: DatabaseId = DatabaseId::from_bytes([0xab; 16]);
+    /// 2024-02-29 12:00 UTC.
+    const NOON: u64 = 1_709_208_000_000_000;
+
+    #[test]
+    fn golden_keys() {
+        let id = "abababababababababababababababab";
+        assert_eq!(name(&Name::parse("my-app.prod_2").unwrap()).as_str(), "n/my-app.prod_2");
+        let hash = &blake3::hash(id.as_bytes()).to_hex()[..4];
+        assert_eq!(head(DATABASE).as_str(), format!("t/{hash}/{id}/head"));
+        assert_eq!(hash, "4e55");
+        assert_eq!(due(NOON, DATABASE, DueKind::Delete).as_str(), format!("due/20240229/{id}-delete"));
+    }
+
+    #[test]
+    fn keys_of_names_sort_as_names_and_read_back() {
+        let names = ["0", "a", "a-1", "a.1", "a0", "a_1", "b"].map(|text| Name::parse(text).unwrap());
+        assert!(names.is_sorted());
+        assert!(names.iter().map(name).is_sorted());
+        assert!(names.iter().all(|n| parse_name(&name(n)).as_ref() == Some(n)));
+    }
+
+    #[test]
+    fn foreign_keys_are_nobodys() {
+        for key in ["n", "n/A", "n/db", "m/a", "n/a/b", "t/a"] {
+            assert_eq!(parse_name(&Key::new(key)), None, "{key}");
+        }
+        for key in ["due/20240229", "due/20240230/abababababababababababababababab-delete", "due/20240229/x-delete"] {
+            assert_eq!(parse_due(&Key::new(key)), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn due_keys_read_back() {
+        for kind in DueKind::ALL {
+            let read = parse_due(&due(NOON, DATABASE, kind));
+            assert_eq!(read, Some((Day::of_micros(NOON), DATABASE, kind)));
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The life of a head, as pure functions from one version to the next.
+//!
+//! ```text
+//!   create ──▶ live, owned ──acquire (by another, once the owner's log is sealed)──▶ live, owned
+//!               │  │    ▲                                                               epoch + 1
+//!               │  │    └────────acquire─────────┐
+//!          fold └──┘                             │
+//!         (same epoch)                           │
+//!   live, owned ──release, or drain by anybody──▶ live, nobody's           epoch + 1
+//!   live, owned ──delete────────────────────────▶ deleted                  epoch + 1
+//!   (no head)   ──abort─────────────────────────▶ aborted
+//! ```
+//!
+//! Nothing here is written by itself: [`registry::swap_head`](crate::registry::swap_head) replaces the
+//! version that the successor was made from, and only that one.
+//!
+//! **Nobody logs a commit of a database before his own acquire has been won.** Two tries to acquire by the
+//! same node carry the same epoch; what was logged during a lost one could not be told from what is logged
+//! after the other. **Nobody logs one while his own release may still arrive** ([`confirm`]).
+
+use walstore::id::{DatabaseId, IncarnationId, Lsn, PutId};
+
+use crate::head::{Anchor, Folded, ForkPoint, Head, HeadState, MapField, PackRef, TailEntry};
+use crate::limits;
+use crate::name::Name;
+use crate::record::{NameRecord, NameState, Origin};
+use crate::settings::Settings;
+
+/// What is known about the owner that a head names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnerState {
+    None,
+    Me,
+    /// Me, but a release or delete that I sent was never answered and may still arrive.
+    MeLeaving,
+    /// Its log has an end: it is over.
+    Sealed,
+    /// Its lease has run out by our own watch; it may still be alive.
+    LeaseOver,
+    Alive { address: String },
+}
+
+/// What to do with a head, so that this node may serve its database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpenPlan {
+    /// It is mine, at the head's epoch.
+    Serve,
+    /// Write [`confirm`]'s successor. Serve if it wins; plan again if it doesn't.
+    Confirm,
+    /// Write [`acquire`]'s successor. Replies wait for it, page fetches don't.
+    Acquire,
+    /// Seal this incarnation's log, then plan again.
+    SealFirst(IncarnationId),
+    /// Seal every incarnation of the tail, then write [`drain`]'s successor: the tail is full.
+    DrainFirst,
+    /// Forward the client there.
+    OwnedElsewhere { incarnation: IncarnationId, address: String },
+    /// Read the name again: this database is over.
+    Gone(HeadState),
+    /// The owner's state is not that of this head's owner: read both again.
+    ReadAgain,
+}
+
+/// Decides how to open the database of `head`, whose owner is in the state `owner`.
+pub fn plan_open(head: &Head, me: IncarnationId, owner: OwnerState) -> OpenPlan {
+    if head.state.is_final() {
+        return OpenPlan::Gone(head.state.clone());
+    }
+    match (head.owner, owner) {
+        (Some(incarnation), OwnerState::Me) if incarnation == me => OpenPlan::Serve,
+        (Some(incarnation), OwnerState::MeLeaving) if incarnation == me => OpenPlan::Confirm,
+        (None, OwnerState::None) => OpenPlan::Acquire,
+        (Some(incarnation), _) if incarnation == me => OpenPlan::ReadAgain,
+        (Some(_), OwnerState::Sealed) if head.tail.len() >= limits::TAIL_ENTRIES_MAX => OpenPlan::DrainFirst,
+        (Some(_), OwnerState::Sealed) => OpenPlan::Acquire,
+        (Some(incarnation), OwnerState::LeaseOver) => OpenPlan::SealFirst(incarnation),
+        (Some(incarnation), OwnerState::Alive { address }) => OpenPlan::OwnedElsewhere { incarnation, address },
+        (Some(_), OwnerState::None | OwnerState::Me | OwnerState::MeLeaving) | (None, _) => OpenPlan::ReadAgain,
+    }
+}
+
+/// The successor that `me` owns.
+///
+/// The caller knows that nobody owns the head, or that its owner's log is sealed. The new entry's `after` is
+/// the best lower bound that the head has; where the previous owner stopped is read from its log, meanwhile
+/// or later.
+pub fn acquire(head: &Head, me: IncarnationId, put_id: PutId) -> Head {
+    assert!(!head.state.is_final(), "BUG: {} is over and can't be acquired", head.database);
+    assert_ne!(head.owner, Some(me), "BUG: {} is owned already", head.database);
+    let mut next = head.successor(put_id);
+    next.owner = Some(me);
+    next.epoch += 1;
+    let after = head.tail.last().map_or(head.folded.lsn, |entry| entry.after);
+    next.tail.push(TailEntry { incarnation: me, epoch: next.epoch, after });
+    next
+}
+
+/// The successor that says the same again. Winning it, an owner knows that nothing it sent before can
+/// arrive any more.
+///
+/// Commits don't touch the head. So a release that was sent and never answered would still find the version
+/// that it was made from, after any number of commits, and take the tail away under them. An owner that
+/// changes its mind confirms first.
+pub fn confirm(head: &Head, put_id: PutId) -> Head {
+    head.successor(put_id)
+}
+
+/// What a fold made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fold {
+    /// The new folded point. The same as before is allowed, to drop entries that hold nothing from the tail.
+    pub folded: Folded,
+    /// The last commit before the owner's first one at this epoch: where the tail before it ended.
+    pub own_after: Option<Lsn>,
+    /// The page map as of the folded point.
+    pub map: MapField,
+    /// The oldest LSN that can be restored from now on.
+    pub horizon: Option<Lsn>,
+    /// Everything that is dead from now on: the old list, and the packs that the map no longer needs.
+    pub dead: Vec<PackRef>,
+}
+
+/// The successor whose folded point has moved.
+///
+/// Entries of the tail before the owner's own go once everything before the owner's first commit is folded;
+/// until then they stay, even if one of them happens to hold nothing any more.
+pub fn fold(head: &Head, fold: Fold, put_id: PutId) -> Head {
+    let mut next = head.successor(put_id);
+    let folded = fold.folded.lsn;
+    if let Some(mut own) = next.tail.pop() {
+        let own_start = own.after.max(fold.own_after);
+        own.after = own_start.max(folded);
+        if folded >= own_start {
+            next.tail.clear();
+        }
+        for entry in &mut next.tail {
+            entry.after = entry.after.max(folded);
+        }
+        next.tail.push(own);
+    }
+    mark_time(&mut next.anchors, &fold.folded);
+    next.anchors.retain(|anchor| Some(anchor.lsn) >= fold.horizon);
+    next.folded = fold.folded;
+    next.map = fold.map;
+    next.horizon = fold.horizon;
+    next.dead = fold.dead;
+    next
+}
+
+/// Remembers when the folded commit was made, unless the last mark is fresh.
+fn mark_time(anchors: &mut Vec<Anchor>, folded: &Folded) {
+    let Some(lsn) = folded.lsn else { return };
+    let is_fresh = anchors.last().is_some_and(|last| {
+        last.lsn >= lsn || folded.time_micros < last.time_micros.saturating_add(limits::ANCHOR_SPACING_MICROS)
+    });
+    if is_fresh {
+        return;
+    }
+    if anchors.len() >= limits::ANCHORS_MAX {
+        let mut keep = false;
+        anchors.retain(|_| {
+            keep = !keep;
+            keep
+        });
+    }
+    anchors.push(Anchor { time_micros: folded.time_micros, lsn });
+}
+
+/// Giving a database up would lose commits that are only in logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{database} is folded up to {folded:?}, but its last commit is {last:?}: fold first")]
+pub struct NotFolded {
+    pub database: DatabaseId,
+    pub folded: Option<Lsn>,
+    pub last: Option<Lsn>,
+}
+
+/// The successor that nobody owns. `last` is the last commit of the whole history; after it, the owner has
+/// logged nothing, and logs nothing until it has won the database again.
+pub fn release(head: &Head, last: Option<Lsn>, put_id: PutId) -> Result<Head, NotFolded> {
+    if head.folded.lsn != last {
+        return Err(NotFolded { database: head.database, folded: head.folded.lsn, last });
+    }
+    Ok(without_owner(head.successor(put_id)))
+}
+
+/// Fold and release in one write: by the owner, or by anybody once every incarnation in the tail is sealed.
+pub fn drain(head: &Head, fold: Fold, last: Option<Lsn>, put_id: PutId) -> Result<Head, NotFolded> {
+    let folded = self::fold(head, fold, put_id);
+    let released = release(&folded, last, put_id)?;
+    Ok(Head { version: folded.version, ..released })
+}
+
+/// The final successor of a database that is deleted. Its owner has stopped writing.
+///
+/// What is not folded is given up with it: who wants all of it to be there for an undelete folds first.
+/// Pins, page map and dead list stay, for forks and for the retention.
+pub fn delete(head: &Head, at_micros: u64, put_id: PutId) -> Head {
+    let mut next = without_owner(head.successor(put_id));
+    next.state = HeadState::Deleted { at_micros };
+    next
+}
+
+fn without_owner(mut head: Head) -> Head {
+    head.epoch += u64::from(head.owner.is_some());
+    head.owner = None;
+    head.tail.clear();
+    head
+}
+
+/// The name record and the head of a new, empty database. `over` is the record of the name's former life.
+pub fn create(
+    name: &Name,
+    database: DatabaseId,
+    me: IncarnationId,
+    settings: Settings,
+    over: Option<&NameRecord>,
+    put_ids: [PutId; 2],
+) -> (NameRecord, Head) {
+    let state = NameState::Live { database, origin: Origin::Empty(settings), incarnation: me };
+    let record = match over {
+        None => NameRecord::new(put_ids[0], name.clone(), state),
+        Some(record) => record.led_to(state, put_ids[0]),
+    };
+    (record, first_head(name, database, me, settings, put_ids[1]))
+}
+
+/// The first head of an empty database, owned by `me`.
+pub fn first_head(
+    name: &Name,
+    database: DatabaseId,
+    me: IncarnationId,
+    settings: Settings,
+    put_id: PutId,
+) -> Head {
+    let head = ownerless(name, database, settings, put_id);
+    let tail = vec![TailEntry { incarnation: me, epoch: head.epoch, after: None }];
+    Head { owner: Some(me), tail, ..head }
+}
+
+/// What occupies the head's key of a fork or import that was never finished.
+pub fn abort(
+    name: &Name,
+    database: DatabaseId,
+    parent: Option<ForkPoint>,
+    at_micros: u64,
+    put_id: PutId,
+) -> Head {
+    let mut head = ownerless(name, database, Settings::new(at_micros), put_id);
+    head.state = HeadState::Aborted;
+    head.parent = parent;
+    head
+}
+
+fn ownerless(name: &Name, database: DatabaseId, settings: Settings, put_id: PutId) -> Head {
+    Head {
+        put_id,
+        version: 1,
+        epoch: 1,
+        database,
+        state: HeadState::Live,
+        name: name.clone(),
+        settings,
+        parent: None,
+        owner: None,
+        folded: Folded::default(),
+        tail: Vec::new(),
+        map: MapField::default(),
+        anchors: Vec::new(),
+        horizon: None,
+        pins: Vec::new(),
+        pin_chunks: Vec::new(),
+        dead: Vec::new(),
+        inline_image: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,18 @@
+//! Names and heads in the bucket: the thin part that awaits. What is decided here is decided by
+//! [`plan_name`](crate::naming::plan_name) and [`lifecycle`](crate::lifecycle).
+//!
+//! Every function takes the main store, the seam and how long it may keep asking. **An error of the store
+//! leaves a write's outcome unknown**: it may have happened, and may still happen until its condition no
+//! longer holds. The caller reads again before it does anything that depends on it.
+
+mod create;
+mod delete;
+mod heads;
+mod list;
+mod names;
+
+pub use create::{CreateError, create_database};
+pub use delete::{DeleteError, delete_database, put_due};
+pub use heads::{SwapHeadError, read_head, swap_head};
+pub use list::{ListError, NamePage, list};
+pub use names::{ResolveError, read_name, resolve, resolve_head};

@@ -1,0 +1,81 @@
+//! Every interleaving of two nodes that share one database, over the real transitions of
+//! [`tenant::lifecycle`].
+//!
+//! Each node has a log that takes commits until it is sealed, and believes what it last read. Writes of the
+//! head travel: they land later, in any order, or never, and the node may give up before. In every state:
+//!
+//! - every acknowledged commit is readable, exactly once (I1),
+//! - every readable commit follows the very commit on which it was executed (I2),
+//! - no two readable commits share an LSN (I2), and
+//! - no write of the head breaks [`tenant::head::invariant`] (I6).
+//!
+//! A model that stays silent about a broken protocol is a broken model, so [`Mutant`]s break it on purpose.
+
+mod world;
+
+use std::collections::{BTreeSet, VecDeque};
+
+use world::{Mutant, World};
+
+/// Explores breadth first, so that a violation comes with a shortest history. Returns the number of states.
+fn explore(mutant: Option<Mutant>) -> Result<usize, String> {
+    let start = World::new(mutant);
+    let mut seen = BTreeSet::from([start.fingerprint()]);
+    let mut queue = VecDeque::from([start]);
+    while let Some(world) = queue.pop_front() {
+        for next in world.successors() {
+            let next = next?;
+            if seen.insert(next.fingerprint()) {
+                next.check()?;
+                queue.push_back(next);
+            }
+        }
+    }
+    Ok(seen.len())
+}
+
+#[test]
+fn the_protocol_holds_in_every_state() {
+    let states = explore(None).unwrap();
+    assert!(states > 100_000, "only {states} states: the model is too small to mean anything");
+}
+
+fn caught(mutant: Mutant, as_what: &str) {
+    let violation = explore(Some(mutant)).expect_err("the mutant lives");
+    assert!(violation.contains(as_what), "{violation}");
+}
+
+#[test]
+fn taking_over_before_the_seal_loses_an_acknowledged_commit() {
+    caught(Mutant::TakeOverBeforeSeal, "acknowledged");
+}
+
+#[test]
+fn writing_again_without_looking_at_the_owner_loses_an_acknowledged_commit() {
+    caught(Mutant::BlindRetry, "acknowledged");
+}
+
+#[test]
+fn logging_before_the_acquire_is_won_makes_two_commits_with_one_lsn() {
+    caught(Mutant::LogBeforeAcquired, "LSN");
+}
+
+#[test]
+fn releasing_what_is_not_folded_loses_an_acknowledged_commit() {
+    caught(Mutant::ReleaseUnfolded, "acknowledged");
+}
+
+#[test]
+fn forgetting_where_the_own_commits_begin_loses_an_acknowledged_commit() {
+    caught(Mutant::FoldForgetsOwnStart, "acknowledged");
+}
+
+#[test]
+fn serving_while_a_release_may_still_arrive_loses_an_acknowledged_commit() {
+    caught(Mutant::ServeWhileLeaving, "acknowledged");
+}
+
+#[test]
+fn an_acquire_that_keeps_the_epoch_is_refused() {
+    caught(Mutant::AcquireKeepsEpoch, "epoch");
+}

@@ -1,0 +1,112 @@
+//! The life of one incarnation: from its record's creation to the seal of its own log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::info;
+
+use crate::id::{IncarnationId, PutId};
+use crate::incarnation::{self, IncarnationRecord};
+use crate::keys;
+use crate::lease::{Keeper, Lease};
+use crate::log::{self, LogHandle, LogInbox, LogSink};
+use crate::register::{self, Patience, RecordError, Swap};
+use crate::seal::{self, SealError, Sealed};
+use crate::seam::Seam;
+use crate::store::{Condition, Store, StoreError};
+
+/// How long a start keeps asking a store that does not answer.
+const START_PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot register this node in the bucket: {0}")]
+    Record(#[from] RecordError),
+    #[error("the random id of this incarnation is taken; start again")]
+    Taken,
+}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        Self::Record(error.into())
+    }
+}
+
+/// The stores of a node: the log may live in a second, faster bucket.
+#[derive(Clone)]
+pub struct Stores {
+    pub main: Arc<dyn Store>,
+    pub log: Arc<dyn Store>,
+}
+
+impl Stores {
+    /// Everything in one store.
+    pub fn one(store: Arc<dyn Store>) -> Self {
+        Self { main: store.clone(), log: store }
+    }
+}
+
+/// A running incarnation.
+pub struct Incarnation {
+    pub id: IncarnationId,
+    pub log: LogHandle,
+    pub lease: Arc<Lease>,
+    stores: Stores,
+    seam: Seam,
+}
+
+impl Incarnation {
+    /// Registers `id` and starts its log and its lease. `inbox` and `log` are the two ends of
+    /// [`log::channel`], made before so that the sink's owner can hold the handle.
+    pub async fn start(
+        id: IncarnationId,
+        stores: Stores,
+        seam: Seam,
+        lease: Duration,
+        (log, inbox): (LogHandle, LogInbox),
+        sink: Arc<dyn LogSink>,
+    ) -> Result<Self, StartError> {
+        let patience = Patience::for_duration(&seam, START_PATIENCE);
+        put_live_marker(&*stores.main, &seam, id, patience).await?;
+        let lease_micros = u64::try_from(lease.as_micros()).unwrap_or(u64::MAX);
+        let record = IncarnationRecord::new(PutId::random(&seam), lease_micros, String::new());
+        let sent = seam.boot_micros();
+        let key = keys::incarnation(id);
+        let record = match register::create(&*stores.main, &seam, &key, record, patience).await? {
+            Swap::Won(record) => record,
+            Swap::Lost(_) => return Err(StartError::Taken),
+        };
+        seam.spawn(log::run(id, inbox, stores.log.clone(), seam.clone(), sink));
+        let both = (stores.main.clone(), stores.log.clone());
+        let keeper = Keeper::new(id, both, seam.clone(), log.clone(), record, sent);
+        let lease = keeper.lease.clone();
+        seam.spawn(keeper.run());
+        info!(incarnation = %id, "registered in the bucket");
+        Ok(Self { id, log, lease, stores, seam })
+    }
+
+    /// Waits until everything that was appended is durable, then seals the log, so that a successor finds
+    /// its end recorded and no lease to wait for.
+    pub async fn shut_down(&self, within: Duration) -> Result<Sealed, SealError> {
+        self.log.drain().await;
+        self.lease.stop();
+        let patience = Patience::for_duration(&self.seam, within);
+        seal::seal(&self.stores, &self.seam, self.id, patience).await
+    }
+}
+
+async fn put_live_marker(
+    store: &dyn Store,
+    seam: &Seam,
+    id: IncarnationId,
+    patience: Patience,
+) -> Result<(), StoreError> {
+    let mut backoff = register::Backoff::default();
+    loop {
+        match store.put(&keys::live(id), incarnation::encode_live(id), &Condition::None).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_permanent() || patience.has_ended(seam) => return Err(error),
+            Err(_) => backoff.pause(seam).await,
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Every bound of the log, with its reason.
+
+/// PUTs of one log that may be in flight at the same time. Eight of them, a quarter of a round trip apart,
+/// keep a slow store busy without flooding it when it recovers.
+pub const PUTS_IN_FLIGHT_MAX: usize = 8;
+
+/// A batch closes at this size: larger PUTs take measurably longer on standard S3.
+pub const FRAGMENT_BYTES_TARGET: usize = 128 << 10;
+
+/// One encoded commit. A fragment always takes at least one commit, whatever its size.
+pub const COMMIT_BYTES_MAX: usize = 256 << 20;
+
+/// No fragment is larger: the target, overshot by one largest commit, and its directory.
+pub const FRAGMENT_BYTES_MAX: usize = COMMIT_BYTES_MAX + FRAGMENT_BYTES_TARGET + (1 << 20);
+
+/// Small records: incarnation, cluster, markers, tombstones.
+pub const RECORD_BYTES_MAX: usize = 1 << 20;
+
+/// Requests that recovery keeps in flight.
+pub const RECOVERY_GETS_MAX: usize = 128;
+
+/// Slots that a sealer looks at in one round.
+pub const SEAL_PROBE_SLOTS: u64 = 16;
+
+/// The hint is renewed early when it lags this many slots behind: it bounds what a sealer has to probe.
+pub const HINT_LAG_SLOTS_MAX: u64 = 64;
+
+/// Deletions of dead slots that run at the same time.
+pub const DELETES_IN_FLIGHT_MAX: usize = 16;
+
+const _: () = assert!(PUTS_IN_FLIGHT_MAX as u64 <= SEAL_PROBE_SLOTS, "one probe round sees every PUT in flight");
+const _: () = assert!(FRAGMENT_BYTES_MAX < u32::MAX as usize, "offsets in a fragment are u32");

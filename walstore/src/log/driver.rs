@@ -1,0 +1,163 @@
+//! Runs a [`LogCore`] against a store.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, warn};
+
+use super::core::{Action, LogCore, PutOutcome};
+use super::{Command, LogInbox, LogSink, Shared};
+use crate::id::{IncarnationId, Slot};
+use crate::keys;
+use crate::limits;
+use crate::register::Backoff;
+use crate::seam::Seam;
+use crate::store::{Condition, Key, Put, Store};
+
+struct Driver {
+    core: LogCore,
+    incarnation: IncarnationId,
+    store: Arc<dyn Store>,
+    seam: Seam,
+    sink: Arc<dyn LogSink>,
+    shared: Arc<Shared>,
+    answers: mpsc::UnboundedSender<(Slot, PutOutcome)>,
+    drains: Vec<oneshot::Sender<()>>,
+    fence_reason: String,
+}
+
+/// Runs the log of `incarnation` until every handle is gone. No client can cancel it.
+pub async fn run(
+    incarnation: IncarnationId,
+    inbox: LogInbox,
+    store: Arc<dyn Store>,
+    seam: Seam,
+    sink: Arc<dyn LogSink>,
+) {
+    let LogInbox { mut commands, shared } = inbox;
+    let (answers, mut answered) = mpsc::unbounded_channel();
+    let core = LogCore::new(incarnation, seam.random_id());
+    let mut driver = Driver {
+        core,
+        incarnation,
+        store,
+        seam,
+        sink,
+        shared,
+        answers,
+        drains: Vec::new(),
+        fence_reason: String::from("its log was sealed by another node"),
+    };
+    loop {
+        let now = driver.seam.boot_micros();
+        let wake = driver.core.wake_at(now).map(|at| Duration::from_micros(at.saturating_sub(now)));
+        let timer = driver.seam.clone();
+        tokio::select! {
+            biased;
+            Some((slot, outcome)) = answered.recv() => driver.on_answer(slot, outcome),
+            command = commands.recv() => match command {
+                Some(command) => driver.on_command(command),
+                None => return,
+            },
+            () = timer.sleep(wake.unwrap_or_default()), if wake.is_some() => driver.on_tick(),
+        }
+        driver.publish();
+    }
+}
+
+impl Driver {
+    fn on_command(&mut self, command: Command) {
+        let now = self.seam.boot_micros();
+        match command {
+            Command::Append(commit) => {
+                let actions = self.core.on_append(commit, now);
+                self.perform(actions);
+            }
+            Command::Folded(database, lsn) => self.core.on_folded(database, lsn),
+            Command::Fence(reason) => {
+                self.fence_reason = reason;
+                let actions = self.core.on_fenced();
+                self.perform(actions);
+            }
+            Command::Drain(done) => self.drains.push(done),
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let actions = self.core.on_tick(self.seam.boot_micros());
+        self.perform(actions);
+    }
+
+    fn on_answer(&mut self, slot: Slot, outcome: PutOutcome) {
+        let actions = self.core.on_put(slot, outcome, self.seam.boot_micros());
+        self.perform(actions);
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Put { slot, object } => self.put(slot, object),
+                Action::Durable(commits) => self.sink.durable(commits),
+                Action::Fenced => {
+                    error!(incarnation = %self.incarnation, reason = self.fence_reason, "the log is fenced");
+                    self.sink.fenced(&self.fence_reason);
+                }
+            }
+        }
+    }
+
+    fn put(&self, slot: Slot, object: Bytes) {
+        let key = keys::fragment(self.incarnation, slot);
+        let (store, seam, answers) = (self.store.clone(), self.seam.clone(), self.answers.clone());
+        self.seam.spawn(async move {
+            let outcome = put_until_answered(&*store, &seam, &key, object).await;
+            let _ = answers.send((slot, outcome));
+        });
+    }
+
+    fn publish(&mut self) {
+        let durable_end = self.core.durable_end();
+        self.shared.backlog_bytes.store(self.core.backlog_bytes(), Ordering::Relaxed);
+        self.shared.waiting_since.store(self.core.waiting_since().unwrap_or(0), Ordering::Relaxed);
+        self.shared.durable_end.store(durable_end.0, Ordering::Release);
+        self.shared.low.store(self.core.low().0, Ordering::Release);
+        let hint = self.shared.hint_written.load(Ordering::Relaxed);
+        if durable_end.0.saturating_sub(hint) >= limits::HINT_LAG_SLOTS_MAX {
+            self.shared.hint_lags.notify_one();
+        }
+        if self.core.is_drained() || self.core.is_fenced() {
+            for done in self.drains.drain(..) {
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+/// Sends the same bytes to the same key until the store says what became of them. Time-outs, resets, 409,
+/// 429, 5xx and even 403 or a missing bucket prove nothing about this PUT, and a batch never moves to
+/// another slot; only the content of the slot decides.
+async fn put_until_answered(store: &dyn Store, seam: &Seam, key: &Key, object: Bytes) -> PutOutcome {
+    let mut backoff = Backoff::default();
+    let mut tries = 0u32;
+    loop {
+        match store.put(key, object.clone(), &Condition::Absent).await {
+            Ok(Put::Done(_)) => return PutOutcome::Stored,
+            Ok(Put::Refused) => match store.get(key).await {
+                Ok(Some(found)) if found.bytes == object => return PutOutcome::Stored,
+                Ok(Some(_)) => return PutOutcome::Fenced,
+                Ok(None) => warn!(%key, "refused as present, but not there to read; asking again"),
+                Err(error) => warn!(%error, "cannot read back a slot that is taken; asking again"),
+            },
+            Err(error) => {
+                tries += 1;
+                if tries.is_power_of_two() {
+                    warn!(%error, tries, "the store has not taken a fragment yet; sending it again");
+                }
+            }
+        }
+        backoff.pause(seam).await;
+    }
+}

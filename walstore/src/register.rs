@@ -1,0 +1,169 @@
+//! Compare-and-swap on small records: the one place where an ambiguous CAS is resolved.
+//!
+//! Every record carries the put id of the write that made it. A CAS whose answer was lost is sent again
+//! with the same bytes and the same condition until the store answers: if the first try had landed, the
+//! second is refused, and the re-read record carries our own put id.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::envelope::Corrupt;
+use crate::id::PutId;
+use crate::seam::Seam;
+use crate::store::{Condition, ETag, Key, Put, Store, StoreError};
+
+/// A record that is replaced as a whole.
+pub trait Record: Sized {
+    fn encode(&self) -> Bytes;
+    fn decode(object: &Bytes) -> Result<Self, Corrupt>;
+    /// Of the write that produced this value: fresh for every write.
+    fn put_id(&self) -> PutId;
+}
+
+/// A record as read or written, with the version to swap against.
+#[derive(Clone, Debug)]
+pub struct Versioned<T> {
+    pub value: T,
+    pub etag: ETag,
+}
+
+/// How a swap ended.
+#[derive(Debug)]
+pub enum Swap<T> {
+    Won(Versioned<T>),
+    /// Somebody else's record is there (or none at all), and our write never took place.
+    Lost(Option<Versioned<T>>),
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+}
+
+/// How long a record operation keeps asking an unwilling store.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    deadline_boot_micros: u64,
+}
+
+impl Patience {
+    pub fn for_duration(seam: &Seam, duration: Duration) -> Self {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        Self { deadline_boot_micros: seam.boot_micros().saturating_add(micros) }
+    }
+
+    pub fn endless() -> Self {
+        Self { deadline_boot_micros: u64::MAX }
+    }
+
+    pub fn has_ended(self, seam: &Seam) -> bool {
+        seam.boot_micros() >= self.deadline_boot_micros
+    }
+}
+
+/// Exponential pauses between tries: 20 ms doubling to 1 s, each with up to half of it at random, so that
+/// many waiters do not return at once.
+pub struct Backoff {
+    next: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { next: Duration::from_millis(20) }
+    }
+}
+
+impl Backoff {
+    pub async fn pause(&mut self, seam: &Seam) {
+        let half = self.next / 2;
+        let jitter = seam.random_u64() % u64::try_from(half.as_micros()).unwrap_or(1).max(1);
+        seam.sleep(half + Duration::from_micros(jitter)).await;
+        self.next = (self.next * 2).min(Duration::from_secs(1));
+    }
+}
+
+/// Reads a record, waiting out what passes.
+pub async fn read<T: Record>(
+    store: &dyn Store,
+    seam: &Seam,
+    key: &Key,
+    patience: Patience,
+) -> Result<Option<Versioned<T>>, RecordError> {
+    match get(store, seam, key, patience).await? {
+        None => Ok(None),
+        Some((bytes, etag)) => {
+            let value = T::decode(&bytes).map_err(|corrupt| corrupt.at(key))?;
+            Ok(Some(Versioned { value, etag }))
+        }
+    }
+}
+
+/// Reads an object whole, waiting out what passes.
+pub async fn get(
+    store: &dyn Store,
+    seam: &Seam,
+    key: &Key,
+    patience: Patience,
+) -> Result<Option<(Bytes, ETag)>, StoreError> {
+    let mut backoff = Backoff::default();
+    loop {
+        match store.get(key).await {
+            Ok(object) => return Ok(object.map(|object| (object.bytes, object.etag))),
+            Err(error) if error.is_permanent() || patience.has_ended(seam) => return Err(error),
+            Err(_) => backoff.pause(seam).await,
+        }
+    }
+}
+
+/// Creates a record where none is, or loses to the one that is there.
+pub async fn create<T: Record>(
+    store: &dyn Store,
+    seam: &Seam,
+    key: &Key,
+    value: T,
+    patience: Patience,
+) -> Result<Swap<T>, RecordError> {
+    swap(store, seam, key, value, Condition::Absent, patience).await
+}
+
+/// Replaces the version `etag`, or loses to whatever is there instead.
+pub async fn replace<T: Record>(
+    store: &dyn Store,
+    seam: &Seam,
+    key: &Key,
+    etag: &ETag,
+    value: T,
+    patience: Patience,
+) -> Result<Swap<T>, RecordError> {
+    swap(store, seam, key, value, Condition::Match(etag.clone()), patience).await
+}
+
+async fn swap<T: Record>(
+    store: &dyn Store,
+    seam: &Seam,
+    key: &Key,
+    value: T,
+    condition: Condition,
+    patience: Patience,
+) -> Result<Swap<T>, RecordError> {
+    let bytes = value.encode();
+    let mut backoff = Backoff::default();
+    loop {
+        match store.put(key, bytes.clone(), &condition).await {
+            Ok(Put::Done(etag)) => return Ok(Swap::Won(Versioned { value, etag })),
+            Ok(Put::Refused) => {
+                let found = read::<T>(store, seam, key, patience).await?;
+                return Ok(match found {
+                    Some(found) if found.value.put_id() == value.put_id() => Swap::Won(found),
+                    found => Swap::Lost(found),
+                });
+            }
+            Err(error) if error.is_permanent() || patience.has_ended(seam) => return Err(error.into()),
+            Err(_) => backoff.pause(seam).await,
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Ending the log of an incarnation that is gone, and reading what it left.
+//!
+//! Any number of nodes may seal the same log at once. Only the last CAS decides, everyone adopts its
+//! result, and a sealer that dies half-way hinders nobody. Safe because a tombstone is created only in an
+//! empty slot and never deleted: no slot from it on is ever acknowledged.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use futures_util::stream;
+
+use crate::envelope::Corrupt;
+use crate::fragment::{self, Fragment, SlotObject, TOMBSTONE_BYTES};
+use crate::id::{IncarnationId, PutId, Slot};
+use crate::incarnation::{IncarnationRecord, State};
+use crate::keys;
+use crate::limits;
+use crate::register::{self, Backoff, Patience, RecordError, Swap, Versioned};
+use crate::seam::Seam;
+use crate::life::Stores;
+use crate::store::{Condition, Put, Store, StoreError};
+
+/// A log that has an end. Its commits are those in the slots `low..end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    pub low: Slot,
+    pub end: Slot,
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SealError {
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error("{0}: the slot is neither in the bucket nor folded; commits are missing")]
+    Hole(String),
+}
+
+impl From<StoreError> for SealError {
+    fn from(error: StoreError) -> Self {
+        Self::Record(error.into())
+    }
+}
+
+impl From<Corrupt> for SealError {
+    fn from(corrupt: Corrupt) -> Self {
+        Self::Record(corrupt.into())
+    }
+}
+
+/// Seals the log of `id`, or learns how it was sealed. The caller knows that the incarnation is dead or
+/// that its lease has run out; being wrong about that costs the incarnation its life, never a commit.
+pub async fn seal(
+    stores: &Stores,
+    seam: &Seam,
+    id: IncarnationId,
+    patience: Patience,
+) -> Result<Sealed, SealError> {
+    let key = keys::incarnation(id);
+    let store = &*stores.main;
+    loop {
+        let Some(found) = register::read::<IncarnationRecord>(store, seam, &key, patience).await? else {
+            // A marker without a record: the process died between the two, or its create is still on the
+            // way. Occupying the key closes it.
+            let mut record = IncarnationRecord::new(PutId::random(seam), 0, String::new());
+            record.state = State::Sealed { end: Slot::ZERO };
+            register::create(store, seam, &key, record, patience).await?;
+            continue;
+        };
+        match found.value.state {
+            State::Sealed { end } => return Ok(Sealed { low: found.value.low, end }),
+            State::Open => {
+                let mut next = found.value.successor(PutId::random(seam));
+                next.state = State::Recovering;
+                register::replace(store, seam, &key, &found.etag, next, patience).await?;
+            }
+            State::Recovering => finish(stores, seam, id, found, patience).await?,
+        }
+    }
+}
+
+/// From `recovering` on: finds the end and records it. Losing the CAS is fine; the caller reads again.
+async fn finish(
+    stores: &Stores,
+    seam: &Seam,
+    id: IncarnationId,
+    recovering: Versioned<IncarnationRecord>,
+    patience: Patience,
+) -> Result<(), SealError> {
+    let end = find_end(&*stores.log, seam, id, recovering.value.hint, patience).await?;
+    let mut next = recovering.value.successor(PutId::random(seam));
+    next.state = State::Sealed { end };
+    next.hint = end;
+    match register::replace(&*stores.main, seam, &keys::incarnation(id), &recovering.etag, next, patience).await? {
+        Swap::Won(_) | Swap::Lost(Some(_)) => Ok(()),
+        Swap::Lost(None) => {
+            Err(Corrupt::new("an incarnation record was deleted; they never are").at(keys::incarnation(id)).into())
+        }
+    }
+}
+
+enum Probe {
+    Empty,
+    Data,
+    Tombstone,
+}
+
+/// Probes upward from the hint, several slots at a time, and occupies the first empty one.
+async fn find_end(
+    store: &dyn Store,
+    seam: &Seam,
+    id: IncarnationId,
+    hint: Slot,
+    patience: Patience,
+) -> Result<Slot, SealError> {
+    let mut from = hint;
+    loop {
+        let slots = (from.0..from.0 + limits::SEAL_PROBE_SLOTS).map(Slot);
+        let probes = join_all(slots.map(|slot| probe(store, seam, id, slot, patience))).await;
+        let mut next = Slot(from.0 + limits::SEAL_PROBE_SLOTS);
+        for (slot, probe) in (from.0..).map(Slot).zip(probes) {
+            match probe? {
+                Probe::Data => continue,
+                Probe::Tombstone => return Ok(slot),
+                Probe::Empty if occupy(store, seam, id, slot, patience).await? => return Ok(slot),
+                // Data arrived between the probe and the tombstone: what follows may have changed too.
+                Probe::Empty => next = slot.next(),
+            }
+            break;
+        }
+        from = next;
+    }
+}
+
+async fn probe(
+    store: &dyn Store,
+    seam: &Seam,
+    id: IncarnationId,
+    slot: Slot,
+    patience: Patience,
+) -> Result<Probe, SealError> {
+    let key = keys::fragment(id, slot);
+    let mut backoff = Backoff::default();
+    let start = loop {
+        match store.get_range(&key, 0..TOMBSTONE_BYTES as u64).await {
+            Ok(None) => return Ok(Probe::Empty),
+            Ok(Some(start)) => break start.bytes,
+            Err(error) if error.is_permanent() || patience.has_ended(seam) => return Err(error.into()),
+            Err(_) => backoff.pause(seam).await,
+        }
+    };
+    match fragment::identify(&start, id, slot).map_err(|corrupt| corrupt.at(&key))? {
+        fragment::SlotKind::Data => Ok(Probe::Data),
+        fragment::SlotKind::Tombstone => Ok(Probe::Tombstone),
+    }
+}
+
+/// Puts a tombstone; `false` if data was faster.
+async fn occupy(
+    store: &dyn Store,
+    seam: &Seam,
+    id: IncarnationId,
+    slot: Slot,
+    patience: Patience,
+) -> Result<bool, SealError> {
+    let object = fragment::encode_tombstone(id, slot, PutId::random(seam));
+    let mut backoff = Backoff::default();
+    loop {
+        match store.put(&keys::fragment(id, slot), object.clone(), &Condition::Absent).await {
+            Ok(Put::Done(_)) => return Ok(true),
+            Ok(Put::Refused) => {
+                return Ok(matches!(probe(store, seam, id, slot, patience).await?, Probe::Tombstone));
+            }
+            Err(error) if error.is_permanent() || patience.has_ended(seam) => return Err(error.into()),
+            Err(_) => backoff.pause(seam).await,
+        }
+    }
+}
+
+/// Reads every fragment of a sealed log in slot order, at least 128 requests at once.
+///
+/// A slot that is missing is not an error if the record has moved `low` past it meanwhile.
+pub async fn read_log(
+    stores: &Stores,
+    seam: &Seam,
+    id: IncarnationId,
+    sealed: Sealed,
+    patience: Patience,
+) -> Result<Vec<Fragment>, SealError> {
+    let slots = stream::iter((sealed.low.0..sealed.end.0).map(Slot));
+    let mut reads = slots
+        .map(|slot| {
+            let store: Arc<dyn Store> = stores.log.clone();
+            async move { (slot, read_slot(&*store, seam, id, slot, patience).await) }
+        })
+        .buffered(limits::RECOVERY_GETS_MAX);
+    let mut fragments = Vec::new();
+    while let Some((slot, read)) = reads.next().await {
+        match read? {
+            Some(fragment) => fragments.push(fragment),
+            None => missing_below_low(&*stores.main, seam, id, slot, patience).await?,
+        }
+    }
+    Ok(fragments)
+}
+
+async fn read_slot(
+    store: &dyn Store,
+    seam: &Seam,
+    id: IncarnationId,
+    slot: Slot,
+    patience: Patience,
+) -> Result<Option<Fragment>, SealError> {
+    let key = keys::fragment(id, slot);
+    let Some((bytes, _)) = register::get(store, seam, &key, patience).await? else { return Ok(None) };
+    match fragment::decode(&bytes, id, slot).map_err(|corrupt| corrupt.at(&key))? {
+        SlotObject::Fragment(fragment) => Ok(Some(fragment)),
+        SlotObject::Tombstone { .. } => Err(Corrupt::new("a tombstone below the recorded end").at(&key).into()),
+    }
+}
+
+async fn missing_below_low(
+    store: &dyn Store,
+    seam: &Seam,
+    id: IncarnationId,
+    slot: Slot,
+    patience: Patience,
+) -> Result<(), SealError> {
+    let key = keys::incarnation(id);
+    let record = register::read::<IncarnationRecord>(store, seam, &key, patience).await?;
+    match record {
+        Some(record) if slot < record.value.low => Ok(()),
+        _ => Err(SealError::Hole(keys::fragment(id, slot).to_string())),
+    }
+}

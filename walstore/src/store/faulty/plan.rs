@@ -1,0 +1,158 @@
+//! What a seed decides about one request: how long it travels and what goes wrong.
+
+use std::time::Duration;
+
+/// How often, in a million requests, each fault happens, and how long things take.
+///
+/// At most one fault hits a request; they are drawn in the order of the fields. The default has no faults
+/// and no latency.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// Never reaches the store. The caller learns nothing until its patience ends.
+    pub lost: u32,
+    /// Takes effect, but the answer never arrives.
+    pub answer_lost: u32,
+    /// Given up by its caller first, and takes effect after that. Reads are lost instead.
+    pub late: u32,
+    /// Takes effect and is answered, and is delivered once more later. Reads are not repeated.
+    pub duplicated: u32,
+    /// The store answers 503 and does nothing.
+    pub unavailable: u32,
+    /// Takes [`slow_time`](Self::slow_time) more.
+    pub slow: u32,
+    /// How long a request and its answer travel together.
+    pub latency: Latency,
+    pub slow_time: Latency,
+    /// How long after its caller's patience a late request takes effect, or after its answer a duplicate.
+    pub late_time: Latency,
+    /// How long a caller waits for an answer.
+    pub patience: Duration,
+}
+
+/// A time drawn evenly from `min..=max`, in whole microseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Latency {
+    pub min: Duration,
+    pub max: Duration,
+}
+
+impl Latency {
+    pub fn uniform(min: Duration, max: Duration) -> Self {
+        Self { min, max }
+    }
+
+    fn draw(self, random: &mut SplitMix) -> Duration {
+        let min = u64::try_from(self.min.as_micros()).expect("a latency fits 64 bits");
+        let max = u64::try_from(self.max.as_micros()).expect("a latency fits 64 bits");
+        Duration::from_micros(min + random.below(max.saturating_sub(min) + 1))
+    }
+}
+
+/// A way for a request to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    Lost,
+    AnswerLost,
+    Late,
+    Duplicated,
+    Unavailable,
+    Slow,
+    /// The whole store is switched off.
+    Outage,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub fault: Option<Fault>,
+    /// From the caller to the store.
+    pub request_time: Duration,
+    /// From the store to the caller.
+    pub answer_time: Duration,
+    pub late_time: Duration,
+    pub patience: Duration,
+}
+
+impl Plan {
+    /// Draws the same number of values for every request, so that a changed rate changes only those
+    /// requests that it hits.
+    pub fn draw(faults: &Faults, is_read: bool, random: &mut SplitMix) -> Self {
+        let fault = faults.draw(random).and_then(|fault| match fault {
+            Fault::Late if is_read => Some(Fault::Lost),
+            Fault::Duplicated if is_read => None,
+            other => Some(other),
+        });
+        let latency = faults.latency.draw(random);
+        let slow_time = faults.slow_time.draw(random);
+        let late_time = faults.late_time.draw(random);
+        let total = if fault == Some(Fault::Slow) { latency + slow_time } else { latency };
+        let request_time = total / 2;
+        let answer_time = total - request_time;
+        Self { fault, request_time, answer_time, late_time, patience: faults.patience }
+    }
+}
+
+impl Faults {
+    fn draw(&self, random: &mut SplitMix) -> Option<Fault> {
+        let mut rest = random.below(1_000_000);
+        let rates = [
+            (Fault::Lost, self.lost),
+            (Fault::AnswerLost, self.answer_lost),
+            (Fault::Late, self.late),
+            (Fault::Duplicated, self.duplicated),
+            (Fault::Unavailable, self.unavailable),
+            (Fault::Slow, self.slow),
+        ];
+        for (fault, rate) in rates {
+            if rest < u64::from(rate) {
+                return Some(fault);
+            }
+            rest -= u64::from(rate);
+        }
+        None
+    }
+}
+
+/// The SplitMix64 generator: the same numbers from the same seed on every machine.
+pub(super) struct SplitMix(pub u64);
+
+impl SplitMix {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// Evenly from `0..bound`, but for a bias of `bound / 2^64`.
+    fn below(&mut self, bound: u64) -> u64 {
+        let product = u128::from(self.next()) * u128::from(bound);
+        u64::try_from(product >> 64).expect("the upper half of 128 bits")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_generator_gives_its_published_numbers() {
+        let mut random = SplitMix(1_234_567);
+        let numbers: Vec<u64> = (0..3).map(|_| random.next()).collect();
+        assert_eq!(
+            numbers,
+            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
+        );
+    }
+
+    #[test]
+    fn each_fault_comes_about_as_often_as_asked_for() {
+        let faults = Faults { lost: 100_000, late: 200_000, ..Faults::default() };
+        let mut random = SplitMix(7);
+        let drawn: Vec<_> = (0..10_000).map(|_| faults.draw(&mut random)).collect();
+        let count = |fault| drawn.iter().filter(|drawn| **drawn == fault).count();
+        assert!((900..1100).contains(&count(Some(Fault::Lost))));
+        assert!((1850..2150).contains(&count(Some(Fault::Late))));
+        assert_eq!(count(Some(Fault::Slow)), 0);
+    }
+}
