@@ -26,6 +26,17 @@ pub const TEMP_FILE_BYTES_MAX: u64 = 1 << 30;
 /// Unfolded bytes of one database beyond which its writers wait for the fold.
 pub const OVERLAY_BYTES_MAX: usize = 32 << 20;
 
+/// A fold starts when a tail reaches back over this many incarnations, whatever its size: each of them is a
+/// log to read when the database is opened.
+pub const TAIL_INCARNATIONS_MAX: usize = 3;
+
+/// Pages that one fold takes at most; what is beyond waits for the next one.
+pub const FOLD_PAGES_MAX: usize = 90_000;
+
+/// Slots of this node's log that may hold unfolded commits. Beyond it the oldest tails are folded, which
+/// bounds what a successor has to read.
+pub const LOG_SLOTS_MAX: u64 = 1024;
+
 /// Commits queued or in flight beyond which a node refuses new ones.
 pub const BACKLOG_BYTES_MAX: usize = 256 << 20;
 

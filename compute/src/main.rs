@@ -3,7 +3,6 @@
 use std::io;
 use std::process::ExitCode;
 
-use clap::Parser;
 use compute::cli::args::{Cli, Command};
 use compute::cli::config::ServeConfig;
 use compute::serve::Server;
@@ -21,7 +20,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<ExitCode> {
-    let (config, is_dev) = match Cli::parse().command {
+    let (config, is_dev) = match Cli::from_command_line().command {
         Command::Client(command) => return cli::run(command),
         Command::Dev(args) => (ServeConfig::for_dev(args)?, true),
         Command::Serve(args) => (ServeConfig::resolve(args)?, false),

@@ -11,7 +11,7 @@ use segments::cache::PageCache;
 use tenant::name::Name;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
-use walstore::id::IncarnationId;
+use walstore::id::{IncarnationId, Slot};
 use walstore::lease::Lease;
 use walstore::life::{Incarnation, StartError, Stores};
 use walstore::log::{self, Acknowledged, LogHandle, LogSink};
@@ -19,9 +19,10 @@ use walstore::seal::{SealError, Sealed};
 use walstore::seam::Seam;
 
 pub use self::cache_dir::{CacheDir, CacheDirError};
-pub use self::sealed::{OwnerProbe, SealedLogs};
+pub use self::sealed::{LoggedCommit, OwnerProbe, SealedLogs};
 
 use crate::core::{self, Message};
+use crate::limits;
 
 /// What an operator decides about a node. Times and sizes are limits that clients may meet.
 #[derive(Clone, Debug)]
@@ -83,6 +84,12 @@ impl NodeContext {
     pub fn lease_is_valid(&self) -> bool {
         self.lease.get().is_some_and(|lease| lease.is_valid(self.seam.boot_micros()))
     }
+
+    /// Slots below this one are to be emptied by folds: the log is longer than it should be.
+    pub fn fold_below(&self) -> Slot {
+        let (low, end) = (self.log.low(), self.log.durable_end());
+        if end.0 - low.0.min(end.0) <= limits::LOG_SLOTS_MAX { Slot::ZERO } else { Slot(end.0 - limits::LOG_SLOTS_MAX / 2) }
+    }
 }
 
 /// Passes what the log reports to the cores.
@@ -130,6 +137,19 @@ impl RunCores for CoreThreads {
         };
         let thread = std::thread::Builder::new().name(format!("sql-{number}"));
         thread.spawn(body).expect("the operating system refuses a thread at start-up");
+    }
+}
+
+/// Looks at the log's length as often as the lease is renewed, and has old tails folded. One timer for the
+/// whole node.
+async fn watch_log(node: Arc<NodeContext>, cores: Vec<mpsc::UnboundedSender<Message>>) {
+    while cores.iter().all(|core| !core.is_closed()) {
+        node.seam.sleep(node.settings.lease / 3).await;
+        if node.fold_below() > Slot::ZERO {
+            for core in &cores {
+                let _ = core.send(Message::FoldOld);
+            }
+        }
     }
 }
 
@@ -184,12 +204,13 @@ impl Node {
             (0..context.settings.cores.max(1)).map(|_| mpsc::unbounded_channel()).unzip();
         let sink = Arc::new(Cores { inboxes: inboxes.clone(), over: over_sender });
         let lease = context.settings.lease;
-        let incarnation = Incarnation::start(id, stores, seam, lease, (log, inbox), sink).await?;
+        let incarnation = Incarnation::start(id, stores, seam.clone(), lease, (log, inbox), sink).await?;
         let _ = context.lease.set(incarnation.lease.clone());
         for (number, inbox) in receivers.into_iter().enumerate() {
             let number = u16::try_from(number).expect("BUG: fewer than 2^16 cores");
             cores.run_core(number, context.clone(), inbox);
         }
+        seam.spawn(watch_log(context.clone(), inboxes.clone()));
         Ok(Self { context, incarnation, cores: inboxes, over })
     }
 

@@ -28,14 +28,14 @@ macro_rules! object_id {
         }
 
         impl $name {
-            pub(crate) fn encode(&self, out: &mut Writer) {
+            pub fn encode(&self, out: &mut Writer) {
                 out.raw(self.owner.as_bytes());
                 out.u64(self.epoch);
                 out.u32(self.seq);
                 out.u64(self.nonce);
             }
 
-            pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, Corrupt> {
+            pub fn decode(reader: &mut Reader<'_>) -> Result<Self, Corrupt> {
                 Ok(Self {
                     owner: DatabaseId::from_bytes(reader.array()?),
                     epoch: reader.u64()?,

@@ -98,7 +98,8 @@ fn a_database_beyond_the_lock_page_folds_and_reads() {
 
     let filled = Page::copy_of(&[7; PAGE_BYTES]);
     let around = PageNo::LOCK_PAGE.segment();
-    let lock_segment: Vec<PageNo> = (0..32).filter_map(|at| around.page(at)).filter(|no| *no != PageNo::LOCK_PAGE).collect();
+    let lock_segment: Vec<PageNo> =
+        (0..32).filter_map(|at| around.page(at)).filter(|no| *no != PageNo::LOCK_PAGE).collect();
     let (root, count) = bucket.fold(&root, |input| {
         let pages = lock_segment.iter().map(|page| (*page, filled.clone()));
         input.add(Lsn::after(input.lsn), page_count, pages.chain([(no(1), filled.clone())]));

@@ -12,9 +12,8 @@ use std::path::PathBuf;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use serde::Deserialize;
 
-use super::units::{ByteSize, Span, Window};
+use super::settings::Settings;
 
 const ABOUT: &str = "\
 Shoal serves SQLite databases over libSQL's protocol and keeps them in object storage.
@@ -128,92 +127,6 @@ pub struct ServeArgs {
     pub settings: Settings,
 }
 
-/// The settings of `shoal serve`: once as flags and variables, once as the keys of `shoal.toml`.
-/// `None` is "not said here".
-#[derive(Debug, Clone, Default, Args, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct Settings {
-    /// Where the databases live: s3://bucket/prefix or file:///directory (required)
-    #[arg(long, value_name = "URL", env = "SHOAL_STORE", help_heading = "Storage")]
-    pub store: Option<String>,
-
-    /// The local disk cache; it may be lost, and belongs to one process at a time [default:
-    /// ./shoal-cache]
-    #[arg(long, value_name = "DIR", env = "SHOAL_CACHE_DIR", help_heading = "Storage")]
-    pub cache_dir: Option<PathBuf>,
-
-    /// The most that the disk cache takes [default: 1GiB]
-    #[arg(long, value_name = "SIZE", env = "SHOAL_CACHE_SIZE", help_heading = "Storage")]
-    pub cache_size: Option<ByteSize>,
-
-    /// The memory for pages of all databases together [default: 256MiB]
-    #[arg(long, value_name = "SIZE", env = "SHOAL_MEMORY", help_heading = "Storage")]
-    pub memory: Option<ByteSize>,
-
-    /// How long a commit may wait for others to share its PUT, which buys fewer PUTs with latency:
-    /// 0, 5ms, 10ms, 25ms, 50ms, 100ms or 500ms [default: 0]
-    #[arg(long, value_name = "WINDOW", env = "SHOAL_WINDOW", help_heading = "Storage")]
-    pub window: Option<Window>,
-
-    /// How long after this node falls silent another may take over its databases [default: 10s]
-    #[arg(long, value_name = "DURATION", env = "SHOAL_LEASE", help_heading = "Storage")]
-    pub lease: Option<Span>,
-
-    /// Threads that run SQL [default: one per core]
-    #[arg(long, value_name = "COUNT", env = "SHOAL_CORES", help_heading = "Storage")]
-    pub cores: Option<usize>,
-
-    /// Where applications connect [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDR", env = "SHOAL_HTTP_LISTEN_ADDR", help_heading = "Listening")]
-    #[arg(value_parser = listen_addr)]
-    pub http_listen_addr: Option<SocketAddr>,
-
-    /// Where `shoal db` and other administration connects [default: 127.0.0.1:8081]
-    #[arg(long, value_name = "ADDR", env = "SHOAL_ADMIN_LISTEN_ADDR", help_heading = "Listening")]
-    #[arg(value_parser = listen_addr)]
-    pub admin_listen_addr: Option<SocketAddr>,
-
-    /// Listen beyond this machine although there is no authentication
-    #[arg(long, env = "SHOAL_NO_AUTH", value_name = "BOOL", help_heading = "Listening")]
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    #[arg(hide_possible_values = true)]
-    pub no_auth: Option<bool>,
-
-    /// The database that a URL without a name means [default: none, such a URL is a 404]
-    #[arg(long, value_name = "NAME", env = "SHOAL_DEFAULT_DATABASE", help_heading = "Listening")]
-    pub default_database: Option<String>,
-
-    /// What to log: a level, or a filter such as `info,compute=debug` [default: info]
-    #[arg(long, value_name = "FILTER", env = "SHOAL_LOG", help_heading = "Listening")]
-    pub log: Option<String>,
-
-    /// The largest request [default: 64MiB]
-    #[arg(long, value_name = "SIZE", env = "SHOAL_MAX_BODY_SIZE", help_heading = "Limits")]
-    pub max_body_size: Option<ByteSize>,
-
-    /// The largest answer that isn't streamed; cursors have no such limit [default: 10MB]
-    #[arg(long, value_name = "SIZE", env = "SHOAL_MAX_RESPONSE_SIZE", help_heading = "Limits")]
-    pub max_response_size: Option<ByteSize>,
-
-    /// The most that one transaction may write [default: 256MiB]
-    #[arg(long, value_name = "SIZE", env = "SHOAL_MAX_TRANSACTION_SIZE", help_heading = "Limits")]
-    pub max_transaction_size: Option<ByteSize>,
-
-    /// How long one statement may run [default: 30s]
-    #[arg(long, value_name = "DURATION", env = "SHOAL_STATEMENT_TIMEOUT", help_heading = "Limits")]
-    pub statement_timeout: Option<Span>,
-
-    /// After how long without a request an open transaction is rolled back [default: 5s]
-    #[arg(long, value_name = "DURATION", env = "SHOAL_IDLE_TRANSACTION_TIMEOUT")]
-    #[arg(help_heading = "Limits")]
-    pub idle_transaction_timeout: Option<Span>,
-
-    /// How long a reply waits for the store before it says that the outcome is unknown [default:
-    /// 30s]
-    #[arg(long, value_name = "DURATION", env = "SHOAL_COMMIT_TIMEOUT", help_heading = "Limits")]
-    pub commit_timeout: Option<Span>,
-}
-
 const SHELL_EXAMPLES: &str = "\
 Examples:
   shoal shell http://127.0.0.1:8080/db/app/
@@ -322,9 +235,8 @@ pub enum Output {
 }
 
 /// An address to listen on. Names are refused: what `localhost` means differs between machines.
-fn listen_addr(text: &str) -> Result<SocketAddr, String> {
-    text.parse()
-        .map_err(|_| "write an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080".into())
+pub(super) fn listen_addr(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080".into())
 }
 
 impl Cli {
@@ -337,18 +249,23 @@ impl Cli {
     /// parser's own message doesn't.
     pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
         let words: Vec<OsString> = words.into_iter().collect();
-        Cli::try_parse_from(&words).map_err(|error| name_the_variable(error, &words))
+        Cli::try_parse_from(&words).map_err(|error| {
+            let is_set = |variable: &str| std::env::var_os(variable).is_some();
+            name_the_variable(error, &words, is_set)
+        })
     }
 }
 
-fn name_the_variable(mut error: clap::Error, words: &[OsString]) -> clap::Error {
-    let Some(variable) = variable_behind(&error, words) else { return error };
+fn name_the_variable(mut error: clap::Error, words: &[OsString], is_set: impl Fn(&str) -> bool) -> clap::Error {
+    let Some(variable) = variable_behind(&error, words).filter(|variable| is_set(variable)) else {
+        return error;
+    };
     let tip = StyledStr::from(format!("the value comes from the environment variable {variable}"));
     error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
     error
 }
 
-/// The variable that gave the value of which `error` speaks, unless a flag did.
+/// The variable that can have given the value of which `error` speaks, unless a flag did.
 fn variable_behind(error: &clap::Error, words: &[OsString]) -> Option<String> {
     // The argument is named as in the usage line: `--lease <DURATION>`.
     let ContextValue::String(argument) = error.get(ContextKind::InvalidArg)? else { return None };
@@ -359,13 +276,14 @@ fn variable_behind(error: &clap::Error, words: &[OsString]) -> Option<String> {
         word == flag || word.starts_with(&format!("{flag}="))
     });
     let variable = format!("SHOAL_{}", name.replace('-', "_").to_uppercase());
-    (!given_as_flag && std::env::var_os(&variable).is_some()).then_some(variable)
+    (!given_as_flag).then_some(variable)
 }
 
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
 
+    use super::super::units::{ByteSize, Span};
     use super::*;
 
     fn read(line: &str) -> Result<Command, clap::Error> {
@@ -406,9 +324,7 @@ mod tests {
 
     #[test]
     fn a_flag_without_its_value_can_be_switched_off() {
-        let Command::Serve(serve) = read("shoal serve --no-auth=false").expect("a bool") else {
-            panic!("serve")
-        };
+        let Command::Serve(serve) = read("shoal serve --no-auth=false").expect("a bool") else { panic!("serve") };
         assert_eq!(serve.settings.no_auth, Some(false));
         // The word after it is not taken for its value.
         assert!(read("shoal serve --no-auth false").is_err());
@@ -425,6 +341,21 @@ mod tests {
             let message = read(line).expect_err(line).to_string();
             assert!(message.contains(flag) && message.contains(remedy), "{message}");
         }
+    }
+
+    #[test]
+    fn a_bad_value_from_the_environment_names_its_variable() {
+        let words = |line: &str| line.split_whitespace().map(OsString::from).collect::<Vec<_>>();
+        let refused = || Cli::try_parse_from(words("shoal serve --lease 10")).expect_err("no unit");
+        let only_serve = words("shoal serve");
+        let message = name_the_variable(refused(), &only_serve, |name| name == "SHOAL_LEASE").to_string();
+        assert!(message.contains("comes from the environment variable SHOAL_LEASE"), "{message}");
+        for with_flag in ["shoal serve --lease 10", "shoal serve --lease=10"] {
+            let message = name_the_variable(refused(), &words(with_flag), |_| true).to_string();
+            assert!(!message.contains("environment variable"), "{message}");
+        }
+        let message = name_the_variable(refused(), &only_serve, |_| false).to_string();
+        assert!(!message.contains("environment variable"), "{message}");
     }
 
     #[test]

@@ -15,9 +15,10 @@ use std::path::{Path, PathBuf};
 
 use tracing_subscriber::EnvFilter;
 
-use super::args::{DevArgs, ServeArgs, Settings};
+use super::args::{DevArgs, ServeArgs};
 use super::environment::{self, UnknownVariables};
 use super::limits::CONFIG_FILE_BYTES_MAX;
+use super::settings::Settings;
 use super::units::{ByteSize, Span, Window};
 use source::{Found, Origin, Sources};
 
@@ -171,8 +172,7 @@ fn read_file(path: &Path) -> Result<Settings, ConfigError> {
 }
 
 fn parse_file(text: &str, path: &Path) -> Result<Settings, ConfigError> {
-    toml::from_str(text)
-        .map_err(|cause| ConfigError::FileNotUnderstood { path: path.to_path_buf(), cause })
+    toml::from_str(text).map_err(|cause| ConfigError::FileNotUnderstood { path: path.to_path_buf(), cause })
 }
 
 fn resolve_settings(flags: Settings, file: Settings, from: Sources) -> Result<ServeConfig, ConfigError> {
@@ -194,10 +194,7 @@ fn resolve_settings(flags: Settings, file: Settings, from: Sources) -> Result<Se
         max_response_size: not_zero(pick!(max_response_size, default.max_response_size))?,
         max_transaction_size: not_zero(pick!(max_transaction_size, default.max_transaction_size))?,
         statement_timeout: some_time(pick!(statement_timeout, default.statement_timeout))?,
-        idle_transaction_timeout: some_time(pick!(
-            idle_transaction_timeout,
-            default.idle_transaction_timeout
-        ))?,
+        idle_transaction_timeout: some_time(pick!(idle_transaction_timeout, default.idle_transaction_timeout))?,
         commit_timeout: check_commit_timeout(pick!(commit_timeout, default.commit_timeout), window)?,
     };
     Ok(ServeConfig {
@@ -230,11 +227,7 @@ fn check_store(store: Option<Found<String>>) -> Result<String, ConfigError> {
     Err(ConfigError::NotAStore { origin, url })
 }
 
-fn check_addresses(
-    http: &Found<SocketAddr>,
-    admin: &Found<SocketAddr>,
-    no_auth: bool,
-) -> Result<(), ConfigError> {
+fn check_addresses(http: &Found<SocketAddr>, admin: &Found<SocketAddr>, no_auth: bool) -> Result<(), ConfigError> {
     for found in [http, admin] {
         let addr = found.value;
         if !no_auth && !addr.ip().to_canonical().is_loopback() {
@@ -268,9 +261,7 @@ fn check_cores(cores: Found<usize>) -> Result<NonZeroUsize, ConfigError> {
 fn check_log(log: Found<String>) -> Result<String, ConfigError> {
     match EnvFilter::builder().parse(&log.value) {
         Ok(_) => Ok(log.value),
-        Err(cause) => {
-            Err(ConfigError::NotAFilter { origin: log.origin, filter: log.value, cause: cause.to_string() })
-        }
+        Err(cause) => Err(ConfigError::NotAFilter { origin: log.origin, filter: log.value, cause: cause.to_string() }),
     }
 }
 

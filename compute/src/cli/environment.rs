@@ -38,10 +38,7 @@ pub fn check(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Resul
     if unknown.is_empty() {
         return Ok(());
     }
-    Err(UnknownVariables {
-        unknown: unknown.into_iter().collect(),
-        known: known.into_iter().collect(),
-    })
+    Err(UnknownVariables { unknown: unknown.into_iter().collect(), known: known.into_iter().collect() })
 }
 
 /// Every variable that any flag of any command reads.

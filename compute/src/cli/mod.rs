@@ -3,7 +3,8 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | [`args`] | every command, flag and environment variable, and the help texts |
+//! | [`args`] | every command and its help; the flags |
+//! | [`settings`] | the flags, variables and file keys of `shoal serve` |
 //! | [`config`] | flag, environment, file and default become one checked [`config::ServeConfig`] |
 //! | [`environment`] | a `SHOAL_*` variable that nobody knows is an error |
 //! | [`units`] | sizes, durations and windows as people write them |
@@ -22,6 +23,7 @@ pub mod client;
 pub mod config;
 pub mod environment;
 pub mod limits;
+pub mod settings;
 pub mod shell;
 pub mod snippets;
 pub mod units;
@@ -49,7 +51,9 @@ pub fn run(command: ClientCommand) -> anyhow::Result<ExitCode> {
     };
     match outcome {
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::from(EXIT_BROKEN_PIPE)),
-        other => other,
+        // These errors tell their causes themselves; whoever prints the chain would tell them twice.
+        Err(error) => Err(anyhow::Error::msg(error.to_string())),
+        Ok(code) => Ok(code),
     }
 }
 
@@ -60,8 +64,5 @@ fn print_version() -> anyhow::Result<ExitCode> {
 
 /// `shoal shell … | head` ends the pipe early; that is no error to report.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|io| io.kind() == io::ErrorKind::BrokenPipe)
+    error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|io| io.kind() == io::ErrorKind::BrokenPipe)
 }

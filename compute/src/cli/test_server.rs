@@ -78,9 +78,7 @@ fn serve_connection(
         seen.lock().expect("the requests").push(request.clone());
         let Answer { status, content_type, body } = answer(&request);
         let length = body.len();
-        let head = format!(
-            "HTTP/1.1 {status} X\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n"
-        );
+        let head = format!("HTTP/1.1 {status} X\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n");
         writer.write_all((head + &body).as_bytes()).ok()?;
     }
 }
@@ -185,9 +183,13 @@ fn run_steps(connection: &Connection, steps: &Value) -> Vec<Option<Result<Value,
             matches!(outcomes[index], Some(Ok(_)))
         };
         let sql = step["stmt"]["sql"].as_str().expect("SQL");
-        outcomes.push(holds.then(|| run_sql(connection, sql).map_err(|error| json!({
-            "message": format!("SQLite error: {error}"), "code": "SQLITE_ERROR"
-        }))));
+        outcomes.push(holds.then(|| {
+            run_sql(connection, sql).map_err(|error| {
+                json!({
+                    "message": format!("SQLite error: {error}"), "code": "SQLITE_ERROR"
+                })
+            })
+        }));
     }
     outcomes
 }

@@ -115,9 +115,7 @@ impl FromStr for ByteSize {
                 unit => scaled(number, unit, &BYTE_UNITS),
             })
             .map(ByteSize)
-            .ok_or_else(|| {
-                UnitError(format!("`{text}` is not a size: write 4096, 512KiB, 256MiB, 1GiB or 10MB"))
-            })
+            .ok_or_else(|| UnitError(format!("`{text}` is not a size: write 4096, 512KiB, 256MiB, 1GiB or 10MB")))
     }
 }
 
@@ -129,9 +127,9 @@ impl FromStr for Span {
         match number_and_unit(text) {
             Some((0, "")) => Ok(Span::millis(0)),
             Some((_, "")) => Err(refused("has no unit")),
-            Some((number, unit)) => scaled(number, unit, &MILLIS_UNITS)
-                .map(Span::millis)
-                .ok_or_else(|| refused("is not a duration")),
+            Some((number, unit)) => {
+                scaled(number, unit, &MILLIS_UNITS).map(Span::millis).ok_or_else(|| refused("is not a duration"))
+            }
             None => Err(refused("is not a duration")),
         }
     }
@@ -146,14 +144,10 @@ impl FromStr for Window {
             Some((number, unit)) => scaled(number, unit, &MILLIS_UNITS),
             None => None,
         };
-        WINDOWS_MS
-            .into_iter()
-            .find(|window| millis == Some(u64::from(*window)))
-            .map(Window)
-            .ok_or_else(|| {
-                let text = format!("`{text}` is not a group-commit window");
-                UnitError(format!("{text}: write 0, 5ms, 10ms, 25ms, 50ms, 100ms or 500ms"))
-            })
+        WINDOWS_MS.into_iter().find(|window| millis == Some(u64::from(*window))).map(Window).ok_or_else(|| {
+            let text = format!("`{text}` is not a group-commit window");
+            UnitError(format!("{text}: write 0, 5ms, 10ms, 25ms, 50ms, 100ms or 500ms"))
+        })
     }
 }
 
@@ -311,8 +305,7 @@ mod tests {
             span: Span,
             window: Window,
         }
-        let sample: Sample =
-            toml::from_str("size = 4096\nspan = \"10s\"\nwindow = 25").expect("plain numbers");
+        let sample: Sample = toml::from_str("size = 4096\nspan = \"10s\"\nwindow = 25").expect("plain numbers");
         assert_eq!(sample.size, ByteSize::bytes(4096));
         assert_eq!(sample.span, Span::secs(10));
         assert_eq!(sample.window.to_string(), "25ms");

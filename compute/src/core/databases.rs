@@ -1,13 +1,13 @@
 //! Opening databases: name, head, ownership, and the commits that are only in logs.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
 use segments::commit::UncheckedCommit;
 use segments::page::Page;
-use tenant::head::Head;
+use tenant::head::{Head, PackRef};
 use tenant::lifecycle::{self, OpenPlan, OwnerState};
 use tenant::name::Name;
 use tenant::registry::{self, CreateError, DeleteError};
@@ -19,8 +19,9 @@ use walstore::register::{Patience, Swap, Versioned};
 
 use super::Core;
 use crate::database::Database;
-use crate::database::pages::{Base, Fetch};
+use crate::database::pages::{self, Base, Fetch};
 use crate::error::{Fault, ServerError};
+use crate::node::LoggedCommit;
 use crate::session::pool::Pool;
 
 /// How long opening, creating or deleting keeps asking the store.
@@ -46,8 +47,13 @@ pub struct OpenDatabase {
     pub database: Rc<Database>,
     pub pool: Rc<Pool>,
     pub head: RefCell<Versioned<Head>>,
+    /// The last commit before this node's first one.
+    pub own_after: Option<Lsn>,
+    /// Entries of the head's dead list that are deleted already.
+    pub deleted: RefCell<Vec<PackRef>>,
     /// Where this log holds commits that are not folded, oldest first.
     unfolded: RefCell<VecDeque<(Lsn, Slot)>>,
+    folds: Cell<u32>,
 }
 
 impl OpenDatabase {
@@ -58,7 +64,27 @@ impl OpenDatabase {
 
     /// Waits for bytes of the bucket.
     pub async fn fetch(&self, fetch: Fetch) -> Result<(), ServerError> {
-        match fetch {}
+        pages::fetch(&self.database.node, fetch).await
+    }
+
+    /// Counts this owner's folds.
+    pub fn next_fold(&self) -> u32 {
+        let fold = self.folds.get() + 1;
+        self.folds.set(fold);
+        fold
+    }
+
+    /// Whether slots of the log below `slot` cannot be deleted because of this database.
+    pub fn holds_slots_below(&self, slot: Slot) -> bool {
+        self.unfolded.borrow().front().is_some_and(|(_, oldest)| *oldest < slot)
+    }
+
+    /// Everything up to `lsn` is folded.
+    pub fn forget_slots(&self, lsn: Lsn) {
+        let mut unfolded = self.unfolded.borrow_mut();
+        while unfolded.front().is_some_and(|(oldest, _)| *oldest <= lsn) {
+            unfolded.pop_front();
+        }
     }
 }
 
@@ -90,10 +116,10 @@ impl Databases {
         self.by_id.borrow().values().cloned().collect()
     }
 
-    /// Folds what keeps the log's old slots alive.
-    pub fn fold_below(&self, slot: u64) {
+    /// Makes every database with a tail look whether it keeps the log's old slots alive.
+    pub fn look_at_folds(&self) {
         for open in self.all() {
-            if open.unfolded.borrow().front().is_some_and(|(_, oldest)| oldest.0 <= slot) {
+            if !open.unfolded.borrow().is_empty() {
                 open.database.changed.notify_one();
             }
         }
@@ -130,6 +156,7 @@ impl Core {
         let head = self.acquire(name, head).await?;
         let open = self.load(head).await?;
         self.databases.by_id.borrow_mut().insert(open.database.id, open.clone());
+        self.start_folding(&open);
         Ok(open)
     }
 
@@ -211,7 +238,10 @@ impl Core {
     /// Builds the open database: what is folded, and then the tail of commits out of sealed logs.
     async fn load(&self, head: Versioned<Head>) -> Result<Rc<OpenDatabase>, ServerError> {
         let node = &self.node;
-        let base = Base::load(node, &head.value).await?;
+        let base = Base::of_head(&head.value).map_err(|corrupt| {
+            let key = tenant::keys::head(head.value.database);
+            ServerError::new(Fault::Corrupt, corrupt.at(key).to_string())
+        })?;
         let window_micros = u64::from(head.value.settings.window_millis) * 1000;
         let identity = (head.value.database, head.value.name.clone(), head.value.epoch);
         let database = Rc::new(Database::new(identity, node.clone(), self.number, window_micros, base));
@@ -221,17 +251,20 @@ impl Core {
                 for commit in log.commits(database.id) {
                     let is_next = Some(commit.lsn) > database.newest().lsn;
                     if is_next && entry.holds(entry.incarnation, commit.epoch, commit.lsn) {
-                        recover(&database, &commit.bytes, entry.incarnation).await?;
+                        recover(&database, commit, entry.incarnation).await?;
                     }
                 }
             }
         }
         info!(database = %database.name, epoch = database.epoch, lsn = Lsn::raw(database.newest().lsn), "open");
         Ok(Rc::new(OpenDatabase {
+            own_after: database.newest().lsn,
             database,
             pool: Rc::default(),
             head: RefCell::new(head),
+            deleted: RefCell::default(),
             unfolded: RefCell::default(),
+            folds: Cell::new(0),
         }))
     }
 
@@ -272,14 +305,14 @@ impl Core {
 /// Applies one commit of a sealed log. Patches want the page as it was just before.
 async fn recover(
     database: &Rc<Database>,
-    bytes: &bytes::Bytes,
+    logged: &LoggedCommit,
     incarnation: walstore::id::IncarnationId,
 ) -> Result<(), ServerError> {
     let corrupt = |what: &dyn std::fmt::Display| {
         let text = format!("a commit of {} in the log of {incarnation}: {what}", database.id);
         ServerError::new(Fault::Corrupt, text)
     };
-    let unchecked = UncheckedCommit::decode(bytes).map_err(|error| corrupt(&error))?;
+    let unchecked = UncheckedCommit::decode(&logged.bytes).map_err(|error| corrupt(&error))?;
     let commit = unchecked.check(&database.newest()).map_err(|error| corrupt(&error))?;
     let mut bases: BTreeMap<_, Page> = BTreeMap::new();
     for (page_no, _) in commit.bases() {
@@ -287,7 +320,7 @@ async fn recover(
     }
     let tip = commit.tip();
     let commit = commit.apply(|page_no, _| bases.remove(&page_no).ok_or("the page was not read"));
-    database.recover(commit.map_err(|error| corrupt(&error))?, tip);
+    database.recover(commit.map_err(|error| corrupt(&error))?, tip, logged.bytes.len());
     Ok(())
 }
 

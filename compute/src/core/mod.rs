@@ -4,6 +4,7 @@
 //! Everything below is single-threaded, so databases, connections and streams need no locks.
 
 mod databases;
+mod folding;
 mod jobs;
 mod streams;
 
@@ -34,8 +35,8 @@ use crate::sqlite::stack::StackPool;
 pub enum Message {
     Job(Job),
     Durable(Vec<Acknowledged>),
-    /// Fold every database whose oldest unfolded commit is at or below this slot of the log.
-    FoldBelow(u64),
+    /// Look whether the log has become too long, and fold the tails that keep it so.
+    FoldOld,
     Fenced(String),
     Create { name: Name, reply: oneshot::Sender<Result<DatabaseId, ServerError>> },
     Delete { name: Name, reply: oneshot::Sender<Result<(), OpenError>> },
@@ -124,7 +125,7 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
         match message {
             Message::Job(job) => core.clone().start(job),
             Message::Durable(commits) => core.on_durable(&commits),
-            Message::FoldBelow(slot) => core.databases.fold_below(slot),
+            Message::FoldOld => core.databases.look_at_folds(),
             Message::Fenced(reason) => core.on_fenced(&reason).await,
             Message::Create { name, reply } => {
                 let core = core.clone();

@@ -108,7 +108,12 @@ impl Connection {
         self.statement_started.set(self.database.node.seam.boot_micros());
     }
 
-    /// `boot_micros` of when the running statement began.
+    /// No statement runs: nothing is timed.
+    pub fn end_statement(&self) {
+        self.statement_started.set(0);
+    }
+
+    /// `boot_micros` of when the running statement began; 0 while none runs.
     pub fn statement_started(&self) -> u64 {
         self.statement_started.get()
     }

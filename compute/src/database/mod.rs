@@ -21,6 +21,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use segments::commit::{self, Commit, CommitTooLarge};
+use segments::fold::FoldInput;
 use segments::page::{Page, PageNo};
 use segments::tip::Tip;
 use tenant::name::Name;
@@ -30,7 +31,7 @@ use walstore::id::{DatabaseId, Lsn};
 use walstore::log;
 
 use self::gate::Gate;
-use self::overlay::{Changes, Overlay, Version};
+use self::overlay::{Overlay, Unfolded, Version};
 use self::pages::Base;
 use self::turn::Turn;
 use crate::limits;
@@ -62,7 +63,6 @@ pub struct Database {
     base: RefCell<Rc<Base>>,
     /// Every base that a snapshot may still use.
     bases: RefCell<Vec<Weak<Base>>>,
-    unfolded_bytes: Cell<usize>,
     lost: RefCell<Option<String>>,
     /// Signalled when a commit was published or became durable: the folder looks whether there is work.
     pub changed: Notify,
@@ -93,7 +93,6 @@ impl Database {
             overlay: RefCell::default(),
             bases: RefCell::new(vec![Rc::downgrade(&base)]),
             base: RefCell::new(base),
-            unfolded_bytes: Cell::new(0),
             lost: RefCell::new(None),
             changed: Notify::new(),
             folded: Notify::new(),
@@ -102,9 +101,9 @@ impl Database {
     }
 
     /// Adds a commit found in a sealed log while the database is being opened: durable already.
-    pub fn recover(&self, commit: Commit, tip: Tip) {
+    pub fn recover(&self, commit: Commit, tip: Tip, encoded_bytes: usize) {
         let lsn = commit.lsn;
-        self.add(commit, tip, Vec::new());
+        self.add(commit, tip, Vec::new(), encoded_bytes);
         self.gate.open_up_to(lsn.get());
     }
 
@@ -118,7 +117,7 @@ impl Database {
     pub fn durable_snapshot(&self) -> Snapshot {
         let lsn = Lsn::new(self.gate.durable());
         let base = self.base.borrow().clone();
-        let in_overlay = lsn.and_then(|lsn| self.overlay.borrow().page_count(lsn));
+        let in_overlay = lsn.and_then(|lsn| self.overlay.borrow().tip(lsn)).map(|tip| tip.page_count);
         // Only durable commits are folded, so without newer ones in the overlay the base is it.
         let page_count = in_overlay.unwrap_or(base.tip.page_count);
         Snapshot { lsn, page_count, base }
@@ -145,7 +144,7 @@ impl Database {
         let commit = Commit::new(&before, self.node.seam.wall_micros(), page_count, pages)?;
         let encoded = commit::encode(&commit, &before, &|page_no| self.patch_base(page_no));
         let lsn = commit.lsn;
-        self.add(commit, encoded.tip, encoded.patched);
+        self.add(commit, encoded.tip, encoded.patched, encoded.bytes.len());
         let entry = Entry { database: self.id, epoch: self.epoch, lsn, bytes: encoded.bytes };
         self.node.log.append(log::Commit { entry, window_micros: self.window_micros, home: self.home });
         Ok(lsn)
@@ -163,13 +162,11 @@ impl Database {
         Some(commit::Base { lsn: base.tip.lsn?, page, patches_in_a_row: 0 })
     }
 
-    fn add(&self, commit: Commit, tip: Tip, patched: Vec<bool>) {
-        let bytes = commit.pages.len() * segments::page::PAGE_BYTES;
+    fn add(&self, commit: Commit, tip: Tip, patched: Vec<bool>, encoded_bytes: usize) {
         self.newest.set(tip);
         let patched = patched.into_iter().chain(std::iter::repeat(false));
         let pages = commit.pages.into_iter().zip(patched);
-        self.overlay.borrow_mut().add(commit.lsn, commit.page_count, pages);
-        self.unfolded_bytes.set(self.unfolded_bytes.get() + bytes);
+        self.overlay.borrow_mut().add(tip, encoded_bytes, pages);
         self.changed.notify_one();
     }
 
@@ -179,9 +176,11 @@ impl Database {
         self.changed.notify_one();
     }
 
-    /// Bytes of page versions that no fold has worked off.
-    pub fn unfolded_bytes(&self) -> usize {
-        self.unfolded_bytes.get()
+    /// How much there is to fold: durable and not folded. `None` if nothing.
+    pub fn durable_unfolded(&self) -> Option<Unfolded> {
+        let durable = Lsn::new(self.gate.durable())?;
+        let folded = self.base.borrow().tip.lsn;
+        (Some(durable) > folded).then(|| self.overlay.borrow().unfolded(folded, durable))
     }
 
     /// Whether writers have to wait for the fold.
@@ -189,11 +188,29 @@ impl Database {
         self.overlay.borrow().bytes() > limits::OVERLAY_BYTES_MAX
     }
 
-    /// What a fold up to the newest durable commit has to write; `None` if there is nothing.
-    pub fn changes(&self) -> Option<(Lsn, Changes)> {
-        let durable = Lsn::new(self.gate.durable())?;
-        let folded = self.base.borrow().tip.lsn;
-        (Some(durable) > folded).then(|| (durable, self.overlay.borrow().changes(folded, durable)))
+    /// The durable commits that are not folded, summed up, as far as they fit into one fold, and the
+    /// history after the last of them.
+    pub fn fold_input(&self, pages_max: usize) -> (FoldInput, Tip) {
+        let base = self.base();
+        let overlay = self.overlay.borrow();
+        let mut input = FoldInput::new(self.id, &base.map());
+        let mut up_to = self.gate.durable();
+        loop {
+            let Some(tip) = Lsn::new(up_to).filter(|lsn| Some(*lsn) > base.tip.lsn).and_then(|lsn| overlay.tip(lsn)) else {
+                return (input, base.tip);
+            };
+            let changes = overlay.changes(base.tip.lsn, tip);
+            let folded = Lsn::raw(base.tip.lsn);
+            if changes.pages.len() > pages_max && up_to > folded + 1 {
+                up_to = folded + (up_to - folded).div_ceil(2);
+                continue;
+            }
+            input.lsn = tip.lsn;
+            input.page_count = tip.page_count;
+            input.page_count_min = input.page_count_min.min(changes.page_count_min);
+            input.pages = changes.pages;
+            return (input, tip);
+        }
     }
 
     pub fn base(&self) -> Rc<Base> {
@@ -205,7 +222,6 @@ impl Database {
         let base = Rc::new(base);
         self.bases.borrow_mut().push(Rc::downgrade(&base));
         *self.base.borrow_mut() = base.clone();
-        self.unfolded_bytes.set(self.overlay.borrow().bytes_after(base.tip.lsn));
         self.forget_folded();
         self.folded.notify_waiters();
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use segments::page::{Page, PageNo};
+use segments::tip::Tip;
 use walstore::id::Lsn;
 
 /// What one commit left of a page.
@@ -19,18 +20,22 @@ pub struct Version {
 pub struct Overlay {
     /// Versions of each page, oldest first.
     pages: BTreeMap<PageNo, Vec<Version>>,
-    /// The size in pages after each commit, oldest first, dense.
-    commits: VecDeque<(Lsn, u32)>,
+    /// The history after each commit and the commit's length in the log, oldest first, dense.
+    commits: VecDeque<(Tip, usize)>,
     bytes: usize,
 }
 
 impl Overlay {
-    /// Adds a commit: its pages, and whether each was logged as a patch. LSNs are dense.
-    pub fn add(&mut self, lsn: Lsn, page_count: u32, pages: impl IntoIterator<Item = ((PageNo, Page), bool)>) {
+    /// Adds the commit that leads to `tip`: its pages, and whether each was logged as a patch.
+    ///
+    /// # Panics
+    /// If it is not the one after the last.
+    pub fn add(&mut self, tip: Tip, encoded_bytes: usize, pages: impl IntoIterator<Item = ((PageNo, Page), bool)>) {
+        let lsn = tip.lsn.expect("BUG: a commit without an LSN");
         if let Some((last, _)) = self.commits.back() {
-            assert_eq!(lsn, Lsn::after(Some(*last)), "BUG: a gap in the overlay");
+            assert_eq!(lsn, Lsn::after(last.lsn), "BUG: a gap in the overlay");
         }
-        self.commits.push_back((lsn, page_count));
+        self.commits.push_back((tip, encoded_bytes));
         for ((page_no, page), patched) in pages {
             self.bytes += segments::page::PAGE_BYTES;
             let versions = self.pages.entry(page_no).or_default();
@@ -45,19 +50,30 @@ impl Overlay {
         self.pages.get(&page_no)?.iter().rev().find(|version| Some(version.lsn) <= at)
     }
 
-    /// The database's size in pages right after the commit `lsn`, if the overlay has it.
-    pub fn page_count(&self, lsn: Lsn) -> Option<u32> {
+    /// The history right after the commit `lsn`, if the overlay has it.
+    pub fn tip(&self, lsn: Lsn) -> Option<Tip> {
         let (first, _) = self.commits.front()?;
-        let index = lsn.get().checked_sub(first.get())?;
-        self.commits.get(usize::try_from(index).ok()?).map(|(_, page_count)| *page_count)
+        let index = lsn.get().checked_sub(Lsn::raw(first.lsn))?;
+        self.commits.get(usize::try_from(index).ok()?).map(|(tip, _)| *tip)
     }
 
-    /// What a fold of the commits `(after, up_to]` has to write: the newest version of each page within
-    /// the size after `up_to`, and the smallest size in between.
-    pub fn changes(&self, after: Option<Lsn>, up_to: Lsn) -> Changes {
-        let within = |lsn: &Lsn| Some(*lsn) > after && *lsn <= up_to;
-        let sizes = self.commits.iter().filter(|(lsn, _)| within(lsn)).map(|(_, page_count)| *page_count);
-        let page_count = self.page_count(up_to).unwrap_or_default();
+    fn between(&self, after: Option<Lsn>, up_to: Lsn) -> impl Iterator<Item = &(Tip, usize)> {
+        self.commits.iter().filter(move |(tip, _)| tip.lsn > after && tip.lsn <= Some(up_to))
+    }
+
+    /// How much the commits `(after, up_to]` are.
+    pub fn unfolded(&self, after: Option<Lsn>, up_to: Lsn) -> Unfolded {
+        let encoded_bytes = self.between(after, up_to).map(|(_, encoded_bytes)| *encoded_bytes as u64).sum();
+        Unfolded { encoded_bytes, page_bytes: self.bytes }
+    }
+
+    /// What a fold of the commits after `after` up to `tip` has to write: the newest version of each page
+    /// within the size at `tip`, and the smallest size in between.
+    pub fn changes(&self, after: Option<Lsn>, tip: Tip) -> Changes {
+        let page_count = tip.page_count;
+        let within = |lsn: &Lsn| Some(*lsn) > after && Some(*lsn) <= tip.lsn;
+        let sizes = tip.lsn.into_iter().flat_map(|lsn| self.between(after, lsn)).map(|(tip, _)| tip.page_count);
+        let page_count_min = sizes.min().unwrap_or(page_count);
         let mut pages = BTreeMap::new();
         for (page_no, versions) in &self.pages {
             let newest = versions.iter().rev().find(|version| within(&version.lsn));
@@ -65,7 +81,7 @@ impl Overlay {
                 pages.insert(*page_no, version.page.clone());
             }
         }
-        Changes { pages, page_count, page_count_min: sizes.min().unwrap_or(page_count) }
+        Changes { pages, page_count_min }
     }
 
     /// Forgets commits up to `lsn`: no reader needs them, because its map has them.
@@ -76,7 +92,7 @@ impl Overlay {
             self.bytes -= (before - versions.len()) * segments::page::PAGE_BYTES;
             !versions.is_empty()
         });
-        while self.commits.front().is_some_and(|(first, _)| *first <= lsn) {
+        while self.commits.front().is_some_and(|(first, _)| first.lsn <= Some(lsn)) {
             self.commits.pop_front();
         }
     }
@@ -85,27 +101,32 @@ impl Overlay {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+}
 
-    /// Bytes of page versions above `after`: what a fold would work off.
-    pub fn bytes_after(&self, after: Option<Lsn>) -> usize {
-        let versions = self.pages.values().flatten().filter(|version| Some(version.lsn) > after);
-        versions.count() * segments::page::PAGE_BYTES
-    }
+/// How much a fold has before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unfolded {
+    /// In the log.
+    pub encoded_bytes: u64,
+    /// In memory.
+    pub page_bytes: usize,
 }
 
 /// See [`Overlay::changes`].
 pub struct Changes {
     pub pages: BTreeMap<PageNo, Page>,
-    pub page_count: u32,
     pub page_count_min: u32,
 }
 
 #[cfg(test)]
 mod tests {
+    use segments::tip::ChainHash;
+
     use super::*;
 
-    fn lsn(lsn: u64) -> Lsn {
-        Lsn::new(lsn).unwrap()
+    fn tip(lsn: u64, page_count: u32) -> Tip {
+        let chain = ChainHash::from_bytes([0; 16]);
+        Tip { lsn: Lsn::new(lsn), time_micros: lsn, page_count, pages_total: lsn, chain }
     }
 
     fn page(no: u32, byte: u8) -> ((PageNo, Page), bool) {
@@ -115,8 +136,8 @@ mod tests {
     #[test]
     fn each_snapshot_sees_its_own_version() {
         let mut overlay = Overlay::default();
-        overlay.add(lsn(5), 2, [page(1, 5), page(2, 5)]);
-        overlay.add(lsn(6), 2, [page(1, 6)]);
+        overlay.add(tip(5, 2), 10, [page(1, 5), page(2, 5)]);
+        overlay.add(tip(6, 2), 10, [page(1, 6)]);
         let first = PageNo::new(1).unwrap();
         let byte = |at| overlay.page(first, Lsn::new(at)).map(|version| version.page.as_bytes()[0]);
         assert_eq!((byte(4), byte(5), byte(6), byte(9)), (None, Some(5), Some(6), Some(6)));
@@ -127,25 +148,28 @@ mod tests {
     #[test]
     fn a_fold_knows_the_smallest_size_and_leaves_out_what_was_cut_off() {
         let mut overlay = Overlay::default();
-        overlay.add(lsn(1), 3, [page(1, 1), page(2, 1), page(3, 1)]);
-        overlay.add(lsn(2), 1, [page(1, 2)]);
-        overlay.add(lsn(3), 2, [page(2, 3)]);
-        let changes = overlay.changes(None, lsn(3));
-        assert_eq!((changes.page_count, changes.page_count_min), (2, 1));
+        overlay.add(tip(1, 3), 10, [page(1, 1), page(2, 1), page(3, 1)]);
+        overlay.add(tip(2, 1), 20, [page(1, 2)]);
+        overlay.add(tip(3, 2), 30, [page(2, 3)]);
+        let changes = overlay.changes(None, tip(3, 2));
+        assert_eq!(changes.page_count_min, 1);
         let bytes: Vec<u8> = changes.pages.values().map(|page| page.as_bytes()[0]).collect();
         assert_eq!(bytes, [2, 3]);
-        assert_eq!(overlay.changes(Lsn::new(2), lsn(3)).pages.len(), 1);
+        assert_eq!(overlay.changes(Lsn::new(2), tip(3, 2)).pages.len(), 1);
+        let three = Lsn::new(3).unwrap();
+        assert_eq!(overlay.unfolded(Lsn::new(1), three), Unfolded { encoded_bytes: 50, page_bytes: 5 * 4096 });
     }
 
     #[test]
     fn forgetting_gives_the_bytes_back() {
         let mut overlay = Overlay::default();
-        overlay.add(lsn(1), 1, [page(1, 1)]);
-        overlay.add(lsn(2), 1, [page(1, 2)]);
+        overlay.add(tip(1, 1), 10, [page(1, 1)]);
+        overlay.add(tip(2, 1), 10, [page(1, 2)]);
+        let lsn = |lsn| Lsn::new(lsn).unwrap();
         overlay.forget(lsn(1));
         assert_eq!(overlay.bytes(), 4096);
-        assert_eq!(overlay.page_count(lsn(2)), Some(1));
-        assert_eq!(overlay.page_count(lsn(1)), None);
+        assert_eq!(overlay.tip(lsn(2)), Some(tip(2, 1)));
+        assert_eq!(overlay.tip(lsn(1)), None);
         overlay.forget(lsn(2));
         assert_eq!(overlay.bytes(), 0);
     }

@@ -1,57 +1,226 @@
 //! The page path below the overlay: a base's page map, the cache, the bucket.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use segments::cache::PageCache;
-use segments::page::{Page, PageNo};
-use segments::tip::Tip;
+use segments::map::{DeltaRef, Lookup, MapChunkRef, PageMap, Source};
+use segments::pack::{Frame, FrameAt, FrameIndex};
+use segments::page::{MissingPage, Page, PageNo};
+use segments::tip::{ChainHash, Tip};
+use tenant::head::{Head, MapField};
+use tokio::sync::oneshot;
+use walstore::envelope::Corrupt;
+use walstore::id::DatabaseId;
+use walstore::register::RecordError;
 
-use super::Snapshot;
 use super::file::Connection;
+use super::{Database, Snapshot};
 use crate::error::{Fault, ServerError};
+use crate::node::NodeContext;
+use crate::sqlite::coroutine::{Wait, Wake, suspend};
 
 /// What is folded: the state after one commit, and where each of its pages is.
 pub struct Base {
     pub tip: Tip,
+    /// Learns chunks as they are read; says the same all the time.
+    map: RefCell<PageMap>,
 }
 
-/// Bytes of the bucket that a read waits for.
-pub enum Fetch {}
+/// Bytes of the bucket that a read waits for. What came is held here until the read has used it, whatever
+/// the cache does meanwhile.
+#[derive(Clone)]
+pub struct Fetch {
+    wanted: Wanted,
+    base: Rc<Base>,
+    held: Rc<RefCell<Held>>,
+}
+
+#[derive(Clone)]
+enum Wanted {
+    Chunk(MapChunkRef),
+    Indexes(Vec<DeltaRef>),
+    Frame(FrameAt),
+}
+
+#[derive(Default)]
+struct Held {
+    indexes: BTreeMap<u32, (DeltaRef, Arc<FrameIndex>)>,
+    frame: Option<(FrameAt, Frame)>,
+}
+
+impl Held {
+    fn index(&self, delta: &DeltaRef) -> Option<Arc<FrameIndex>> {
+        self.indexes.values().find(|(known, _)| known == delta).map(|(_, index)| index.clone())
+    }
+}
 
 impl Base {
-    pub async fn load(_node: &crate::node::NodeContext, head: &tenant::head::Head) -> Result<Self, ServerError> {
+    /// What a head says is folded.
+    pub fn of_head(head: &Head) -> Result<Self, Corrupt> {
         let folded = &head.folded;
-        let tip = match folded.lsn {
-            None => Tip::before_first(head.database),
-            Some(_) => Tip {
-                lsn: folded.lsn,
-                time_micros: folded.time_micros,
-                page_count: folded.page_count,
-                pages_total: folded.pages_total,
-                chain: segments::tip::ChainHash::from_bytes(folded.chain),
-            },
+        let Some(lsn) = folded.lsn else { return Ok(Self::new(Tip::before_first(head.database), PageMap::empty())) };
+        let tip = Tip {
+            lsn: Some(lsn),
+            time_micros: folded.time_micros,
+            page_count: folded.page_count,
+            pages_total: folded.pages_total,
+            chain: ChainHash::from_bytes(folded.chain),
         };
-        Ok(Self { tip })
+        let MapField::Inline(root) = &head.map else {
+            return Err(Corrupt::new("a page map in a form that this version does not write"));
+        };
+        let map = PageMap::decode(root)?;
+        if map.lsn() != tip.lsn || map.page_count() != tip.page_count {
+            return Err(Corrupt::new(format!("a page map as of {:?} in a head folded up to {lsn}", map.lsn())));
+        }
+        Ok(Self::new(tip, map))
     }
 
-    pub fn resident_page(&self, _cache: &Arc<PageCache>, _page_no: PageNo) -> Option<Page> {
-        None
+    pub fn new(tip: Tip, map: PageMap) -> Self {
+        Self { tip, map: RefCell::new(map) }
     }
+
+    pub fn map(&self) -> PageMap {
+        self.map.borrow().clone()
+    }
+
+    /// A page that is in memory already.
+    pub fn resident_page(&self, cache: &PageCache, page_no: PageNo) -> Option<Page> {
+        match self.map.borrow().lookup(page_no, &|delta| cache.index(delta)) {
+            Lookup::Found(source) => cache.page(&source)?.ok(),
+            _ => None,
+        }
+    }
+}
+
+/// What a look-up comes to with what is in memory.
+enum Step {
+    Page(Page),
+    Fetch(Wanted),
+}
+
+fn step(base: &Base, cache: &PageCache, held: &Held, database: DatabaseId, page_no: PageNo) -> Result<Step, ServerError> {
+    let indexes = |delta: &DeltaRef| held.index(delta).or_else(|| cache.index(delta));
+    match base.map.borrow().lookup(page_no, &indexes) {
+        Lookup::Found(source) => page_of(cache, held, &source),
+        Lookup::NeedChunk(chunk) => Ok(Step::Fetch(Wanted::Chunk(chunk))),
+        Lookup::NeedIndexes(deltas) => Ok(Step::Fetch(Wanted::Indexes(deltas))),
+        Lookup::LockPage => Ok(Step::Page(Page::zeroed())),
+        Lookup::Outside | Lookup::Missing => {
+            let missing = MissingPage { database, page: page_no, lsn: base.tip.lsn };
+            Err(ServerError::new(Fault::Corrupt, missing.to_string()))
+        }
+    }
+}
+
+fn page_of(cache: &PageCache, held: &Held, source: &Source) -> Result<Step, ServerError> {
+    let frame = match &held.frame {
+        Some((at, frame)) if *at == source.at => Some(frame.clone()),
+        _ => cache.frame(&source.at),
+    };
+    let Some(frame) = frame else { return Ok(Step::Fetch(Wanted::Frame(source.at))) };
+    let page = frame.page(source.place).map_err(|corrupt| corrupt.at(segments::keys::pack(&source.at.pack)));
+    page.map(Step::Page).map_err(|corrupt| ServerError::new(Fault::Corrupt, corrupt.to_string()))
 }
 
 /// Reads a page that the running transaction has not written. Suspends until it is there.
 pub fn read(connection: &Connection, snapshot: &Snapshot, page_no: PageNo) -> Result<Page, ServerError> {
-    if let Some(page) = connection.database.overlay_page(page_no, snapshot) {
+    let database = &connection.database;
+    if let Some(page) = database.overlay_page(page_no, snapshot) {
         return Ok(page);
     }
-    Err(ServerError::new(Fault::Corrupt, format!("page {page_no} has no source")))
+    let held = Rc::new(RefCell::new(Held::default()));
+    loop {
+        let step = step(&snapshot.base, &database.node.cache, &held.borrow(), database.id, page_no)?;
+        let wanted = match step {
+            Step::Page(page) => return Ok(page),
+            Step::Fetch(wanted) => wanted,
+        };
+        let fetch = Fetch { wanted, base: snapshot.base.clone(), held: held.clone() };
+        match suspend(Wait::Fetch(fetch)) {
+            Wake::Ready => {}
+            Wake::Failed(error) => return Err(error),
+            Wake::Abandon => return Err(connection.abandoned()),
+        }
+    }
 }
 
-impl super::Database {
+impl Database {
     /// The newest version of a page, outside of any coroutine.
     pub async fn page_for_recovery(&self, page_no: PageNo) -> Result<Page, ServerError> {
         let snapshot = self.newest_snapshot();
-        self.overlay_page(page_no, &snapshot)
-            .ok_or_else(|| ServerError::new(Fault::Corrupt, format!("page {page_no} has no source")))
+        if let Some(page) = self.overlay_page(page_no, &snapshot) {
+            return Ok(page);
+        }
+        let held = Rc::new(RefCell::new(Held::default()));
+        loop {
+            let step = step(&snapshot.base, &self.node.cache, &held.borrow(), self.id, page_no)?;
+            match step {
+                Step::Page(page) => return Ok(page),
+                Step::Fetch(wanted) => {
+                    fetch(&self.node, Fetch { wanted, base: snapshot.base.clone(), held: held.clone() }).await?;
+                }
+            }
+        }
+    }
+}
+
+/// Serves a fetch: the request runs on the I/O runtime, the result is put where its reader looks.
+pub async fn fetch(node: &Arc<NodeContext>, fetch: Fetch) -> Result<(), ServerError> {
+    let Fetch { wanted, base, held } = fetch;
+    match wanted {
+        Wanted::Chunk(reference) => {
+            let object = on_io(node, move |node| async move {
+                pageserver::fetch::chunk(&*node.stores.main, &node.seam, &reference).await
+            });
+            let object = object.await?;
+            let with = base.map.borrow().with_chunk(&reference, &object);
+            let with = with.map_err(|corrupt| corrupt.at(segments::keys::page_map(&reference.id)));
+            *base.map.borrow_mut() = with.map_err(|corrupt| ServerError::new(Fault::Corrupt, corrupt.to_string()))?;
+        }
+        Wanted::Indexes(deltas) => {
+            let reads = deltas.iter().map(|delta| {
+                let delta = *delta;
+                on_io(node, move |node| async move {
+                    let index = pageserver::fetch::index(&*node.stores.main, &node.seam, &delta).await?;
+                    node.cache.insert_index(&delta, index.clone());
+                    Ok((delta, index))
+                })
+            });
+            let read = futures_util::future::try_join_all(reads).await?;
+            held.borrow_mut().indexes.extend((0..).zip(read));
+        }
+        Wanted::Frame(at) => {
+            let frame = on_io(node, move |node| async move {
+                let frame = pageserver::fetch::frame(&*node.stores.main, &node.seam, &at).await?;
+                node.cache.insert_frame(&at, frame.clone());
+                Ok(frame)
+            });
+            let frame = frame.await?;
+            held.borrow_mut().frame = Some((at, frame));
+        }
+    }
+    Ok(())
+}
+
+/// Runs a request on the I/O runtime, so that the store's connections never wait for a busy core.
+async fn on_io<T, F>(node: &Arc<NodeContext>, request: impl FnOnce(Arc<NodeContext>) -> F) -> Result<T, ServerError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, RecordError>> + Send + 'static,
+{
+    let (sender, receiver) = oneshot::channel();
+    let request = request(node.clone());
+    node.seam.spawn(async move { drop(sender.send(request.await)) });
+    match receiver.await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(RecordError::Corrupt(corrupt))) => Err(ServerError::new(Fault::Corrupt, corrupt.to_string())),
+        Ok(Err(RecordError::Store(error))) => {
+            Err(ServerError::new(Fault::Retry, format!("cannot read from the bucket: {error}")))
+        }
+        Err(_) => Err(ServerError::new(Fault::Closed, "the node is shutting down")),
     }
 }

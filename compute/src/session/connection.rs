@@ -1,13 +1,13 @@
 //! An SQLite connection to one database: opened through the VFS, hardened, and reset between users.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, ffi};
 
 use crate::database::Database;
 use crate::database::file::{self, DatabaseFile};
@@ -25,6 +25,20 @@ pub struct Observed {
     pub inserts: AtomicBool,
     /// The statement is VACUUM, whose internal ATTACH is allowed.
     pub vacuuming: AtomicBool,
+    /// Why the last statement was not authorized; SQLite itself says no more than that it wasn't.
+    refusal: Mutex<Option<&'static str>>,
+}
+
+impl Observed {
+    fn refuse(&self, why: &'static str) -> Authorization {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        Authorization::Deny
+    }
+
+    /// Why the statement that has just failed was not authorized.
+    pub fn take_refusal(&self) -> Option<&'static str> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// One connection. Used by one stream at a time, inside of coroutines of its core.
@@ -99,11 +113,18 @@ fn install_hooks(
 fn authorize(context: &AuthContext<'_>, observed: &Observed, changes: &ChangeCount) -> Authorization {
     let of_a_trigger = context.accessor.is_some();
     match context.action {
-        AuthAction::Attach { .. } | AuthAction::Detach { .. } if !observed.vacuuming.load(Ordering::Relaxed) => {
-            return Authorization::Deny;
-        }
+        // VACUUM attaches a nameless temporary file. Any other name could be a file of this machine:
+        // `file:…?vfs=unix` in it reaches around our VFS.
+        AuthAction::Attach { filename: "" } if observed.vacuuming.load(Ordering::Relaxed) => {}
+        AuthAction::Attach { .. } | AuthAction::Detach { .. } => return observed.refuse(ONE_DATABASE),
+        // An action without the arguments that it should have: so looks an ATTACH whose file name is an
+        // expression. What can't be judged isn't allowed.
+        AuthAction::Unknown { code: ffi::SQLITE_ATTACH | ffi::SQLITE_DETACH, .. } => return observed.refuse(ONE_DATABASE),
+        AuthAction::Unknown { .. } => return observed.refuse("this server does not know this kind of statement"),
         AuthAction::Pragma { pragma_name, pragma_value } => return pragma(pragma_name, pragma_value, observed),
-        AuthAction::Function { function_name: "load_extension" | "fts3_tokenizer" } => return Authorization::Deny,
+        AuthAction::Function { function_name: "load_extension" | "fts3_tokenizer" } => {
+            return observed.refuse("extensions cannot be loaded");
+        }
         AuthAction::CreateTempTable { .. }
         | AuthAction::CreateTempIndex { .. }
         | AuthAction::CreateTempTrigger { .. }
@@ -119,6 +140,10 @@ fn authorize(context: &AuthContext<'_>, observed: &Observed, changes: &ChangeCou
     }
     Authorization::Allow
 }
+
+const ONE_DATABASE: &str =
+    "a connection has one database and no files: ATTACH, DETACH and VACUUM INTO are not available; to copy a \
+     database, read it with `shoal shell <URL> .dump`";
 
 /// Pragmas that take an argument and still leave nothing behind in the connection: they ask, or they
 /// change the database itself.
@@ -141,7 +166,7 @@ fn pragma(name: &str, value: Option<&str>, observed: &Observed) -> Authorization
     }
     let name = name.to_ascii_lowercase();
     if REFUSED_PRAGMAS.contains(&name.as_str()) {
-        return Authorization::Deny;
+        return observed.refuse("this pragma would reach beyond the connection, or behind the schema");
     }
     if !STATELESS_PRAGMAS.contains(&name.as_str()) {
         observed.has_state.store(true, Ordering::Relaxed);

@@ -168,6 +168,7 @@ impl SqlConnection {
             Err(error) => Err(error.into()),
         };
         self.observed.vacuuming.store(false, Ordering::Relaxed);
+        self.file.end_statement();
         self.file.release_idle_turn();
         let rows_read = result?;
         let changed = total_changes(&self.sql) - before;
@@ -205,6 +206,7 @@ impl SqlConnection {
     /// SQLite's error, or what really happened where SQLite knows only a code.
     pub fn explain(&self, error: &rusqlite::Error) -> HranaError {
         let cause = self.file.take_cause();
+        let refusal = self.observed.take_refusal();
         let (failure, message, offset) = match error {
             rusqlite::Error::SqliteFailure(failure, message) => (failure, message.clone(), None),
             rusqlite::Error::SqlInputError { error, msg, offset, .. } => {
@@ -212,11 +214,15 @@ impl SqlConnection {
             }
             other => return HranaError::fault(Fault::Invalid, other.to_string()),
         };
-        use rusqlite::ErrorCode::{CannotOpen, DatabaseBusy, DiskFull, OperationInterrupted, SystemIoFailure};
+        use rusqlite::ErrorCode::{AuthorizationForStatementDenied, CannotOpen, DatabaseBusy, DiskFull, OperationInterrupted, SystemIoFailure};
         match failure.code {
             OperationInterrupted => self.file.abandoned().into(),
             SystemIoFailure | DiskFull | DatabaseBusy | CannotOpen if cause.is_some() => {
                 cause.expect("BUG: just seen").into()
+            }
+            AuthorizationForStatementDenied if refusal.is_some() => {
+                let why = refusal.expect("BUG: just seen");
+                HranaError::sqlite(failure.extended_code, &format!("not authorized: {why}"), None)
             }
             _ => {
                 let message = message.unwrap_or_else(|| failure.to_string());

@@ -49,9 +49,7 @@ fn one_row_history() -> (Tip, Commit, Encoded, Commit, Encoded) {
     let tip = first_encoded.tip;
     let changed = [(1, with_bytes(&noise(1), 24, &[0, 0, 0, 2])), (3, with_bytes(&noise(3), 3000, &[9; 100]))];
     let second = commit(&tip, 3, &changed);
-    let base = |page: PageNo| {
-        Some(Base { lsn: Lsn::FIRST, page: noise(page.get().into()), patches_in_a_row: 0 })
-    };
+    let base = |page: PageNo| Some(Base { lsn: Lsn::FIRST, page: noise(page.get().into()), patches_in_a_row: 0 });
     let second_encoded = encode(&second, &tip, &base);
     (start, first, first_encoded, second, second_encoded)
 }
@@ -260,21 +258,4 @@ proptest! {
             }
         }
     }
-}
-
-#[test]
-#[expect(clippy::disallowed_methods, reason = "x")]
-fn bench() {
-    let (_, _, first, second, _) = one_row_history();
-    let base = |page: PageNo| Some(Base { lsn: Lsn::FIRST, page: noise(page.get().into()), patches_in_a_row: 0 });
-    let bases = [base(no(1)), base(no(3))];
-    let base = |page: PageNo| bases[page.get() as usize / 2].clone();
-    let start = std::time::Instant::now();
-    let mut n = 0;
-    for _ in 0..20000 { n += encode(&second, &first.tip, &base).bytes.len(); }
-    eprintln!("BENCH {:?} per encode, {} bytes", start.elapsed() / 20000, n / 20000);
-    let encoded = encode(&second, &first.tip, &base);
-    let start = std::time::Instant::now();
-    for _ in 0..20000 { n += UncheckedCommit::decode(&encoded.bytes).unwrap().check(&first.tip).unwrap().apply(|p, _| Ok::<_, ()>(bases[p.get() as usize / 2].clone().unwrap().page)).unwrap().pages.len(); }
-    eprintln!("BENCH {:?} per decode {n}", start.elapsed() / 20000);
 }

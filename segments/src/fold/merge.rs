@@ -56,8 +56,11 @@ pub(super) fn plan(
     for masks in live.values_mut() {
         masks.retain(|segment, _| !segments.contains(segment));
     }
-    let new_pages_left: u64 =
-        partial.iter().filter(|(segment, _)| !segments.contains(segment)).map(|(_, mask)| u64::from(mask.count())).sum();
+    let new_pages_left: u64 = partial
+        .iter()
+        .filter(|(segment, _)| !segments.contains(segment))
+        .map(|(_, mask)| u64::from(mask.count()))
+        .sum();
     let dropped = base.deltas().map(|delta| delta.pack).filter(|pack| live[pack].is_empty());
     let mut gone: BTreeSet<PackId> = dropped.collect();
     let absorbed = choose_absorbed(base, &live, &gone, new_pages, new_pages_left);

@@ -19,7 +19,10 @@ pub enum Planned {
     /// There is nothing to fold and nothing to merge.
     Nothing,
     /// Read these and plan again. Planning asks a few times at most.
-    Needs { chunks: Vec<MapChunkRef>, indexes: Vec<DeltaRef> },
+    Needs {
+        chunks: Vec<MapChunkRef>,
+        indexes: Vec<DeltaRef>,
+    },
     Ready(FoldPlan),
 }
 
@@ -91,10 +94,7 @@ impl Needs {
     }
 
     fn into_planned(self) -> Planned {
-        Planned::Needs {
-            chunks: self.chunks.into_values().collect(),
-            indexes: self.indexes.into_values().collect(),
-        }
+        Planned::Needs { chunks: self.chunks.into_values().collect(), indexes: self.indexes.into_values().collect() }
     }
 }
 

@@ -106,7 +106,6 @@ impl Delta {
         page.get() <= self.reference.valid_upto
     }
 
-
     pub fn encode(&self, out: &mut Writer) {
         let DeltaRef { pack, lsn, index, page_count, frames_bytes, valid_upto } = &self.reference;
         pack.encode(out);

@@ -65,6 +65,17 @@ fn the_source_with_the_highest_lsn_wins() {
 }
 
 #[test]
+fn of_equal_lsns_the_segment_wins_because_a_merge_without_commits_wrote_it() {
+    let map = folded(&PageMap::empty(), &pack(1, 70, &[0, 1, 2], &[]));
+    let map = folded(&map, &pack(2, 70, &[], &[40]));
+    let id = PackId { owner: OWNER, epoch: 1, seq: 99, nonce: 9 };
+    let mut writer = PackWriter::new(id, lsn(2), 70);
+    writer.add_segment(SegmentNo::new(1).unwrap(), vec![Page::zeroed(); 32]);
+    let merged = folded(&map, &writer.finish().unwrap());
+    assert_eq!([39, 40, 69].map(|page| found(&merged, page)), [99, 99, 1].map(Some));
+}
+
+#[test]
 fn a_page_inside_without_a_source_is_missing_not_zeros() {
     let map = folded(&PageMap::empty(), &pack(1, 70, &[0, 1], &[]));
     assert_eq!([64, 65, 70].map(|page| found(&map, page)), [Some(1), None, None]);
@@ -96,7 +107,10 @@ fn golden_page_map() {
     let hash = blake3::hash(&root).to_hex()[..16].to_owned();
     let (chunk, object) = Chunk::new(&[]).seal(MapChunkId { owner: OWNER, epoch: 1, seq: 2, nonce: 3 }, 4);
     let object = blake3::hash(&object).to_hex()[..16].to_owned();
-    assert_eq!(format!("{hash} root\n{object} object of {} bytes\n", chunk.bytes), include_str!("../../golden/page_map.b3"));
+    assert_eq!(
+        format!("{hash} root\n{object} object of {} bytes\n", chunk.bytes),
+        include_str!("../../golden/page_map.b3")
+    );
     assert_eq!(PageMap::decode(&root), Ok(sample()));
 }
 
@@ -155,8 +169,16 @@ fn a_large_map_is_chunks_of_which_only_changed_ones_are_written_again() {
 
     let again = folded(&warm, &pack(9_999, map.page_count(), &[1030], &[])).store(&mut next_id);
     assert_eq!((again.objects.len(), again.objects[0].0.seq), (1, 4));
-    assert_eq!(found(&PageMap::decode(&again.root).unwrap().with_chunk(
-        &again.map.missing_chunks()[0], &objects[&again.map.missing_chunks()[0].id]).unwrap(), 1), Some(1));
+    assert_eq!(
+        found(
+            &PageMap::decode(&again.root)
+                .unwrap()
+                .with_chunk(&again.map.missing_chunks()[0], &objects[&again.map.missing_chunks()[0].id])
+                .unwrap(),
+            1
+        ),
+        Some(1)
+    );
 
     assert_eq!(cold.truncate(40).unwrap_err().number, 0, "a cut goes through a chunk, which is needed");
     let small = map.truncate(64).unwrap().store(&mut next_id);

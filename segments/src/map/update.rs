@@ -87,7 +87,8 @@ fn truncate_chunk(chunk: &Chunk, number: usize, page_count: u32) -> Chunk {
     let mut segments = chunk.to_segments();
     for (at, slot) in (first..).zip(&mut segments) {
         let pages_max = SegmentNo::new(at).map_or(0, |segment| segment.pages_within(page_count));
-        *slot = slot.filter(|_| pages_max > 0).map(|segment| SegmentRef { pages: segment.pages.min(pages_max), ..segment });
+        *slot =
+            slot.filter(|_| pages_max > 0).map(|segment| SegmentRef { pages: segment.pages.min(pages_max), ..segment });
     }
     Chunk::new(&segments)
 }

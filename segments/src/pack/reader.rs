@@ -52,5 +52,9 @@ fn checked(object: &Bytes, section: &Section) -> Result<Bytes, Corrupt> {
 
 fn slice(object: &Bytes, range: std::ops::Range<u64>) -> Result<Bytes, Corrupt> {
     let outside = range.end > object.len() as u64;
-    if outside { Err(Corrupt::new("reaches past its end")) } else { Ok(object.slice(range.start as usize..range.end as usize)) }
+    if outside {
+        Err(Corrupt::new("reaches past its end"))
+    } else {
+        Ok(object.slice(range.start as usize..range.end as usize))
+    }
 }

@@ -49,7 +49,8 @@ fn golden_pack() {
 #[test]
 fn the_golden_pack_file_is_read() {
     let hex = include_str!("../../golden/small_pack.hex").trim();
-    let bytes: Vec<u8> = (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect();
+    let bytes: Vec<u8> =
+        (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect();
     let bytes = Bytes::from(bytes);
     let contents = read_pack(&bytes, &ID).unwrap();
     assert_eq!((contents.footer.lsn.get(), contents.footer.page_count), (9, 40));

@@ -87,9 +87,10 @@ impl PackWriter {
     pub fn finish(self) -> Result<Pack, PackTooLarge> {
         let mut body = Body::new(&self.id);
         let mut encoder = FrameEncoder::new();
-        let whole = self.segments.iter().map(|(segment, pages)| {
-            (*segment, PageMask::first(pages.len() as u8), encoder.encode(pages.iter()))
-        });
+        let whole = self
+            .segments
+            .iter()
+            .map(|(segment, pages)| (*segment, PageMask::first(pages.len() as u8), encoder.encode(pages.iter())));
         let segments = body.frames(whole)?;
         let sparse = self.delta.iter().map(|(segment, pages)| {
             let mask = pages.keys().fold(PageMask::NONE, |mask, position| mask.or(PageMask::one(*position)));

@@ -70,8 +70,11 @@ fn an_sql_error_keeps_the_stream() {
 #[test]
 fn a_refused_request_gives_the_stream_up_and_says_so() {
     let server = serve(|request| match request.body.contains("\"baton\":null") {
-        true => Answer::json(200, r#"{"baton":"b","results":[{"type":"ok","response":
-            {"type":"batch","result":{"step_results":[null],"step_errors":[null]}}}]}"#),
+        true => Answer::json(
+            200,
+            r#"{"baton":"b","results":[{"type":"ok","response":
+            {"type":"batch","result":{"step_results":[null],"step_errors":[null]}}}]}"#,
+        ),
         false => Answer::json(400, r#"{"message":"The stream has expired","code":"STREAM_EXPIRED"}"#),
     });
     let mut client = client(&server);
@@ -110,11 +113,19 @@ fn answers_that_are_not_the_protocols_are_recognised() {
 
 #[test]
 fn a_cursor_that_ends_early_is_no_success() {
-    let server = serve(|_| Answer::json(200, concat!(
-        r#"{"baton":null,"base_url":null}"#, "\n",
-        r#"{"type":"step_begin","step":0,"cols":[{"name":"a"}]}"#, "\n",
-        r#"{"type":"row","row":[{"type":"null"}]}"#, "\n",
-    )));
+    let server = serve(|_| {
+        Answer::json(
+            200,
+            concat!(
+                r#"{"baton":null,"base_url":null}"#,
+                "\n",
+                r#"{"type":"step_begin","step":0,"cols":[{"name":"a"}]}"#,
+                "\n",
+                r#"{"type":"row","row":[{"type":"null"}]}"#,
+                "\n",
+            ),
+        )
+    });
     let error = rows(&mut client(&server), "SELECT 1").expect_err("cut off");
     assert!(matches!(error, ClientError::Indefinite(_)), "{error}");
 }

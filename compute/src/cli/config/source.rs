@@ -10,9 +10,16 @@ use super::ConfigError;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// The flag or its variable; the parser merges the two.
-    CommandLine { key: &'static str },
-    File { key: &'static str, path: PathBuf },
-    Default { key: &'static str },
+    CommandLine {
+        key: &'static str,
+    },
+    File {
+        key: &'static str,
+        path: PathBuf,
+    },
+    Default {
+        key: &'static str,
+    },
 }
 
 impl fmt::Display for Origin {
@@ -58,8 +65,7 @@ impl Sources {
 
     /// The first of flag, file and default that says something.
     pub fn pick<T>(&self, key: &'static str, flag: Option<T>, file: Option<T>, default: T) -> Found<T> {
-        self.pick_optional(key, flag, file)
-            .unwrap_or(Found { value: default, origin: Origin::Default { key } })
+        self.pick_optional(key, flag, file).unwrap_or(Found { value: default, origin: Origin::Default { key } })
     }
 
     pub fn pick_optional<T>(&self, key: &'static str, flag: Option<T>, file: Option<T>) -> Option<Found<T>> {

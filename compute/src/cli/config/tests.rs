@@ -31,6 +31,33 @@ fn a_store_is_all_that_is_needed() {
 }
 
 #[test]
+fn the_defaults_are_those_of_the_help() {
+    let command = <Settings as clap::Args>::augment_args(clap::Command::new("serve"));
+    let documented = |flag: &str| {
+        let argument = command.get_arguments().find(|argument| argument.get_long() == Some(flag));
+        let help = argument.and_then(|argument| argument.get_help()).expect(flag).to_string();
+        let (_, default) = help.split_once("[default: ").expect(flag);
+        default.trim_end_matches(']').to_owned()
+    };
+    let config = resolve(with_store(), "").expect("a store");
+    assert_eq!(documented("cache-dir"), config.cache_dir.display().to_string());
+    assert_eq!(documented("cache-size"), config.cache_size.to_string());
+    assert_eq!(documented("memory"), config.memory.to_string());
+    assert_eq!(documented("window"), config.window.to_string());
+    assert_eq!(documented("lease"), config.lease.to_string());
+    assert_eq!(documented("http-listen-addr"), config.http_listen_addr.to_string());
+    assert_eq!(documented("admin-listen-addr"), config.admin_listen_addr.to_string());
+    assert_eq!(documented("log"), config.log);
+    assert_eq!(documented("max-body-size"), config.limits.max_body_size.to_string());
+    assert_eq!(documented("max-response-size").parse(), Ok(config.limits.max_response_size));
+    assert_eq!(documented("max-transaction-size"), config.limits.max_transaction_size.to_string());
+    assert_eq!(documented("statement-timeout"), config.limits.statement_timeout.to_string());
+    let idle = config.limits.idle_transaction_timeout;
+    assert_eq!(documented("idle-transaction-timeout"), idle.to_string());
+    assert_eq!(documented("commit-timeout"), config.limits.commit_timeout.to_string());
+}
+
+#[test]
 fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
     let flags = Settings { lease: Some(Span::secs(7)), ..Settings::default() };
     let file = "store = \"s3://bucket/prefix\"\nlease = \"20s\"\nmemory = \"1GiB\"\nmax-body-size = \"1MiB\"";

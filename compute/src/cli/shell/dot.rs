@@ -103,9 +103,9 @@ fn tables(session: &mut Session<'_>, pattern: Option<&str>) -> Result<(), ShellE
 }
 
 fn schema(session: &mut Session<'_>, pattern: Option<&str>) -> Result<(), ShellError> {
-    let like = pattern.map(string).map_or(String::new(), |pattern| {
-        format!(" AND (name LIKE {pattern} OR tbl_name LIKE {pattern})")
-    });
+    let like = pattern
+        .map(string)
+        .map_or(String::new(), |pattern| format!(" AND (name LIKE {pattern} OR tbl_name LIKE {pattern})"));
     let sql = format!(
         "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND {NOT_INTERNAL} AND tbl_name NOT IN \
          (SELECT name FROM pragma_table_list WHERE schema='main' AND type='shadow'){like} ORDER BY rowid"

@@ -30,11 +30,7 @@ const MARKS_PER_COLUMN: usize = 16;
 
 /// Prints the database, or the tables whose names are like `pattern` with what belongs to them.
 /// Returns a note for each thing that a script can't carry.
-pub fn dump(
-    client: &mut Client,
-    out: &mut dyn Write,
-    pattern: Option<&str>,
-) -> Result<Vec<String>, ClientError> {
+pub fn dump(client: &mut Client, out: &mut dyn Write, pattern: Option<&str>) -> Result<Vec<String>, ClientError> {
     let own_transaction = !client.in_transaction()?;
     if own_transaction {
         run(client, "BEGIN")?;
@@ -114,9 +110,9 @@ impl Dump<'_> {
                 self.print_statement(&object.sql)?;
             }
         }
-        rebuilds.iter().try_for_each(|name| {
-            self.print_statement(&format!("INSERT INTO {name}({name}) VALUES('rebuild')"))
-        })
+        rebuilds
+            .iter()
+            .try_for_each(|name| self.print_statement(&format!("INSERT INTO {name}({name}) VALUES('rebuild')")))
     }
 
     /// The number by which many migration tools know the schema's version.
@@ -133,10 +129,8 @@ impl Dump<'_> {
     }
 
     fn read_objects(&mut self, pattern: Option<&str>) -> Result<Vec<Object>, ClientError> {
-        let like =
-            pattern.map_or(String::new(), |pattern| format!(" AND tbl_name LIKE {}", string(pattern)));
-        let sql =
-            format!("SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL{like} ORDER BY rowid");
+        let like = pattern.map_or(String::new(), |pattern| format!(" AND tbl_name LIKE {}", string(pattern)));
+        let sql = format!("SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL{like} ORDER BY rowid");
         let objects = query(self.client, &sql)?.into_iter().filter_map(|row| match <[Cell; 3]>::try_from(row) {
             Ok([Cell::Text(kind), Cell::Text(name), Cell::Text(sql)]) => Some(Object { kind, name, sql }),
             _ => None,
@@ -203,9 +197,7 @@ impl Dump<'_> {
                         Ok(())
                     }
                     Content::Derived => Ok(()),
-                    Content::Lost => {
-                        self.leave_out(format!("the content of the virtual table {table} can't be read"))
-                    }
+                    Content::Lost => self.leave_out(format!("the content of the virtual table {table} can't be read")),
                 }
             }
         }
@@ -221,8 +213,7 @@ impl Dump<'_> {
             self.print_rows("sqlite_stat1", &columns, false, Some("rowid"))?;
         }
         // Without a row, there may be no table that makes it in the copy.
-        if exists("sqlite_sequence") && !query(self.client, "SELECT 1 FROM sqlite_sequence LIMIT 1")?.is_empty()
-        {
+        if exists("sqlite_sequence") && !query(self.client, "SELECT 1 FROM sqlite_sequence LIMIT 1")?.is_empty() {
             self.print_statement("DELETE FROM sqlite_sequence")?;
             let columns = identifiers(&["name", "seq"].map(String::from));
             self.print_rows("sqlite_sequence", &columns, false, Some("rowid"))?;
@@ -242,8 +233,7 @@ impl Dump<'_> {
         let order = order.map_or(String::new(), |order| format!(" ORDER BY {order}"));
         let sql = format!("SELECT {} FROM {table}{order}", exact_columns(columns));
         let prefix = format!("INSERT INTO {table}{names} VALUES(");
-        let mut inserts =
-            Inserts { out: &mut *self.out, prefix, column_count: columns.len(), line: String::new() };
+        let mut inserts = Inserts { out: &mut *self.out, prefix, column_count: columns.len(), line: String::new() };
         self.client.stream_rows(&sql, &mut inserts)
     }
 

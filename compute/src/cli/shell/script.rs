@@ -24,8 +24,7 @@ pub fn run(session: &mut Session<'_>, mut reader: BufReader<impl Read>) -> Resul
         if reader.buffer().is_empty() {
             script.send_group()?;
         }
-        let Some(line) = read_line(&mut reader).map_err(|error| error.at_line(script.splitter.line()))?
-        else {
+        let Some(line) = read_line(&mut reader).map_err(|error| error.at_line(script.splitter.line()))? else {
             return script.finish();
         };
         if script.take_line(&line)? == Flow::Quit {

@@ -286,8 +286,7 @@ fn a_wide_table_is_dumped_too() {
     let mut shell = Shell::new();
     let columns: Vec<String> = (0..300).map(|n| format!("c{n}")).collect();
     let values: Vec<String> = (0..300).map(|n| n.to_string()).collect();
-    let script =
-        format!("CREATE TABLE wide({});INSERT INTO wide VALUES({});", columns.join(","), values.join(","));
+    let script = format!("CREATE TABLE wide({});INSERT INTO wide VALUES({});", columns.join(","), values.join(","));
     shell.run(&script).expect("a table");
     let dump = shell.run(".dump").expect("a dump");
     assert!(dump.contains(&format!("INSERT INTO \"wide\" VALUES({});\n", values.join(","))), "{dump}");

@@ -73,10 +73,7 @@ fn parse(sql: &str) -> Option<Declaration<'_>> {
         return Some(Declaration { module: unquoted(module).to_ascii_lowercase(), arguments: Vec::new() });
     };
     let (arguments, _) = arguments.rsplit_once(')')?;
-    Some(Declaration {
-        module: unquoted(module.trim()).to_ascii_lowercase(),
-        arguments: split_arguments(arguments),
-    })
+    Some(Declaration { module: unquoted(module.trim()).to_ascii_lowercase(), arguments: split_arguments(arguments) })
 }
 
 /// Splits at the first bare occurrence of `word`.

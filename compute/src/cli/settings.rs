@@ -1,0 +1,98 @@
+//! The settings of `shoal serve`, under one name each: `--cache-size` as a flag, `SHOAL_CACHE_SIZE`
+//! as a variable, `cache-size` in the file. Their defaults and what they mean together are
+//! [`super::config`]'s; the defaults stand here too, for `--help`, and a test compares them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Deserialize;
+
+use super::args::listen_addr;
+use super::units::{ByteSize, Span, Window};
+
+/// The settings of `shoal serve`: once as flags and variables, once as the keys of `shoal.toml`.
+/// `None` is "not said here".
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Settings {
+    /// Where the databases live: s3://bucket/prefix or file:///directory (required)
+    #[arg(long, value_name = "URL", env = "SHOAL_STORE", help_heading = "Storage")]
+    pub store: Option<String>,
+
+    /// The local disk cache; it may be lost, and belongs to one process at a time [default:
+    /// ./shoal-cache]
+    #[arg(long, value_name = "DIR", env = "SHOAL_CACHE_DIR", help_heading = "Storage")]
+    pub cache_dir: Option<PathBuf>,
+
+    /// The most that the disk cache takes [default: 1GiB]
+    #[arg(long, value_name = "SIZE", env = "SHOAL_CACHE_SIZE", help_heading = "Storage")]
+    pub cache_size: Option<ByteSize>,
+
+    /// The memory for pages of all databases together [default: 256MiB]
+    #[arg(long, value_name = "SIZE", env = "SHOAL_MEMORY", help_heading = "Storage")]
+    pub memory: Option<ByteSize>,
+
+    /// How long a commit may wait for others to share its PUT, which buys fewer PUTs with latency:
+    /// 0, 5ms, 10ms, 25ms, 50ms, 100ms or 500ms [default: 0]
+    #[arg(long, value_name = "WINDOW", env = "SHOAL_WINDOW", help_heading = "Storage")]
+    pub window: Option<Window>,
+
+    /// How long after this node falls silent another may take over its databases [default: 10s]
+    #[arg(long, value_name = "DURATION", env = "SHOAL_LEASE", help_heading = "Storage")]
+    pub lease: Option<Span>,
+
+    /// Threads that run SQL [default: one per core]
+    #[arg(long, value_name = "COUNT", env = "SHOAL_CORES", help_heading = "Storage")]
+    pub cores: Option<usize>,
+
+    /// Where applications connect [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR", env = "SHOAL_HTTP_LISTEN_ADDR", help_heading = "Listening")]
+    #[arg(value_parser = listen_addr)]
+    pub http_listen_addr: Option<SocketAddr>,
+
+    /// Where `shoal db` and other administration connects [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "ADDR", env = "SHOAL_ADMIN_LISTEN_ADDR", help_heading = "Listening")]
+    #[arg(value_parser = listen_addr)]
+    pub admin_listen_addr: Option<SocketAddr>,
+
+    /// Listen beyond this machine although there is no authentication
+    #[arg(long, env = "SHOAL_NO_AUTH", value_name = "BOOL", help_heading = "Listening")]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(hide_possible_values = true)]
+    pub no_auth: Option<bool>,
+
+    /// The database that a URL without a name means [default: none, such a URL is a 404]
+    #[arg(long, value_name = "NAME", env = "SHOAL_DEFAULT_DATABASE", help_heading = "Listening")]
+    pub default_database: Option<String>,
+
+    /// What to log: a level, or a filter such as `info,compute=debug` [default: info]
+    #[arg(long, value_name = "FILTER", env = "SHOAL_LOG", help_heading = "Listening")]
+    pub log: Option<String>,
+
+    /// The largest request [default: 64MiB]
+    #[arg(long, value_name = "SIZE", env = "SHOAL_MAX_BODY_SIZE", help_heading = "Limits")]
+    pub max_body_size: Option<ByteSize>,
+
+    /// The largest answer that isn't streamed; cursors have no such limit [default: 10MB]
+    #[arg(long, value_name = "SIZE", env = "SHOAL_MAX_RESPONSE_SIZE", help_heading = "Limits")]
+    pub max_response_size: Option<ByteSize>,
+
+    /// The most that one transaction may write [default: 256MiB]
+    #[arg(long, value_name = "SIZE", env = "SHOAL_MAX_TRANSACTION_SIZE", help_heading = "Limits")]
+    pub max_transaction_size: Option<ByteSize>,
+
+    /// How long one statement may run [default: 30s]
+    #[arg(long, value_name = "DURATION", env = "SHOAL_STATEMENT_TIMEOUT", help_heading = "Limits")]
+    pub statement_timeout: Option<Span>,
+
+    /// After how long without a request an open transaction is rolled back [default: 5s]
+    #[arg(long, value_name = "DURATION", env = "SHOAL_IDLE_TRANSACTION_TIMEOUT")]
+    #[arg(help_heading = "Limits")]
+    pub idle_transaction_timeout: Option<Span>,
+
+    /// How long a reply waits for the store before it says that the outcome is unknown [default:
+    /// 30s]
+    #[arg(long, value_name = "DURATION", env = "SHOAL_COMMIT_TIMEOUT", help_heading = "Limits")]
+    pub commit_timeout: Option<Span>,
+}

@@ -1,0 +1,136 @@
+//! Folding on a core: when a database's tail is due, and what follows once a fold is linked.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use pageserver::fold::{FoldFailure, FoldJob, Folder, Linked};
+use pageserver::garbage;
+use tokio::sync::oneshot;
+use tracing::{debug, error, warn};
+use walstore::id::Lsn;
+use walstore::register::Backoff;
+
+use super::databases::OpenDatabase;
+use super::{Core, spawn_local};
+use crate::database::pages::Base;
+use crate::limits;
+use crate::node::NodeContext;
+
+impl Core {
+    /// Starts the task that folds a database for as long as it is open. It waits for commits, not for time.
+    pub(super) fn start_folding(self: &Rc<Self>, open: &Rc<OpenDatabase>) {
+        let (core, open) = (self.clone(), open.clone());
+        spawn_local(async move {
+            let mut backoff = Backoff::default();
+            loop {
+                if open.database.lost().is_some() {
+                    return;
+                }
+                if !core.fold_is_due(&open) {
+                    open.database.changed.notified().await;
+                    continue;
+                }
+                match core.fold(&open).await {
+                    Ok(()) => backoff = Backoff::default(),
+                    Err(FoldFailure::Lost(found)) => {
+                        let epoch = found.value.epoch;
+                        open.database.lose(&format!("the database has another owner by now (epoch {epoch})"));
+                        core.databases.forget(&open);
+                    }
+                    Err(failure) => {
+                        warn!(database = %open.database.name, %failure, "a fold failed; trying again");
+                        backoff.pause(&core.node.seam).await;
+                    }
+                }
+            }
+        });
+    }
+
+    fn fold_is_due(&self, open: &OpenDatabase) -> bool {
+        let database = &open.database;
+        let tail = open.head.borrow().value.tail.len();
+        if tail >= limits::TAIL_INCARNATIONS_MAX {
+            return true;
+        }
+        let Some(unfolded) = database.durable_unfolded() else { return false };
+        let page_count = database.newest().page_count;
+        unfolded.encoded_bytes > 0
+            && (segments::fold::fold_is_due(unfolded.encoded_bytes, page_count)
+                || unfolded.page_bytes > limits::OVERLAY_BYTES_MAX / 4
+                || open.holds_slots_below(database.node.fold_below()))
+    }
+
+    /// One fold, from the durable tail to the linked head.
+    pub(super) async fn fold(self: &Rc<Self>, open: &Rc<OpenDatabase>) -> Result<(), FoldFailure> {
+        let database = &open.database;
+        let base = database.base();
+        let (input, tip) = database.fold_input(limits::FOLD_PAGES_MAX);
+        let seq = open.next_fold();
+        debug!(database = %database.name, lsn = Lsn::raw(tip.lsn), pages = input.pages.len(), "folding");
+        let job = FoldJob {
+            head: open.head.borrow().clone(),
+            map: base.map(),
+            input,
+            tip,
+            own_after: open.own_after,
+            seq,
+            deleted: std::mem::take(&mut *open.deleted.borrow_mut()),
+            release: false,
+        };
+        let deleted = job.deleted.clone();
+        let linked = match run_on_io(&self.node, job).await {
+            Ok(linked) => linked,
+            Err(failure) => {
+                open.deleted.borrow_mut().extend(deleted);
+                return Err(failure);
+            }
+        };
+        let version = linked.head.value.version;
+        *open.head.borrow_mut() = linked.head;
+        database.rebase(Base::new(tip, linked.map));
+        if let Some(lsn) = tip.lsn {
+            open.forget_slots(lsn);
+            self.node.log.folded(database.id, lsn);
+        }
+        debug!(database = %database.name, lsn = Lsn::raw(tip.lsn), version, "folded");
+        self.delete_dead(open).await;
+        Ok(())
+    }
+
+    /// Deletes what the linked head lists as dead, once no reader of this node uses an older base.
+    async fn delete_dead(self: &Rc<Self>, open: &Rc<OpenDatabase>) {
+        open.database.forget_folded();
+        if open.database.has_old_readers() || !self.node.lease_is_valid() {
+            return;
+        }
+        let done = open.deleted.borrow().clone();
+        let dead: Vec<_> = open.head.borrow().value.dead.iter().filter(|it| !done.contains(it)).cloned().collect();
+        if dead.is_empty() {
+            return;
+        }
+        let (sender, receiver) = oneshot::channel();
+        let node = self.node.clone();
+        self.node.seam.spawn(async move { drop(sender.send(garbage::delete(&*node.stores.main, dead).await)) });
+        if let Ok(gone) = receiver.await {
+            open.deleted.borrow_mut().extend(gone);
+        }
+    }
+}
+
+/// The store is asked on the I/O runtime.
+async fn run_on_io(node: &Arc<NodeContext>, job: FoldJob) -> Result<Linked, FoldFailure> {
+    let (sender, receiver) = oneshot::channel();
+    let io = node.clone();
+    node.seam.spawn(async move {
+        let folder = Folder { store: &*io.stores.main, seam: &io.seam, cache: &io.cache };
+        let _ = sender.send(folder.fold(job).await);
+    });
+    match receiver.await {
+        Ok(result) => result,
+        Err(_) => {
+            error!("a fold was cut off: the node is shutting down");
+            // Never to be tried again: the task that waits for it goes down with the node.
+            std::future::pending().await
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The buckets that the tests run on.
+
+use std::path::PathBuf;
+
+use emulator::{Emulator, EmulatorConfig};
+use tempfile::TempDir;
+use walstore::store::{S3Credentials, S3Options, S3Store, StoreUrl};
+
+use crate::announce;
+use crate::minio::{self, MinioProcess};
+
+/// When this is `1`, tests that want MinIO fail without it.
+const REQUIRE_VARIABLE: &str = "SHOAL_REQUIRE_MINIO";
+const BUCKET: &str = "shoal";
+/// Shoal shares its bucket, and so do the tests.
+const PREFIX: &str = "some/prefix";
+
+/// An empty bucket with its own server, which ends when this is dropped.
+pub enum Bucket {
+    Directory(TempDir),
+    Minio(MinioProcess),
+    Emulator(Emulator),
+}
+
+impl Bucket {
+    pub fn directory() -> Self {
+        Self::Directory(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    pub fn emulator() -> Self {
+        let config = EmulatorConfig { bucket: BUCKET.into(), prefix: PREFIX.into(), ..EmulatorConfig::default() };
+        Self::Emulator(Emulator::start_in_thread(config).expect("a port to listen on"))
+    }
+
+    /// A bucket on real MinIO. On a machine without it, and unless `SHOAL_REQUIRE_MINIO` is `1`, on the
+    /// emulator instead. Says loudly which.
+    ///
+    /// # Panics
+    /// If MinIO is required and missing.
+    pub fn minio() -> Self {
+        if let Some(binary) = minio::find_binary() {
+            announce(&format!("running on real MinIO ({})", binary.display()));
+            return Self::Minio(MinioProcess::start(&binary, BUCKET));
+        }
+        let looked = "SHOAL_MINIO, ~/.cache/shoal-ci/bin/minio and the PATH name no minio binary";
+        let is_required = std::env::var_os(REQUIRE_VARIABLE).is_some_and(|value| value == "1");
+        assert!(!is_required, "{REQUIRE_VARIABLE}=1, but {looked}");
+        announce(&format!("NOT RUNNING ON MINIO BUT ON THE EMULATOR: {looked}"));
+        Self::emulator()
+    }
+
+    /// What `--store` is told.
+    pub fn store_url(&self) -> String {
+        match self {
+            Self::Directory(directory) => format!("file://{}", directory.path().display()),
+            Self::Minio(_) | Self::Emulator(_) => self.url_of(BUCKET),
+        }
+    }
+
+    /// The URL of another bucket of the same server.
+    ///
+    /// # Panics
+    /// A directory has no server.
+    pub fn url_of(&self, bucket: &str) -> String {
+        format!("s3://{bucket}/{PREFIX}?endpoint={}&region=us-east-1", self.endpoint())
+    }
+
+    fn endpoint(&self) -> String {
+        match self {
+            Self::Directory(_) => panic!("a directory has no endpoint"),
+            Self::Minio(minio) => minio.endpoint().to_owned(),
+            Self::Emulator(emulator) => emulator.endpoint(),
+        }
+    }
+
+    /// Access key and secret key; a directory needs none.
+    pub fn credentials(&self) -> Option<(String, String)> {
+        match self {
+            Self::Directory(_) => None,
+            Self::Minio(_) => Some((minio::ACCESS_KEY.to_owned(), minio::SECRET_KEY.to_owned())),
+            Self::Emulator(emulator) => Some((emulator.access_key().to_owned(), emulator.secret_key().to_owned())),
+        }
+    }
+
+    /// This bucket as the store seam sees it.
+    ///
+    /// # Panics
+    /// If it is a directory, or cannot be opened.
+    pub async fn open(&self) -> S3Store {
+        let StoreUrl::S3(location) = StoreUrl::parse(&self.store_url()).expect("a store URL") else {
+            panic!("a directory is no S3 store")
+        };
+        let credentials = self.credentials().map(|(access, secret)| S3Credentials {
+            access_key_id: access,
+            secret_access_key: secret,
+        });
+        let options = S3Options { credentials, ..S3Options::default() };
+        S3Store::open(&location, &options).await.expect("a bucket that can be opened")
+    }
+
+    /// The emulator behind it.
+    ///
+    /// # Panics
+    /// If it is none.
+    pub fn as_emulator(&self) -> &Emulator {
+        match self {
+            Self::Emulator(emulator) => emulator,
+            Self::Directory(_) | Self::Minio(_) => panic!("this bucket is not an emulator's"),
+        }
+    }
+
+    /// The directory behind it.
+    ///
+    /// # Panics
+    /// If it is none.
+    pub fn as_directory(&self) -> PathBuf {
+        match self {
+            Self::Directory(directory) => directory.path().to_owned(),
+            Self::Minio(_) | Self::Emulator(_) => panic!("this bucket is not a directory"),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The `shoal` binary as a process: started, asked, terminated, killed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::bucket::Bucket;
+use crate::clock;
+use crate::hrana::Database;
+use crate::limits::{END, START};
+use crate::log::ProcessLog;
+
+/// A `shoal serve` to be started.
+pub struct Shoal {
+    command: Command,
+}
+
+/// A running `shoal serve`, killed when this is dropped.
+pub struct ShoalProcess {
+    child: Child,
+    http: String,
+    admin: String,
+    pub log: ProcessLog,
+}
+
+/// A process that ended by itself.
+pub struct Ended {
+    pub status: ExitStatus,
+    /// All that it wrote to standard error.
+    pub stderr: String,
+}
+
+/// The binary beside the test's own executable: `target/release/shoal` for `target/release/deps/kill9-…`.
+///
+/// # Panics
+/// If it is not there: cargo builds the binaries of a package only for that package's own tests.
+pub fn binary() -> PathBuf {
+    let test = std::env::current_exe().expect("the path of this test");
+    let directory = test.parent().and_then(Path::parent).expect("target/<profile>/deps");
+    let binary = directory.join("shoal");
+    assert!(binary.is_file(), "{} is missing: run `cargo build --release` before these tests", binary.display());
+    binary
+}
+
+/// `shoal` with an environment that holds none of the test's own settings, which it would refuse.
+pub fn command() -> Command {
+    let mut command = Command::new(binary());
+    for (name, _) in std::env::vars_os() {
+        let is_setting = name.to_str().is_some_and(|name| name.starts_with("SHOAL_") || name.starts_with("AWS_"));
+        if is_setting {
+            command.env_remove(name);
+        }
+    }
+    command.env("NO_COLOR", "1").env("AWS_EC2_METADATA_DISABLED", "true");
+    command
+}
+
+impl Shoal {
+    /// Serves from `bucket`, with its credentials.
+    pub fn on(bucket: &Bucket, cache_dir: &Path) -> Self {
+        let mut shoal = Self::at(&bucket.store_url(), cache_dir);
+        if let Some((access, secret)) = bucket.credentials() {
+            shoal.command.env("AWS_ACCESS_KEY_ID", access).env("AWS_SECRET_ACCESS_KEY", secret);
+        }
+        shoal
+    }
+
+    /// Serves from the store of this URL, without credentials.
+    pub fn at(store_url: &str, cache_dir: &Path) -> Self {
+        let mut command = command();
+        command.args(["serve", "--store", store_url, "--cache-dir"]).arg(cache_dir);
+        command.args(["--http-listen-addr", "127.0.0.1:0", "--admin-listen-addr", "127.0.0.1:0"]);
+        command.args(["--log", "info,walstore=info,segments=debug,pageserver=debug,compute=debug"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        Self { command }
+    }
+
+    /// Adds arguments.
+    pub fn with(mut self, arguments: &[&str]) -> Self {
+        self.command.args(arguments);
+        self
+    }
+
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    fn spawn(mut self) -> (Child, ProcessLog) {
+        let mut child = self.command.spawn().unwrap_or_else(|error| panic!("cannot run {:?}: {error}", self.command));
+        let stderr = child.stderr.take().expect("piped");
+        (child, ProcessLog::follow("shoal", stderr))
+    }
+
+    /// Starts it and waits until it serves.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn start(self) -> ShoalProcess {
+        let (child, log) = self.spawn();
+        let mut process = ShoalProcess { child, http: String::new(), admin: String::new(), log };
+        // It was told to take free ports, and its log says which it took.
+        let line = process.log.wait_for(0, START, |line| line.contains(" serving ") || line.starts_with("shoal: "));
+        let address = |name: &str| Some(line.as_ref()?.split_once(name)?.1.split(' ').next()?.to_owned());
+        let (Some(http), Some(admin)) = (address("http_addr="), address("admin_addr=")) else {
+            panic!("shoal does not serve: {line:?}");
+        };
+        (process.http, process.admin) = (http, admin);
+        let health = format!("http://{}/health", process.http);
+        let answered = clock::poll(START, || ureq::get(&health).call().ok());
+        assert!(answered.is_some(), "shoal does not answer {health}");
+        process
+    }
+
+    /// Starts it, where it must end by itself.
+    ///
+    /// # Panics
+    /// If it goes on running.
+    pub fn start_and_end(self) -> Ended {
+        let (mut child, mut log) = self.spawn();
+        let status = clock::poll(END, || child.try_wait().expect("its status"));
+        if status.is_none() {
+            child.kill().expect("a child can be killed");
+            child.wait().expect("a child can be waited for");
+        }
+        log.finish();
+        let status = status.unwrap_or_else(|| panic!("shoal goes on running for {END:?}"));
+        Ended { status, stderr: log.lines().join("\n") }
+    }
+}
+
+impl ShoalProcess {
+    /// A database of this server.
+    pub fn database(&self, name: &str) -> Database {
+        Database::at(format!("http://{}/db/{name}/", self.http))
+    }
+
+    /// Creates a database.
+    ///
+    /// # Panics
+    /// If it cannot be.
+    pub fn create_database(&self, name: &str) {
+        let url = format!("http://{}/v1/namespaces/{name}/create", self.admin);
+        let created = ureq::post(&url).send("{}");
+        created.unwrap_or_else(|error| panic!("cannot create the database `{name}`: {error}"));
+    }
+
+    /// Kills it with SIGKILL, and keeps its log.
+    pub fn kill9(mut self) -> Vec<String> {
+        self.child.kill().expect("a child can be killed");
+        self.child.wait().expect("a child can be waited for");
+        self.log.finish();
+        self.log.lines()
+    }
+
+    /// Asks it to end with SIGTERM, and waits until it has.
+    ///
+    /// # Panics
+    /// If it does not end, or not with success.
+    pub fn terminate(mut self) -> Vec<String> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("a child can be signalled");
+        let status = clock::poll(END, || self.child.try_wait().expect("its status"));
+        let status = status.unwrap_or_else(|| panic!("shoal goes on running {END:?} after SIGTERM"));
+        assert!(status.success(), "shoal ended with {status} after SIGTERM");
+        self.log.finish();
+        self.log.lines()
+    }
+}
+
+impl Drop for ShoalProcess {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.log.finish();
+    }
+}

@@ -1,0 +1,220 @@
+//! Running a fold: read what the plan lacks, write pack and map chunks, then link them by one CAS of the
+//! head.
+//!
+//! A crash before the CAS leaves objects that nobody refers to (legal, swept later); after it, the fold has
+//! happened. Nothing is deleted here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use segments::cache::PageCache;
+use segments::fold::{FoldError, FoldInput, FoldPlan, Planned, build_fold, plan_fold};
+use segments::id::{MapChunkId, PackId};
+use segments::keys;
+use segments::map::{DeltaRef, MapChunkRef, PageMap};
+use segments::pack::{Frame, FrameAt};
+use segments::tip::Tip;
+use tenant::head::{Folded, Head, MapField, PackRef};
+use tenant::lifecycle::{self, NotFolded};
+use tenant::registry::{self, SwapHeadError};
+use walstore::envelope::Corrupt;
+use walstore::id::{Lsn, PutId};
+use walstore::register::{Backoff, Patience, RecordError, Swap, Versioned};
+use walstore::seam::Seam;
+use walstore::store::{Condition, Key, Store, StoreError};
+
+use crate::{fetch, garbage, limits};
+
+/// What is folded, into what.
+pub struct FoldJob {
+    pub head: Versioned<Head>,
+    pub map: PageMap,
+    /// The tail, summed up.
+    pub input: FoldInput,
+    /// The history after the last commit of `input`.
+    pub tip: Tip,
+    /// The last commit before this owner's first one.
+    pub own_after: Option<Lsn>,
+    /// Counts this owner's folds up: makes pack ids of one epoch distinct.
+    pub seq: u32,
+    /// Entries of the dead list that have been deleted since.
+    pub deleted: Vec<PackRef>,
+    /// Give the database up in the same CAS; only if nothing is left unfolded.
+    pub release: bool,
+}
+
+/// A linked fold.
+pub struct Linked {
+    pub head: Versioned<Head>,
+    pub map: PageMap,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FoldFailure {
+    #[error(transparent)]
+    Plan(#[from] FoldError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Swap(#[from] SwapHeadError),
+    #[error(transparent)]
+    NotFolded(#[from] NotFolded),
+    #[error("planning a fold asks for more and more")]
+    Endless,
+    /// The head belongs to somebody else by now, or has ended. The work is discarded.
+    #[error("the head has changed: epoch {}, owner {:?}", .0.value.epoch, .0.value.owner)]
+    Lost(Box<Versioned<Head>>),
+}
+
+impl From<StoreError> for FoldFailure {
+    fn from(error: StoreError) -> Self {
+        Self::Record(error.into())
+    }
+}
+
+/// Where a fold reads and writes.
+pub struct Folder<'a> {
+    pub store: &'a dyn Store,
+    pub seam: &'a Seam,
+    pub cache: &'a PageCache,
+}
+
+impl Folder<'_> {
+    /// Folds and links. On success the new head is in the bucket.
+    pub async fn fold(&self, mut job: FoldJob) -> Result<Linked, FoldFailure> {
+        let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
+        let (root, map, dead) = match self.plan(&mut job).await? {
+            None => (None, job.map.clone(), Vec::new()),
+            Some(plan) => self.write(&job, &plan, patience).await?,
+        };
+        let head = self.link(&job, root, dead).await?;
+        Ok(Linked { head, map })
+    }
+
+    /// Plans, reading chunks and indexes until the plan has all it wants.
+    async fn plan(&self, job: &mut FoldJob) -> Result<Option<FoldPlan>, FoldFailure> {
+        for _ in 0..limits::PLAN_ROUNDS_MAX {
+            let indexes = |delta: &DeltaRef| self.cache.index(delta);
+            match plan_fold(&job.map, &job.input, &indexes)? {
+                Planned::Nothing => return Ok(None),
+                Planned::Ready(plan) => return Ok(Some(plan)),
+                Planned::Needs { chunks, indexes } => {
+                    self.read_chunks(&mut job.map, &chunks).await?;
+                    self.read_indexes(&indexes).await?;
+                }
+            }
+        }
+        Err(FoldFailure::Endless)
+    }
+
+    async fn read_chunks(&self, map: &mut PageMap, chunks: &[MapChunkRef]) -> Result<(), FoldFailure> {
+        for reference in chunks {
+            let object = fetch::chunk(self.store, self.seam, reference).await?;
+            let with = map.with_chunk(reference, &object);
+            *map = with.map_err(|corrupt: Corrupt| RecordError::from(corrupt.at(keys::page_map(&reference.id))))?;
+        }
+        Ok(())
+    }
+
+    async fn read_indexes(&self, indexes: &[DeltaRef]) -> Result<(), FoldFailure> {
+        for delta in indexes {
+            let index = fetch::index(self.store, self.seam, delta).await?;
+            self.cache.insert_index(delta, index);
+        }
+        Ok(())
+    }
+
+    async fn read_frames(&self, wanted: BTreeSet<FrameAt>) -> Result<BTreeMap<FrameAt, Frame>, FoldFailure> {
+        let reads = stream::iter(wanted).map(|at| async move {
+            let frame = match self.cache.frame(&at) {
+                Some(frame) => frame,
+                // Not cached: what a merge reads is about to be superseded.
+                None => fetch::frame(self.store, self.seam, &at).await?,
+            };
+            Ok((at, frame))
+        });
+        reads.buffer_unordered(limits::FOLD_GETS_MAX).try_collect().await
+    }
+
+    /// Builds and uploads everything that the new head will refer to.
+    async fn write(
+        &self,
+        job: &FoldJob,
+        plan: &FoldPlan,
+        patience: Patience,
+    ) -> Result<(Option<Bytes>, PageMap, Vec<PackRef>), FoldFailure> {
+        let frames = self.read_frames(plan.reads()).await?;
+        let (owner, epoch) = (job.head.value.database, job.head.value.epoch);
+        let pack_id = PackId { owner, epoch, seq: job.seq, nonce: self.seam.random_u64() };
+        let folded = build_fold(plan, &job.input, &frames, pack_id)?;
+        let mut seq = 0;
+        let stored = folded.map.store(&mut || {
+            seq += 1;
+            MapChunkId { owner, epoch, seq, nonce: self.seam.random_u64() }
+        });
+        let mut objects: Vec<(Key, Bytes)> = Vec::with_capacity(stored.objects.len() + 1);
+        if let Some(pack) = &folded.pack {
+            objects.push((keys::pack(&pack.id), pack.bytes.clone()));
+        }
+        for (id, object) in &stored.objects {
+            objects.push((keys::page_map(id), object.clone()));
+        }
+        let puts = stream::iter(objects).map(|(key, bytes)| async move { self.put(&key, bytes, patience).await });
+        puts.buffer_unordered(limits::FOLD_PUTS_MAX).try_collect::<()>().await?;
+        let kept = stored.map.chunk_ids();
+        let mut dead: Vec<PackRef> = folded.dead.iter().map(garbage::dead_pack).collect();
+        dead.extend(job.map.chunk_ids().difference(&kept).map(garbage::dead_chunk));
+        Ok((Some(stored.root), stored.map, dead))
+    }
+
+    /// The key carries a nonce, so sending again is harmless.
+    async fn put(&self, key: &Key, bytes: Bytes, patience: Patience) -> Result<(), FoldFailure> {
+        let mut backoff = Backoff::default();
+        loop {
+            match self.store.put(key, bytes.clone(), &Condition::None).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_permanent() || patience.has_ended(self.seam) => return Err(error.into()),
+                Err(_) => backoff.pause(self.seam).await,
+            }
+        }
+    }
+
+    async fn link(
+        &self,
+        job: &FoldJob,
+        root: Option<Bytes>,
+        dead: Vec<PackRef>,
+    ) -> Result<Versioned<Head>, FoldFailure> {
+        let head = &job.head.value;
+        let mut dead_now: Vec<PackRef> = head.dead.iter().filter(|it| !job.deleted.contains(it)).cloned().collect();
+        dead_now.extend(dead);
+        let folded = Folded {
+            lsn: job.tip.lsn,
+            chain: *job.tip.chain.as_bytes(),
+            time_micros: job.tip.time_micros,
+            page_count: job.tip.page_count,
+            pages_total: job.tip.pages_total,
+        };
+        let fold = lifecycle::Fold {
+            // Before the first commit the head says nothing of a tip.
+            folded: if job.tip.lsn.is_some() { folded } else { head.folded },
+            own_after: job.own_after,
+            map: root.map_or_else(|| head.map.clone(), MapField::Inline),
+            // Without retention nothing before the folded point can be restored.
+            horizon: job.tip.lsn,
+            dead: dead_now,
+        };
+        let put_id = PutId::random(self.seam);
+        let next = match job.release {
+            false => lifecycle::fold(head, fold, put_id),
+            true => lifecycle::drain(head, fold, job.tip.lsn, put_id)?,
+        };
+        // The outcome of a head CAS must be known before anything goes on, so it is asked for without end.
+        match registry::swap_head(self.store, self.seam, &job.head, next, Patience::endless()).await? {
+            Swap::Won(head) => Ok(head),
+            Swap::Lost(Some(found)) => Err(FoldFailure::Lost(Box::new(found))),
+            Swap::Lost(None) => unreachable!("BUG: swap_head reports a missing head as an error"),
+        }
+    }
+}
