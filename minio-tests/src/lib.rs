@@ -8,6 +8,7 @@ pub mod ledger;
 pub mod limits;
 pub mod log;
 pub mod minio;
+pub mod rows;
 pub mod shoal;
 pub mod stream;
 pub mod value;

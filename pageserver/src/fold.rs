@@ -5,6 +5,7 @@
 //! happened. Nothing is deleted here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -13,7 +14,7 @@ use segments::fold::{FoldError, FoldInput, FoldPlan, Planned, build_fold, plan_f
 use segments::id::{MapChunkId, PackId};
 use segments::keys;
 use segments::map::{DeltaRef, MapChunkRef, PageMap};
-use segments::pack::{Frame, FrameAt};
+use segments::pack::{Frame, FrameAt, FrameIndex};
 use segments::tip::Tip;
 use tenant::head::{Folded, Head, MapField, PackRef};
 use tenant::lifecycle::{self, NotFolded};
@@ -94,14 +95,22 @@ impl Folder<'_> {
 
     /// Plans, reading chunks and indexes until the plan has all it wants.
     async fn plan(&self, job: &mut FoldJob) -> Result<Option<FoldPlan>, FoldFailure> {
+        // Which packs become garbage can be told only with the whole map in memory.
+        let missing = job.map.missing_chunks();
+        self.read_chunks(&mut job.map, &missing).await?;
+        // Held until the plan is made, whatever a full cache does.
+        let mut held: Vec<(DeltaRef, Arc<FrameIndex>)> = Vec::new();
         for _ in 0..limits::PLAN_ROUNDS_MAX {
-            let indexes = |delta: &DeltaRef| self.cache.index(delta);
+            let indexes = |delta: &DeltaRef| {
+                let known = held.iter().find(|(known, _)| known == delta);
+                known.map(|(_, index)| index.clone()).or_else(|| self.cache.index(delta))
+            };
             match plan_fold(&job.map, &job.input, &indexes)? {
                 Planned::Nothing => return Ok(None),
                 Planned::Ready(plan) => return Ok(Some(plan)),
                 Planned::Needs { chunks, indexes } => {
                     self.read_chunks(&mut job.map, &chunks).await?;
-                    self.read_indexes(&indexes).await?;
+                    held.extend(self.read_indexes(&indexes).await?);
                 }
             }
         }
@@ -117,12 +126,14 @@ impl Folder<'_> {
         Ok(())
     }
 
-    async fn read_indexes(&self, indexes: &[DeltaRef]) -> Result<(), FoldFailure> {
-        for delta in indexes {
+    async fn read_indexes(&self, deltas: &[DeltaRef]) -> Result<Vec<(DeltaRef, Arc<FrameIndex>)>, FoldFailure> {
+        let mut read = Vec::with_capacity(deltas.len());
+        for delta in deltas {
             let index = fetch::index(self.store, self.seam, delta).await?;
-            self.cache.insert_index(delta, index);
+            self.cache.insert_index(delta, index.clone());
+            read.push((*delta, index));
         }
-        Ok(())
+        Ok(read)
     }
 
     async fn read_frames(&self, wanted: BTreeSet<FrameAt>) -> Result<BTreeMap<FrameAt, Frame>, FoldFailure> {

@@ -3,6 +3,9 @@
 //! Only what can never change is cached: a frame or an index at an offset of a pack, whose id is never
 //! reused. So nothing has to be invalidated, and forks share what they share. What goes in has passed its
 //! checksum ([`Frame::decode`], [`DeltaRef::decode_index`]).
+//!
+//! An insert is a suggestion: a full cache may drop the new entry at once, in favour of what is asked for more
+//! often. Whoever has just read something holds on to it until it has served, or may read it for ever.
 
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;

@@ -100,8 +100,19 @@ macro_rules! scalars {
     };
 }
 
-// A float that isn't finite becomes `null`, for JSON has no word for it.
-scalars!(str, String, bool, u32, u64, i64, f64);
+scalars!(str, String, bool, u32, u64, i64);
+
+/// JSON has no word for infinity but numbers of any size: `1e999` is one that a parser of doubles rounds to
+/// infinity. NaN, which SQLite never returns, becomes `null`.
+impl WriteJson for f64 {
+    fn write_json(&self, out: &mut Vec<u8>) {
+        match *self {
+            f64::INFINITY => out.extend_from_slice(b"1e999"),
+            f64::NEG_INFINITY => out.extend_from_slice(b"-1e999"),
+            _ => write_scalar(out, self),
+        }
+    }
+}
 
 impl<T: WriteJson> WriteJson for Option<T> {
     fn write_json(&self, out: &mut Vec<u8>) {
@@ -163,7 +174,8 @@ mod tests {
             (0.1, "0.1"),
             (f64::MAX, "1.7976931348623157e+308"),
             (5e-324, "5e-324"),
-            (f64::INFINITY, "null"),
+            (f64::INFINITY, "1e999"),
+            (f64::NEG_INFINITY, "-1e999"),
             (f64::NAN, "null"),
         ] {
             assert_eq!(text(float.to_json()), json);

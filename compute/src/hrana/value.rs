@@ -9,10 +9,14 @@
 //! | BLOB | `{"type":"blob","base64":"…"}`: standard alphabet, unpadded out, padded or not in |
 //!
 //! A JSON number for an integer is refused: by the time it arrives, whoever wrote it may have
-//! rounded it. Infinities go out as `"value":null`, which is what clients of this protocol expect
-//! and read as NaN; they can't come in. SQLite has no NaN to send (it stores NULL). Text that is
-//! not UTF-8 can be stored in SQLite through casts but has no JSON: each invalid sequence goes out
-//! as U+FFFD.
+//! rounded it. SQLite has no NaN to send (it stores NULL). Text that is not UTF-8 can be stored in
+//! SQLite through casts but has no JSON: each invalid sequence goes out as U+FFFD.
+//!
+//! Infinities go out as `1e999` and `-1e999`, JSON numbers that JavaScript (and most parsers) read as the
+//! infinities that they are. libSQL's server sends `null`, which the protocol does not know for a float:
+//! its JavaScript, Rust and Python clients refuse the whole answer for it, and others take it for NULL.
+//! Clients whose parser refuses numbers beyond a double's range (Rust's, and Python's, which is built on it)
+//! refuse ours too. Infinities can't come in as values; `9e999` in the SQL can.
 
 use std::borrow::Cow;
 use std::fmt;

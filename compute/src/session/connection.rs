@@ -1,5 +1,6 @@
 //! An SQLite connection to one database: opened through the VFS, hardened, and reset between users.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,6 +48,8 @@ pub struct SqlConnection {
     pub file: Rc<file::Connection>,
     pub observed: Arc<Observed>,
     pub changes: Arc<ChangeCount>,
+    /// The open transaction was begun as one that must not write.
+    pub read_only: Cell<bool>,
 }
 
 impl SqlConnection {
@@ -59,7 +62,7 @@ impl SqlConnection {
         let (observed, changes) = (Arc::new(Observed::default()), Arc::new(ChangeCount::default()));
         configure(&sql)?;
         install_hooks(&mut sql, &file, &observed, &changes)?;
-        Ok(Self { sql, file, observed, changes })
+        Ok(Self { sql, file, observed, changes, read_only: Cell::new(false) })
     }
 
     /// Whether the stream that uses this connection must keep it: an open transaction, or state in it.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use rusqlite::fallible_iterator::FallibleIterator;
-use rusqlite::{Batch, Rows, Statement};
+use rusqlite::{Batch, Rows, Statement, ffi};
 
 use super::arguments;
 use super::connection::SqlConnection;
@@ -83,7 +83,11 @@ impl SqlConnection {
         let sql = stmt.sql.text(stored)?;
         let mut statement = self.prepare_one(sql)?;
         arguments::bind(&mut statement, stmt)?;
-        Ok(self.run(&mut statement, sql, stmt.want_rows, output)?)
+        let effect = self.run(&mut statement, sql, stmt.want_rows, output)?;
+        if is_begin_read_only(sql) {
+            self.read_only.set(true);
+        }
+        Ok(effect)
     }
 
     /// Runs all statements of a text, without arguments and rows, up to the first that fails.
@@ -125,6 +129,7 @@ impl SqlConnection {
     /// Prepares a text that must hold exactly one statement.
     fn prepare_one(&self, sql: &str) -> Result<Statement<'_>, HranaError> {
         self.before_prepare();
+        let sql = if is_begin_read_only(sql) { "BEGIN" } else { sql };
         let mut batch = Batch::new(&self.sql, sql);
         let first = batch.next().map_err(|error| self.explain(&error))?;
         let statement = first.ok_or_else(HranaError::no_statement)?;
@@ -152,6 +157,11 @@ impl SqlConnection {
         output: &mut dyn Output,
     ) -> Result<Effect, HranaError> {
         let writes = !statement.readonly();
+        if self.sql.is_autocommit() {
+            self.read_only.set(false);
+        } else if writes && self.read_only.get() {
+            return Err(HranaError::sqlite(ffi::SQLITE_READONLY, "attempt to write in a read-only transaction", None));
+        }
         let inserts = self.observed.inserts.load(Ordering::Relaxed);
         self.observed.vacuuming.store(is_vacuum(sql), Ordering::Relaxed);
         if writes || !self.sql.is_autocommit() || is_begin(sql) {
@@ -257,8 +267,8 @@ fn value(value: rusqlite::Result<rusqlite::types::ValueRef<'_>>) -> ValueRef<'_>
     }
 }
 
-/// The first word of a statement, lower case, behind white space and comments.
-fn first_word(sql: &str) -> String {
+/// A statement without the white space and comments before it.
+fn without_preamble(sql: &str) -> &str {
     let mut rest = sql;
     loop {
         rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == ';' || c == '\u{feff}');
@@ -267,10 +277,15 @@ fn first_word(sql: &str) -> String {
         } else if let Some(comment) = rest.strip_prefix("/*") {
             rest = comment.split_once("*/").map_or("", |(_, after)| after);
         } else {
-            let word = rest.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
-            return word.to_ascii_lowercase();
+            return rest;
         }
     }
+}
+
+/// The first word of a statement, lower case, behind white space and comments.
+fn first_word(sql: &str) -> String {
+    let word = without_preamble(sql).split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+    word.to_ascii_lowercase()
 }
 
 fn is_vacuum(sql: &str) -> bool {
@@ -282,9 +297,31 @@ fn is_begin(sql: &str) -> bool {
     matches!(first_word(sql).as_str(), "begin" | "savepoint")
 }
 
+/// Whether this is how libSQL's clients begin a transaction that must not write. The first form is no SQL for
+/// SQLite, and in the second it takes the word for the transaction's name.
+fn is_begin_read_only(sql: &str) -> bool {
+    if first_word(sql) != "begin" {
+        return false;
+    }
+    let words = without_preamble(sql).split(|c: char| c.is_whitespace() || c == ';').filter(|word| !word.is_empty());
+    let words: Vec<String> = words.take(4).map(str::to_ascii_lowercase).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    matches!(words[..], ["begin", "readonly"] | ["begin", "transaction", "readonly"] | ["begin", "readonly", "transaction"])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn read_only_transactions_are_recognised_as_libsqls_clients_write_them() {
+        for sql in ["BEGIN READONLY", "BEGIN TRANSACTION READONLY", "-- x\n begin\n readonly transaction ;"] {
+            assert!(is_begin_read_only(sql), "{sql:?}");
+        }
+        for sql in ["BEGIN", "BEGIN IMMEDIATE", "BEGIN TRANSACTION", "SELECT 'begin readonly'", "BEGIN READONLY; SELECT 1"] {
+            assert!(!is_begin_read_only(sql), "{sql:?}");
+        }
+    }
 
     #[test]
     fn the_first_word_is_found_behind_comments() {

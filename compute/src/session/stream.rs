@@ -128,18 +128,20 @@ impl Stream {
         if reads_only(text) { Role::Reader } else { Role::Writer }
     }
 
-    /// Runs the requests of a pipeline in order. An error of one does not stop the next.
+    /// Runs the requests of a pipeline in order. An error of one does not stop the next; but if the
+    /// transaction that they were meant for has timed out, none of them runs, as each would commit by itself.
     pub fn pipeline(
         &mut self,
         requests: &[StreamRequest],
         version: HranaVersion,
     ) -> Result<Vec<Result<StreamResponse, HranaError>>, ProtocolError> {
         let mut results = Vec::with_capacity(requests.len());
+        let timed_out = std::mem::take(&mut self.timed_out);
         for request in requests {
             if self.closed {
                 return Err(ProtocolError::StreamClosed);
             }
-            let result = if std::mem::take(&mut self.timed_out) && !matches!(request, StreamRequest::Close) {
+            let result = if timed_out && !matches!(request, StreamRequest::Close) {
                 Err(Failure::Statement(HranaError::transaction_timeout()))
             } else {
                 self.request(request, version)

@@ -1,0 +1,141 @@
+//! What a commit, a read and the first use of a database cost in requests.
+
+use std::thread;
+
+use crate::requests::{self, expected, is_of_folds};
+use crate::rig::Rig;
+
+const ONE_MORE: &str = "UPDATE t SET n = n + 1 WHERE id = 1";
+
+fn counter_table(rig: &Rig, database: &str) -> crate::client::Client {
+    let client = rig.create(database);
+    client.run("CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER NOT NULL, body TEXT)");
+    client.run("INSERT INTO t VALUES (1, 0, ''), (2, 0, '')");
+    client
+}
+
+#[test]
+fn a_commit_is_one_put_to_the_log_and_no_other_request() {
+    let rig = Rig::start(&[]);
+    let client = counter_table(&rig, "app");
+    // So few that no fold is due.
+    let spent = rig.requests(|| {
+        for _ in 0..50 {
+            client.run(ONE_MORE);
+        }
+    });
+    assert_eq!(spent, expected(&[("put", "w", 50)]));
+    assert_eq!(client.run("SELECT n FROM t WHERE id = 1"), ["50"]);
+}
+
+#[test]
+fn a_transaction_is_one_put_however_many_statements_and_requests_it_has() {
+    let rig = Rig::start(&[]);
+    let client = counter_table(&rig, "app");
+    let spent = rig.requests(|| {
+        let first = client.pipeline(None, &["BEGIN IMMEDIATE", ONE_MORE, ONE_MORE]);
+        let second = client.pipeline(first.baton.as_deref(), &[ONE_MORE]);
+        client.pipeline(second.baton.as_deref(), &[ONE_MORE, "COMMIT"]);
+    });
+    assert_eq!(spent, expected(&[("put", "w", 1)]));
+    let spent = rig.requests(|| {
+        client.run_all(&["BEGIN IMMEDIATE", ONE_MORE, "ROLLBACK"]);
+        client.run("UPDATE t SET n = 9 WHERE id = 77");
+    });
+    assert_eq!(spent, expected(&[]), "nothing was changed, so there is nothing to log");
+    assert_eq!(client.run("SELECT n FROM t WHERE id = 1"), ["4"]);
+}
+
+#[test]
+fn writers_at_the_same_time_never_cost_more_than_one_put_each() {
+    let rig = Rig::start(&[]);
+    counter_table(&rig, "app");
+    let spent = rig.requests(|| {
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let client = rig.client("app");
+                    for _ in 0..20 {
+                        client.run(ONE_MORE);
+                    }
+                });
+            }
+        });
+    });
+    let puts = requests::count(&spent, "put", "w");
+    assert!((1..=160).contains(&puts), "{spent:?}");
+    assert_eq!(spent, expected(&[("put", "w", puts)]));
+    assert_eq!(rig.client("app").run("SELECT n FROM t WHERE id = 1"), ["160"]);
+}
+
+#[test]
+fn cached_reads_cost_nothing() {
+    let rig = Rig::start(&[]);
+    let client = counter_table(&rig, "app");
+    let spent = rig.requests(|| {
+        for _ in 0..200 {
+            assert_eq!(client.run("SELECT n FROM t WHERE id = 2"), ["0"]);
+        }
+        client.run_all(&["BEGIN", "SELECT count(*) FROM t", "COMMIT"]);
+        assert_eq!(client.cursor(&["SELECT n FROM t"]).filter(|entry| entry["type"] == "row").count(), 2);
+    });
+    assert_eq!(spent, expected(&[]));
+}
+
+#[test]
+fn folds_come_on_top_and_are_all_that_does() {
+    const COMMITS: u64 = 300;
+    let rig = Rig::start(&[]);
+    let client = counter_table(&rig, "app");
+    let spent = rig.requests(|| {
+        for _ in 0..COMMITS {
+            client.run("UPDATE t SET n = n + 1, body = hex(randomblob(500)) WHERE id = 1");
+        }
+        rig.wait_until_quiet();
+    });
+    let commits = requests::count(&spent, "put", "w");
+    let folds = requests::count(&spent, "put", "head");
+    assert_eq!(commits, COMMITS, "{spent:?}");
+    assert!(folds >= 2, "so much was written that folds were due: {spent:?}");
+    assert_eq!(requests::count(&spent, "put", "pack"), folds, "a pack and a head for each: {spent:?}");
+    let others: Vec<_> = spent.iter().filter(|it| (it.0, it.1.as_str()) != ("put", "w") && !is_of_folds(it)).collect();
+    assert!(others.is_empty(), "neither commits nor folds: {others:?}");
+    assert_eq!(client.run("SELECT n FROM t WHERE id = 1"), [COMMITS.to_string()]);
+}
+
+#[test]
+fn a_database_is_created_and_first_used_with_a_fixed_few_requests() {
+    let rig = Rig::start(&[]);
+    let names = ["a", "b", "c"];
+    let spent = rig.requests(|| names.iter().for_each(|name| rig.shoal().create(name)));
+    assert_eq!(requests::count(&spent, "put", "n") + requests::count(&spent, "put", "head"), 6, "{spent:?}");
+    assert!(spent.iter().map(|it| it.2).sum::<u64>() <= 9, "no more than a look at the name on top: {spent:?}");
+
+    let spent = rig.requests(|| {
+        for name in names {
+            rig.client(name).run("CREATE TABLE t (id INTEGER PRIMARY KEY)");
+        }
+    });
+    assert_eq!(spent, expected(&[("put", "w", 3), ("get", "head", 3), ("get", "n", 3)]));
+}
+
+#[test]
+fn after_a_restart_a_database_costs_its_name_its_head_and_one_cas() {
+    let mut rig = Rig::start(&[]);
+    let names = ["a", "b", "c"];
+    for name in names {
+        rig.create(name).run("CREATE TABLE t (id INTEGER PRIMARY KEY)");
+    }
+    rig.restart_with_empty_cache();
+    let mut spent = rig.requests(|| {
+        for name in names {
+            assert_eq!(rig.client(name).run("SELECT count(*) FROM t"), ["0"]);
+        }
+    });
+    // The former node's record and its log of three commits are read on top, for all databases together.
+    let of_the_former_node = ["inc", "w"];
+    let logged = requests::count(&spent, "get", "w");
+    assert!((1..=3).contains(&logged), "{spent:?}");
+    spent.retain(|(_, class, _)| !of_the_former_node.contains(&class.as_str()));
+    assert_eq!(spent, expected(&[("put", "head", 3), ("get", "head", 3), ("get", "n", 3)]));
+}
