@@ -131,7 +131,7 @@ pub struct CoreThreads;
 impl RunCores for CoreThreads {
     fn run_core(&self, number: u16, node: Arc<NodeContext>, inbox: mpsc::UnboundedReceiver<Message>) {
         let body = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.expect("a thread's runtime needs only memory");
             tokio::task::LocalSet::new().block_on(&runtime, core::run(number, node, inbox));
         };

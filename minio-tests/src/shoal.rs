@@ -52,7 +52,9 @@ pub fn command() -> Command {
             command.env_remove(name);
         }
     }
-    command.env("NO_COLOR", "1").env("AWS_EC2_METADATA_DISABLED", "true");
+    // Plain lines, of which a test can wait for one and show the last.
+    command.env("NO_COLOR", "1").env_remove("RUST_BACKTRACE");
+    command.env("AWS_EC2_METADATA_DISABLED", "true");
     command
 }
 

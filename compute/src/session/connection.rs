@@ -24,6 +24,8 @@ pub struct Observed {
     pub has_state: AtomicBool,
     /// The statement inserts rows into a table that a user can name.
     pub inserts: AtomicBool,
+    /// The statement is an INSERT, UPDATE or DELETE of such a table.
+    pub changes_rows: AtomicBool,
     /// The statement is VACUUM, whose internal ATTACH is allowed.
     pub vacuuming: AtomicBool,
     /// Why the last statement was not authorized; SQLite itself says no more than that it wasn't.
@@ -132,12 +134,17 @@ fn authorize(context: &AuthContext<'_>, observed: &Observed, changes: &ChangeCou
         | AuthAction::CreateTempIndex { .. }
         | AuthAction::CreateTempTrigger { .. }
         | AuthAction::CreateTempView { .. } => observed.has_state.store(true, Ordering::Relaxed),
-        AuthAction::Insert { table_name } if !of_a_trigger && !table_name.starts_with("sqlite_") => {
-            observed.inserts.store(true, Ordering::Relaxed);
+        AuthAction::Insert { table_name }
+        | AuthAction::Update { table_name, .. }
+        | AuthAction::Delete { table_name } => {
             changes.began.store(true, Ordering::Relaxed);
-        }
-        AuthAction::Insert { .. } | AuthAction::Update { .. } | AuthAction::Delete { .. } => {
-            changes.began.store(true, Ordering::Relaxed);
+            // The schema's own tables change with every CREATE and DROP.
+            if !of_a_trigger && (!table_name.starts_with("sqlite_") || table_name == "sqlite_sequence") {
+                observed.changes_rows.store(true, Ordering::Relaxed);
+                if matches!(context.action, AuthAction::Insert { .. }) {
+                    observed.inserts.store(true, Ordering::Relaxed);
+                }
+            }
         }
         _ => {}
     }
@@ -158,9 +165,9 @@ const STATELESS_PRAGMAS: [&str; 22] = [
 ];
 
 /// Pragmas that reach beyond the connection: into the process, or into the file system.
-const REFUSED_PRAGMAS: [&str; 8] = [
+const REFUSED_PRAGMAS: [&str; 9] = [
     "data_store_directory", "hard_heap_limit", "lock_proxy_file", "soft_heap_limit", "temp_store_directory",
-    "writable_schema", "trusted_schema", "cell_size_check",
+    "threads", "writable_schema", "trusted_schema", "cell_size_check",
 ];
 
 fn pragma(name: &str, value: Option<&str>, observed: &Observed) -> Authorization {

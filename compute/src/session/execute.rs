@@ -142,6 +142,7 @@ impl SqlConnection {
 
     fn before_prepare(&self) {
         self.observed.inserts.store(false, Ordering::Relaxed);
+        self.observed.changes_rows.store(false, Ordering::Relaxed);
         // Also the schema is read from a snapshot: outside of a transaction the durable one, so that
         // preparing never waits for the gate.
         if self.sql.is_autocommit() {
@@ -163,6 +164,7 @@ impl SqlConnection {
             return Err(HranaError::sqlite(ffi::SQLITE_READONLY, "attempt to write in a read-only transaction", None));
         }
         let inserts = self.observed.inserts.load(Ordering::Relaxed);
+        let changes_rows = self.observed.changes_rows.load(Ordering::Relaxed);
         self.observed.vacuuming.store(is_vacuum(sql), Ordering::Relaxed);
         if writes || !self.sql.is_autocommit() || is_begin(sql) {
             self.file.reads.set(Reads::Newest);
@@ -171,6 +173,8 @@ impl SqlConnection {
         let turn = if writes && self.sql.is_autocommit() { self.file.take_turn() } else { Ok(()) };
         let result = match turn {
             Ok(()) => {
+                // What stopped the statement before this one is no reason to stop this one.
+                self.file.cancelled.borrow_mut().take();
                 self.file.start_statement();
                 let cols = columns(statement);
                 output.begin(cols).and_then(|()| self.step_to_end(statement, want_rows, output))
@@ -183,7 +187,7 @@ impl SqlConnection {
         let rows_read = result?;
         let changed = total_changes(&self.sql) - before;
         Ok(Effect {
-            affected_row_count: if changed > 0 { self.sql.changes() } else { 0 },
+            affected_row_count: if changes_rows && changed > 0 { self.sql.changes() } else { 0 },
             last_insert_rowid: (writes && inserts).then(|| self.sql.last_insert_rowid()),
             rows_read,
             rows_written: u64::try_from(changed).unwrap_or(0),
@@ -196,6 +200,7 @@ impl SqlConnection {
         want_rows: bool,
         output: &mut dyn Output,
     ) -> Result<u64, HranaError> {
+        let writes = !statement.readonly();
         let width = statement.column_count();
         let mut rows: Rows<'_> = statement.raw_query();
         let mut count = 0;
@@ -208,8 +213,20 @@ impl SqlConnection {
             count += 1;
             if want_rows && width > 0 {
                 let values: Vec<ValueRef<'_>> = (0..width).map(|index| value(row.get_ref(index))).collect();
-                output.row(&values)?;
+                if let Err(error) = output.row(&values) {
+                    self.give_up(rows, writes);
+                    return Err(error);
+                }
             }
+        }
+    }
+
+    /// Ends a statement whose rows nobody takes. One that writes (`INSERT … RETURNING`) would commit what it
+    /// has done if it were merely reset; its error must mean that nothing was done.
+    fn give_up(&self, mut rows: Rows<'_>, writes: bool) {
+        if writes {
+            self.sql.get_interrupt_handle().interrupt();
+            while let Ok(Some(_)) = rows.next() {}
         }
     }
 

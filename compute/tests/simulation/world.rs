@@ -154,7 +154,7 @@ impl World {
         };
         let router = data::router(plane);
         if is_last {
-            oracle.examine(&router).await;
+            oracle.examine(&seam, &router).await;
             return;
         }
         let mut clients = Vec::new();

@@ -3,8 +3,8 @@
 //!
 //! In each round 16 clients write to 4 databases of one process, in interactive transactions of several
 //! rows and in single statements; the process is killed with at least 8 requests in flight, half of the
-//! times its cache directory is deleted, and a new process is asked for what is there. A third of the kills
-//! waits for a fold to begin.
+//! times its cache directory is deleted, and a new process is asked for what is there. At least a third of
+//! the kills strikes during a fold.
 //!
 //! `SHOAL_KILLS` is the number of rounds on each store (default 10), `SHOAL_SEED` repeats a run's choices.
 
@@ -23,7 +23,7 @@ use minio_tests::{announce, clock, rows};
 use tempfile::TempDir;
 
 use plan::Plan;
-use traffic::{first_id, Ended};
+use traffic::{Ended, first_id};
 
 const KILLS_DEFAULT: u64 = 10;
 pub const DATABASES: usize = 4;
@@ -117,6 +117,8 @@ impl Run {
         }
         self.stop_and_check_everything(rounds);
         self.report();
+        let (kills_in_a_fold, kills) = (self.kills_in_a_fold, self.kills);
+        assert!(plan::is_a_third(kills_in_a_fold, kills), "only {kills_in_a_fold} of {kills} kills hit a fold");
     }
 
     fn begin_era(&mut self, era: u64) {
@@ -130,7 +132,7 @@ impl Run {
 
     fn kill_once(&mut self, era: u64, round: u64) {
         let dice = self.dice.split(round);
-        let plan = Plan::of(round, dice.clone());
+        let plan = Plan::of(round, self.kills_in_a_fold, dice.clone());
         let process = self.process.take().expect("running");
         let databases = databases(&process, era);
         let Ended { ledgers, log } = traffic::under(&databases, round, &dice, |in_flight| {
