@@ -24,11 +24,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
-    #[error("cannot use the store: {0}")]
+    #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("{0}")]
+    #[error(transparent)]
     Corrupt(#[from] Corrupt),
-    #[error("{0}")]
+    #[error(transparent)]
     Probe(#[from] ProbeError),
     #[error("the bucket has format version {found}; this build of Shoal reads and writes version {FORMAT_VERSION}")]
     Format { found: u32 },

@@ -45,7 +45,7 @@ impl Server {
         let cache_dir = CacheDir::lock(&config.cache_dir)?;
         let store_url = StoreUrl::parse(&config.store)?;
         let store = store::open(&store_url, config.create_on_first_use).await.context("cannot open the store")?;
-        crate::cluster::prepare(&*store, &seam).await?;
+        crate::cluster::prepare(&*store, &seam).await.context("cannot use the store")?;
         let stores = Stores::one(store.clone());
         let node = start_node(config, &cache_dir, stores, &seam).await?;
         let (stop, stopped) = watch::channel(false);

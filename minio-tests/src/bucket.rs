@@ -90,10 +90,9 @@ impl Bucket {
         let StoreUrl::S3(location) = StoreUrl::parse(&self.store_url()).expect("a store URL") else {
             panic!("a directory is no S3 store")
         };
-        let credentials = self.credentials().map(|(access, secret)| S3Credentials {
-            access_key_id: access,
-            secret_access_key: secret,
-        });
+        let credentials = self
+            .credentials()
+            .map(|(access, secret)| S3Credentials { access_key_id: access, secret_access_key: secret });
         let options = S3Options { credentials, ..S3Options::default() };
         S3Store::open(&location, &options).await.expect("a bucket that can be opened")
     }

@@ -38,7 +38,9 @@ enum Fate {
     Sent,
     Answered(Outcome),
     /// A restart has shown it.
-    Settled { present: bool },
+    Settled {
+        present: bool,
+    },
 }
 
 /// The rows of one transaction as found in a database. Each row says its number, from 0, and how many
@@ -143,9 +145,13 @@ impl Entry {
         match (&self.fate, found.is_some()) {
             (Fate::Unsent, true) => Some("is there, though its COMMIT was never sent".to_owned()),
             (Fate::Answered(Outcome::Acknowledged), false) => Some("was acknowledged and is lost".to_owned()),
-            (Fate::Answered(Outcome::Refused(why)), true) => Some(format!("is there, though its client was told: {why}")),
+            (Fate::Answered(Outcome::Refused(why)), true) => {
+                Some(format!("is there, though its client was told: {why}"))
+            }
             (Fate::Settled { present: true }, false) => Some("was there after a former restart and is lost".to_owned()),
-            (Fate::Settled { present: false }, true) => Some("was not there after a former restart, and is now".to_owned()),
+            (Fate::Settled { present: false }, true) => {
+                Some("was not there after a former restart, and is now".to_owned())
+            }
             _ => None,
         }
     }
@@ -201,7 +207,8 @@ mod tests {
             Found { said: (2, 3), ..whole },
             Found { row_count: 2, ..whole },
         ] {
-            for fate in [Fate::Sent, unknown(), Fate::Answered(Outcome::Acknowledged), Fate::Settled { present: true }] {
+            for fate in [Fate::Sent, unknown(), Fate::Answered(Outcome::Acknowledged), Fate::Settled { present: true }]
+            {
                 assert!(!is_allowed(fate.clone(), Some(torn)), "{fate:?} {torn:?}");
             }
         }

@@ -72,9 +72,11 @@ pub fn damage(database: &Database, ids: Range<TransactionId>) -> Vec<String> {
     }
     let sql = "SELECT tx, n, content FROM rows WHERE tx >= ? AND tx < ?";
     match database.cursor(sql, &[ids.start.into(), ids.end.into()]) {
-        Ok(rows) => damage.extend(rows.iter().filter(|row| !holds_its_content(row)).map(|row| {
-            format!("row {:?} of transaction {:?} holds other bytes than were sent", row[1], row[0])
-        })),
+        Ok(rows) => damage.extend(
+            rows.iter()
+                .filter(|row| !holds_its_content(row))
+                .map(|row| format!("row {:?} of transaction {:?} holds other bytes than were sent", row[1], row[0])),
+        ),
         Err(failure) => damage.push(format!("the rows cannot be read: {failure}")),
     }
     damage

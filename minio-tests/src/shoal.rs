@@ -156,17 +156,31 @@ impl ShoalProcess {
         self.log.lines()
     }
 
+    /// Sends SIGTERM.
+    pub fn ask_to_end(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("a child can be signalled");
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Panics
+    /// If it goes on running.
+    pub fn wait(mut self) -> Ended {
+        let status = clock::poll(END, || self.child.try_wait().expect("its status"));
+        let status = status.unwrap_or_else(|| panic!("shoal goes on running for {END:?}"));
+        self.log.finish();
+        Ended { status, stderr: self.log.lines().join("\n") }
+    }
+
     /// Asks it to end with SIGTERM, and waits until it has.
     ///
     /// # Panics
     /// If it does not end, or not with success.
-    pub fn terminate(mut self) -> Vec<String> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("a child can be signalled");
-        let status = clock::poll(END, || self.child.try_wait().expect("its status"));
-        let status = status.unwrap_or_else(|| panic!("shoal goes on running {END:?} after SIGTERM"));
-        assert!(status.success(), "shoal ended with {status} after SIGTERM");
-        self.log.finish();
-        self.log.lines()
+    pub fn terminate(self) -> Vec<String> {
+        self.ask_to_end();
+        let Ended { status, stderr } = self.wait();
+        assert!(status.success(), "shoal ended with {status} after SIGTERM:\n{stderr}");
+        stderr.lines().map(str::to_owned).collect()
     }
 }
 

@@ -40,6 +40,35 @@ fn a_bucket_that_accepts_requests_and_says_nothing() {
     outage(Outage::Hang);
 }
 
+/// A commit that waits for the bucket when the server is told to end may still happen.
+#[test]
+fn sigterm_while_the_bucket_is_gone_claims_nothing_false() {
+    let bucket = Bucket::emulator();
+    let caches = tempfile::tempdir().expect("a temporary directory");
+    let process = Shoal::on(&bucket, &caches.path().join("one")).start();
+    process.create_database("written");
+    let database = process.database("written");
+    rows::create(&database);
+    let mut ledger = Ledger::default();
+    ledger.begin(1, 2);
+    ledger.send(1);
+    let (sql, values) = rows::insert(1, 0..2, 2);
+    bucket.as_emulator().faults().outage(Outage::Hang);
+    let inserted = thread::scope(|scope| {
+        let insert = scope.spawn(|| database.execute(&sql, &values));
+        clock::sleep(Duration::from_secs(1));
+        process.ask_to_end();
+        insert.join().expect("a client panicked")
+    });
+    ledger.answer(1, Outcome::of(&inserted));
+    bucket.as_emulator().faults().outage(Outage::None);
+    process.wait();
+    let process = Shoal::on(&bucket, &caches.path().join("two")).start();
+    let found = rows::found(&process.database("written"));
+    assert_eq!(ledger.violations(&found), Vec::<String>::new());
+    process.terminate();
+}
+
 fn outage(outage: Outage) {
     let bucket = Bucket::emulator();
     let caches = tempfile::tempdir().expect("a temporary directory");
@@ -178,15 +207,12 @@ impl Seen {
         let seconds = std::env::var("SHOAL_OUTAGE_SECONDS").ok().map(|text| text.parse().expect("a number"));
         clock::sleep(Duration::from_secs(seconds.unwrap_or(OUTAGE_SECONDS_DEFAULT)));
         let during = |event: &Event<()>| event.began >= from;
-        self.wait_until("a write is unknown", |seen| {
-            seen.has_write(|write| during(write) && is_unknown(&write.result))
-        });
+        // It may have been on its way when the outage began: all writers wait for those, until the lease is over.
+        self.wait_until("a write is unknown", |seen| seen.has_write(|write| is_unknown(&write.result)));
         self.wait_until("a write is refused", |seen| {
             seen.has_write(|write| during(write) && is_refused(&write.result))
         });
-        self.wait_until("a read is refused", |seen| {
-            seen.has_read("read", |read| during(read) && read.result.is_err())
-        });
+        self.wait_until("a read is refused", |seen| seen.has_read("read", |read| during(read) && read.result.is_err()));
         let until = clock::now();
         faults.outage(Outage::None);
         self.wait_until("writes and reads are well again by themselves", |seen| {

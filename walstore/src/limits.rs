@@ -4,6 +4,10 @@
 /// keep a slow store busy without flooding it when it recovers.
 pub const PUTS_IN_FLIGHT_MAX: usize = 8;
 
+/// So many commits waiting at the same time are a crowd: then fewer, fuller PUTs are worth more than the
+/// last quarter of latency.
+pub const CROWD_COMMITS_MIN: usize = 16;
+
 /// A batch closes at this size: larger PUTs take measurably longer on standard S3.
 pub const FRAGMENT_BYTES_TARGET: usize = 128 << 10;
 

@@ -39,6 +39,7 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "one value for a whole process")]
 pub enum Command {
     Dev(DevArgs),
     Serve(ServeArgs),

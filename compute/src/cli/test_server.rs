@@ -105,7 +105,7 @@ pub fn serve_sqlite() -> Server {
     serve(move |request| {
         let (connection, baton) = &mut *database.lock().expect("the database");
         let body: Value = serde_json::from_str(&request.body).expect("a JSON body");
-        let held = (*baton > 0).then(|| json!(baton.to_string())).unwrap_or_default();
+        let held = if *baton > 0 { json!(baton.to_string()) } else { Value::Null };
         if body["baton"] != held {
             return Answer::json(400, r#"{"message":"Received an invalid baton","code":"X"}"#);
         }

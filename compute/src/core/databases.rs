@@ -1,7 +1,7 @@
 //! Opening databases: name, head, ownership, and the commits that are only in logs.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use tenant::name::Name;
 use tenant::registry::{self, CreateError, DeleteError};
 use tenant::settings::Settings;
 use tokio::sync::OnceCell;
-use tracing::info;
+use tracing::{info, warn};
 use walstore::id::{DatabaseId, Lsn, PutId, Slot};
-use walstore::register::{Patience, Swap, Versioned};
+use walstore::register::{Backoff, Patience, Swap, Versioned};
 
 use super::Core;
 use crate::database::Database;
@@ -95,6 +95,9 @@ type Opening = Rc<OnceCell<Rc<OpenDatabase>>>;
 pub struct Databases {
     by_name: RefCell<BTreeMap<Name, Opening>>,
     by_id: RefCell<BTreeMap<DatabaseId, Rc<OpenDatabase>>>,
+    /// Ended on this node with commits that only its own log has. That log can be read back once it is
+    /// sealed, so this incarnation must not serve them again.
+    ended: RefCell<BTreeSet<DatabaseId>>,
 }
 
 impl Databases {
@@ -104,6 +107,9 @@ impl Databases {
 
     /// Forgets a database, so that its next use opens it anew.
     pub fn forget(&self, open: &OpenDatabase) {
+        if open.database.newest().lsn > open.database.base().tip.lsn {
+            self.ended.borrow_mut().insert(open.database.id);
+        }
         self.by_name.borrow_mut().remove(&open.database.name);
         self.by_id.borrow_mut().remove(&open.database.id);
     }
@@ -238,6 +244,10 @@ impl Core {
     /// Builds the open database: what is folded, and then the tail of commits out of sealed logs.
     async fn load(&self, head: Versioned<Head>) -> Result<Rc<OpenDatabase>, ServerError> {
         let node = &self.node;
+        if self.databases.ended.borrow().contains(&head.value.database) {
+            let text = format!("`{}` has ended on this node; restart the node to serve it again", head.value.name);
+            return Err(ServerError::new(Fault::Fenced, text));
+        }
         let base = Base::of_head(&head.value).map_err(|corrupt| {
             let key = tenant::keys::head(head.value.database);
             ServerError::new(Fault::Corrupt, corrupt.at(key).to_string())
@@ -277,28 +287,35 @@ impl Core {
         }
     }
 
-    /// Deletes a database: its head becomes final first, then its name is free.
+    /// Deletes a database: its head becomes final first, then its name is free. Once begun it is carried
+    /// through, however often the store fails: a database that is half deleted must not be served.
     pub(super) async fn delete(self: &Rc<Self>, name: Name) -> Result<(), OpenError> {
         let open = self.open(&name, false).await?;
         open.database.lose("the database was deleted");
         open.pool.clear();
-        self.databases.forget(&open);
         let node = &self.node;
         let mut head = open.head.borrow().clone();
-        for _ in 0..ROUNDS_MAX {
+        let mut backoff = Backoff::default();
+        loop {
             let store = &*node.stores.main;
-            match registry::delete_database(store, &node.seam, &head, node.id, self.patience()).await {
-                Ok(_) => {
-                    if let Some(last) = open.database.newest().lsn {
-                        node.log.folded(open.database.id, last);
-                    }
-                    return Ok(());
+            match registry::delete_database(store, &node.seam, &head, node.id, Patience::endless()).await {
+                Ok(_) => break,
+                Err(DeleteError::Conflict { found }) if found.value.owner == Some(node.id) => head = *found,
+                // Our own delete had landed, or somebody else's.
+                Err(DeleteError::Conflict { .. } | DeleteError::NotOwner { .. }) => break,
+                Err(error) => {
+                    warn!(database = %name, %error, "cannot delete it yet; trying again");
+                    backoff.pause(&node.seam).await;
                 }
-                Err(DeleteError::Conflict { found }) => head = *found,
-                Err(error) => return Err(unavailable(error).into()),
             }
         }
-        Err(ServerError::new(Fault::Retry, format!("`{name}` keeps changing; try again")).into())
+        // Only what has a slot can be taken off the log's list.
+        node.log.drain().await;
+        if let Some(last) = open.database.newest().lsn {
+            node.log.folded(open.database.id, last);
+        }
+        self.databases.forget(&open);
+        Ok(())
     }
 }
 

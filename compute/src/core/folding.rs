@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use pageserver::fold::{FoldFailure, FoldJob, Folder, Linked};
 use pageserver::garbage;
+use tenant::head::Head;
 use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
 use walstore::id::Lsn;
-use walstore::register::Backoff;
+use walstore::register::{Backoff, Versioned};
 
 use super::databases::OpenDatabase;
 use super::{Core, spawn_local};
@@ -32,6 +33,9 @@ impl Core {
                 }
                 match core.fold(&open).await {
                     Ok(()) => backoff = Backoff::default(),
+                    Err(FoldFailure::Lost(found)) if core.adopt(&open, &found) => {
+                        warn!(database = %open.database.name, "an earlier fold of ours had landed; going on from it");
+                    }
                     Err(FoldFailure::Lost(found)) => {
                         let epoch = found.value.epoch;
                         open.database.lose(&format!("the database has another owner by now (epoch {epoch})"));
@@ -44,6 +48,29 @@ impl Core {
                 }
             }
         });
+    }
+
+    /// Goes on from a head that changed under a fold, if it is still ours: then only a write of our own, whose
+    /// answer was an error, can have changed it, and what it has folded is our history.
+    fn adopt(&self, open: &OpenDatabase, found: &Versioned<Head>) -> bool {
+        let (database, head) = (&open.database, &found.value);
+        let is_mine = head.owner == Some(self.node.id) && head.epoch == database.epoch && !head.state.is_final();
+        let Some(base) = is_mine.then(|| Base::of_head(head).ok()).flatten() else { return false };
+        let is_our_history = Lsn::raw(base.tip.lsn) <= database.gate.durable() && base.tip.lsn >= database.base().tip.lsn;
+        if is_our_history {
+            *open.head.borrow_mut() = found.clone();
+            self.rebase(open, base);
+        }
+        is_our_history
+    }
+
+    fn rebase(&self, open: &OpenDatabase, base: Base) {
+        let folded = base.tip.lsn;
+        open.database.rebase(base);
+        if let Some(lsn) = folded {
+            open.forget_slots(lsn);
+            self.node.log.folded(open.database.id, lsn);
+        }
     }
 
     fn fold_is_due(&self, open: &OpenDatabase) -> bool {
@@ -87,11 +114,7 @@ impl Core {
         };
         let version = linked.head.value.version;
         *open.head.borrow_mut() = linked.head;
-        database.rebase(Base::new(tip, linked.map));
-        if let Some(lsn) = tip.lsn {
-            open.forget_slots(lsn);
-            self.node.log.folded(database.id, lsn);
-        }
+        self.rebase(open, Base::new(tip, linked.map));
         debug!(database = %database.name, lsn = Lsn::raw(tip.lsn), version, "folded");
         self.delete_dead(open).await;
         Ok(())

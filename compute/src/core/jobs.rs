@@ -149,12 +149,17 @@ impl Core {
         let running = stream.running.clone();
         let body = move || {
             let result = stream.cursor(&batch);
+            // The baton is out already, but a stream without state need not keep a connection for it.
+            if !stream.has_state() {
+                stream.release();
+            }
             (result, stream)
         };
         match self.run(open, running, body, client).await {
             Ok((Ok(()), stream)) => {
+                let in_transaction = stream.is_in_transaction();
                 self.streams.return_reserved(id, stream);
-                self.watch_idle(open, id, sequence, false);
+                self.watch_idle(open, id, sequence, in_transaction);
             }
             Ok((Err(error), stream)) => {
                 warn!(%error, "a cursor was cut off by a malformed step");
@@ -183,7 +188,9 @@ impl Core {
         self.stacks.borrow_mut().give_back(stack);
         result.map_err(|panicked| {
             error!(database = %open.database.name, panic = panicked.0, "a request panicked");
-            ServerError::new(Fault::Closed, "the server failed at this request; its transaction was rolled back")
+            let text = "the server failed at this request: its open transaction was rolled back, and whether \
+                        statements before it took effect is unknown. Read before you write again";
+            ServerError::new(Fault::Indefinite, text)
         })
     }
 

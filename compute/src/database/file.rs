@@ -124,6 +124,7 @@ impl Connection {
         self.reads.set(Reads::Durable);
         self.cancelled.borrow_mut().take();
         self.cause.borrow_mut().take();
+        self.commits.set(0);
     }
 
     /// Gives the turn back unless a transaction is writing.

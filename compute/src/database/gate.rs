@@ -9,13 +9,15 @@ use tokio::sync::oneshot;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost(pub String);
 
+type Waiter = oneshot::Sender<Result<(), Lost>>;
+
 /// Raw LSNs (0 for none) are compared: the gate does not care for more.
 #[derive(Default)]
 pub struct Gate {
     durable: Cell<u64>,
     lost: RefCell<Option<Lost>>,
     /// By (LSN, arrival).
-    waiting: RefCell<BTreeMap<(u64, u64), oneshot::Sender<Result<(), Lost>>>>,
+    waiting: RefCell<BTreeMap<(u64, u64), Waiter>>,
     arrivals: Cell<u64>,
 }
 

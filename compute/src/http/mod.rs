@@ -40,9 +40,11 @@ fn server_failure(error: &ServerError) -> Response {
     response
 }
 
-/// The answer while the node is going down.
+/// The answer to a request that the node could not end before it went down. Whether it had written by then,
+/// nobody knows.
 fn going_down() -> ServerError {
-    ServerError::new(Fault::Closed, "this node is shutting down; the outcome of writes under way is unknown")
+    let text = "this node went down before it could answer; the outcome is unknown. Read before you write again";
+    ServerError::new(Fault::Indefinite, text)
 }
 
 /// Reads a whole body, or answers why not.

@@ -33,6 +33,8 @@ pub struct Stream {
     /// The open transaction was rolled back because it was idle for too long; the next request is told.
     pub timed_out: bool,
     response_bytes_max: usize,
+    /// Rows gathered for the answer to the running pipeline, in bytes.
+    response_bytes: usize,
     /// The highest LSN (raw) that any connection of this stream has shown.
     seen: u64,
     commits: u64,
@@ -52,6 +54,7 @@ impl Stream {
             closed: false,
             timed_out: false,
             response_bytes_max,
+            response_bytes: 0,
             seen: 0,
             commits: 0,
         }
@@ -136,7 +139,8 @@ impl Stream {
         version: HranaVersion,
     ) -> Result<Vec<Result<StreamResponse, HranaError>>, ProtocolError> {
         let mut results = Vec::with_capacity(requests.len());
-        let timed_out = std::mem::take(&mut self.timed_out);
+        let timed_out = !requests.is_empty() && std::mem::take(&mut self.timed_out);
+        self.response_bytes = 0;
         for request in requests {
             if self.closed {
                 return Err(ProtocolError::StreamClosed);
@@ -203,11 +207,13 @@ impl Stream {
         })
     }
 
+    /// Room for what the limit leaves to this statement after those before it in the pipeline.
     fn gather(&self) -> Gathered {
-        Gathered { bytes_max: self.response_bytes_max, ..Gathered::default() }
+        Gathered { bytes_max: self.response_bytes_max.saturating_sub(self.response_bytes), ..Gathered::default() }
     }
 
-    fn finish(&self, gathered: Gathered, effect: Effect) -> StmtResult {
+    fn finish(&mut self, gathered: Gathered, effect: Effect) -> StmtResult {
+        self.response_bytes += gathered.result.rows.bytes();
         let replication_index = Some(self.seen());
         let Effect { affected_row_count, last_insert_rowid, rows_read, rows_written } = effect;
         let result = gathered.result;
@@ -231,11 +237,10 @@ impl Stream {
     fn batch(&mut self, batch: &Batch) -> Result<BatchResult, Failure> {
         let mut result = BatchResult::default();
         let mut outcomes = Vec::with_capacity(batch.steps.len());
-        let mut bytes = 0;
         for step in &batch.steps {
             let autocommit = || !self.is_in_transaction();
             let runs = step.condition.as_ref().map_or(Ok(true), |it| condition::evaluate(it, &outcomes, &autocommit))?;
-            let (ok, error) = if runs { self.batch_step(step, &mut bytes)? } else { (None, None) };
+            let (ok, error) = if runs { self.batch_step(step)? } else { (None, None) };
             outcomes.push(match (&ok, &error) {
                 (Some(_), _) => StepOutcome::Ok,
                 (None, Some(_)) => StepOutcome::Error,
@@ -251,19 +256,15 @@ impl Stream {
     fn batch_step(
         &mut self,
         step: &crate::hrana::request::BatchStep,
-        bytes: &mut usize,
     ) -> Result<(Option<StmtResult>, Option<HranaError>), Failure> {
-        let mut gathered = Gathered { bytes_max: self.response_bytes_max.saturating_sub(*bytes), ..Gathered::default() };
+        let mut gathered = self.gather();
         let role = self.role_for(&step.stmt.sql);
         if let Err(error) = self.connection(role) {
             return Ok((None, Some(error)));
         }
         let (_, connection) = self.connection.as_ref().expect("BUG: just opened");
         match connection.execute(&step.stmt, &self.stored, &mut gathered) {
-            Ok(effect) => {
-                *bytes += gathered.result.rows.bytes();
-                Ok((Some(self.finish(gathered, effect)), None))
-            }
+            Ok(effect) => Ok((Some(self.finish(gathered, effect)), None)),
             // Too large is the whole batch's failure, as what follows could not be told either.
             Err(Failure::Statement(error)) if error.code == "RESPONSE_TOO_LARGE" => Err(error.into()),
             Err(Failure::Statement(error)) => Ok((None, Some(error))),
@@ -274,23 +275,34 @@ impl Stream {
     /// Runs a batch, sending its entries while it runs. The caller has sent the first line.
     pub fn cursor(&mut self, batch: &Batch) -> Result<(), ProtocolError> {
         let mut pieces = Pieces::default();
-        let mut outcomes = Vec::with_capacity(batch.steps.len());
-        if std::mem::take(&mut self.timed_out) {
-            pieces.entry(&CursorEntry::Error { error: HranaError::transaction_timeout() });
+        let result = self.cursor_steps(batch, &mut pieces);
+        pieces.entry(&match &result {
+            Ok(true) => CursorEntry::ReplicationIndex { replication_index: Some(self.seen()) },
+            Ok(false) => CursorEntry::Error { error: HranaError::transaction_timeout() },
+            // It is too late for a status of 400: the answer has begun.
+            Err(error) => CursorEntry::Error { error: HranaError::new(error.code(), error.to_string()) },
+        });
+        if !pieces.broken {
             pieces.flush();
-            return Ok(());
         }
+        result.map(|_| ())
+    }
+
+    /// Runs the steps; false if the transaction that they were meant for has timed out.
+    fn cursor_steps(&mut self, batch: &Batch, pieces: &mut Pieces) -> Result<bool, ProtocolError> {
+        if std::mem::take(&mut self.timed_out) {
+            return Ok(false);
+        }
+        let mut outcomes = Vec::with_capacity(batch.steps.len());
         for (index, step) in batch.steps.iter().enumerate() {
             let autocommit = || !self.is_in_transaction();
             let runs = step.condition.as_ref().map_or(Ok(true), |it| condition::evaluate(it, &outcomes, &autocommit))?;
-            outcomes.push(if runs { self.cursor_step(index, step, &mut pieces)? } else { StepOutcome::Skipped });
+            outcomes.push(if runs { self.cursor_step(index, step, pieces)? } else { StepOutcome::Skipped });
             if pieces.broken {
-                return Ok(());
+                break;
             }
         }
-        pieces.entry(&CursorEntry::ReplicationIndex { replication_index: Some(self.seen()) });
-        pieces.flush();
-        Ok(())
+        Ok(true)
     }
 
     fn cursor_step(

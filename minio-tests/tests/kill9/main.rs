@@ -8,6 +8,7 @@
 //!
 //! `SHOAL_KILLS` is the number of rounds on each store (default 10), `SHOAL_SEED` repeats a run's choices.
 
+mod mutant;
 mod plan;
 mod traffic;
 
@@ -45,7 +46,7 @@ fn nothing_acknowledged_is_lost_on_minio() {
 fn sigterm_under_load_loses_nothing_and_claims_nothing_false() {
     let mut run = Run::new("SIGTERM", Bucket::directory());
     run.begin_era(0);
-    for round in 0..3 {
+    for round in 0..2 {
         let process = run.process.take().expect("running");
         let databases = databases(&process, 0);
         let ended = traffic::under(&databases, round, &run.dice.split(round), |in_flight| {

@@ -67,7 +67,8 @@ pub fn folds_under_way(log: &[String]) -> BTreeSet<String> {
 #[test]
 fn a_fold_is_under_way_from_its_first_line_to_its_last() {
     let log = |lines: &[&str]| folds_under_way(&lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>());
-    let (begin, end) = ("DEBUG core::folding: folding database=a lsn=7", "DEBUG core::folding: folded database=a lsn=7");
+    let (begin, end) =
+        ("DEBUG core::folding: folding database=a lsn=7", "DEBUG core::folding: folded database=a lsn=7");
     assert_eq!(log(&[begin]), ["a".to_owned()].into());
     assert_eq!(log(&[begin, end]), BTreeSet::new());
     assert_eq!(log(&[begin, end, "folding database=b", begin]).len(), 2);

@@ -48,12 +48,7 @@ impl InFlight {
 }
 
 /// Lets clients write until `end` has ended the server; its result is the server's log.
-pub fn under(
-    databases: &[Database],
-    round: u64,
-    dice: &Dice,
-    end: impl FnOnce(&InFlight) -> Vec<String>,
-) -> Ended {
+pub fn under(databases: &[Database], round: u64, dice: &Dice, end: impl FnOnce(&InFlight) -> Vec<String>) -> Ended {
     let in_flight = InFlight::default();
     thread::scope(|scope| {
         let in_flight = &in_flight;

@@ -252,10 +252,10 @@ proptest! {
         page_count in 0u32..9,
     ) {
         let _ = UncheckedCommit::decode(&bytes.into());
-        if let Ok(commit) = UncheckedCommit::decode(&with_body(&body, page_count)) {
-            if let Ok(commit) = commit.check(&Tip::before_first(DATABASE)) {
-                let _ = commit.apply(|_, _| Ok::<_, ()>(filled(1)));
-            }
+        if let Ok(commit) = UncheckedCommit::decode(&with_body(&body, page_count))
+            && let Ok(commit) = commit.check(&Tip::before_first(DATABASE))
+        {
+            let _ = commit.apply(|_, _| Ok::<_, ()>(filled(1)));
         }
     }
 }

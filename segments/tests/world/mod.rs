@@ -246,7 +246,7 @@ fn content(page: u32, stamp: Stamp) -> Page {
     if stamp == 0 {
         return Page::zeroed();
     }
-    let seed = if stamp % 5 == 0 { stamp } else { 0 };
+    let seed = if stamp.is_multiple_of(5) { stamp } else { 0 };
     let mut bytes = [0; PAGE_BYTES];
     let mut hasher = blake3::Hasher::new();
     hasher.update(&page.to_le_bytes()).update(&seed.to_le_bytes());

@@ -7,12 +7,16 @@
 //! ```
 //!
 //! **When a batch closes.** A commit that meets an idle log goes out at once, so a single writer waits for
-//! exactly one PUT. While PUTs are in flight the next one starts a quarter of a PUT's usual latency after
-//! the last one did: under load a commit waits at most that quarter longer, and what arrives meanwhile
-//! shares a PUT. After an acknowledgement has released *n* commits, their clients tend to come back
-//! together: for the same quarter the batch waits until it holds *n* again, which keeps a crowd of writers
-//! in one convoy instead of scattering it over the pipeline. A plan's window is a lower bound on top: the
-//! batch waits for its most impatient member.
+//! exactly one PUT. While PUTs are in flight a batch may wait for company. Its *slack*, counted from its first
+//! member, is a quarter of a PUT's usual latency, or half of it once a crowd of commits is waiting. It waits
+//! - until a quarter has passed since the last PUT was started, but not beyond the slack: PUTs are spread over
+//!   the round trip;
+//! - for the oldest PUT's answer, if that should come within the slack: its clients come back and share this
+//!   batch;
+//! - up to a quarter after such an answer, until one commit has come for each that was released.
+//!
+//! So convoys of writers, wherever they are in the round trip, merge into one instead of scattering over the
+//! pipeline. A plan's window is a lower bound on top: the batch waits for its most impatient member.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -72,6 +76,8 @@ struct InFlight {
 struct Batch {
     commits: Vec<Commit>,
     bytes: usize,
+    /// When its first member came.
+    opened_micros: u64,
     /// The earliest `arrival + window` of its members.
     deadline_micros: u64,
 }
@@ -87,8 +93,10 @@ pub struct LogCore {
     in_flight: BTreeMap<Slot, InFlight>,
     backlog_bytes: usize,
     last_start_micros: u64,
-    /// When commits were last acknowledged, and how many at once.
-    last_release: (u64, usize),
+    /// When commits were last acknowledged.
+    last_release_micros: u64,
+    /// How many of the clients released lately have not come back yet.
+    awaited: usize,
     put_micros: Smoothed,
     unfolded: Unfolded,
     fenced: bool,
@@ -105,7 +113,8 @@ impl LogCore {
             in_flight: BTreeMap::new(),
             backlog_bytes: 0,
             last_start_micros: 0,
-            last_release: (0, 0),
+            last_release_micros: 0,
+            awaited: 0,
             put_micros: Smoothed::default(),
             unfolded: Unfolded::default(),
             fenced: false,
@@ -118,9 +127,12 @@ impl LogCore {
             return Vec::new();
         }
         let deadline = now_micros.saturating_add(commit.window_micros);
-        if self.batch.commits.is_empty() || deadline < self.batch.deadline_micros {
+        if self.batch.commits.is_empty() {
+            self.batch.opened_micros = now_micros;
             self.batch.deadline_micros = deadline;
         }
+        self.batch.deadline_micros = self.batch.deadline_micros.min(deadline);
+        self.awaited = self.awaited.saturating_sub(1);
         self.batch.bytes += commit.entry.bytes.len();
         self.backlog_bytes += commit.entry.bytes.len();
         self.batch.commits.push(commit);
@@ -171,11 +183,35 @@ impl LogCore {
         if self.batch.bytes >= limits::FRAGMENT_BYTES_TARGET {
             return Some(now_micros);
         }
-        let quarter = self.put_micros.value() / 4;
-        let paced = if self.in_flight.is_empty() { 0 } else { self.last_start_micros.saturating_add(quarter) };
-        let (released_micros, released) = self.last_release;
-        let convoy = if self.batch.commits.len() < released { released_micros.saturating_add(quarter) } else { 0 };
-        Some(self.batch.deadline_micros.max(paced).max(convoy).max(now_micros))
+        Some(self.batch.deadline_micros.max(self.company_at()).max(now_micros))
+    }
+
+    /// How much longer than one PUT a commit may take for the sake of company.
+    fn slack_micros(&self) -> u64 {
+        let in_flight: usize = self.in_flight.values().map(|put| put.commits.len()).sum();
+        let is_crowd = in_flight + self.batch.commits.len() >= limits::CROWD_COMMITS_MIN;
+        self.put_micros.value() / if is_crowd { 2 } else { 4 }
+    }
+
+    /// When waiting for company stops to be worth it; 0 if it is not now.
+    fn company_at(&self) -> u64 {
+        let put = self.put_micros.value();
+        let slack_ends = self.batch.opened_micros.saturating_add(self.slack_micros());
+        let mut until = 0;
+        if let Some(oldest) = self.in_flight.values().find(|put| !put.stored) {
+            until = self.last_start_micros.saturating_add(put / 4);
+            let answered = oldest.started_micros.saturating_add(put);
+            // Decided by when the batch was opened, not by now: else it would wait ever again for an answer
+            // that comes just after the slack has ended.
+            if answered <= slack_ends {
+                until = until.max(answered.saturating_add(put / 8));
+            }
+        }
+        until = until.min(slack_ends);
+        if self.awaited > 0 && self.last_release_micros <= slack_ends {
+            until = until.max(self.last_release_micros.saturating_add(put / 4));
+        }
+        until
     }
 
     fn start_put(&mut self, now_micros: u64) -> Action {
@@ -219,7 +255,10 @@ impl LogCore {
         if released.is_empty() {
             return Vec::new();
         }
-        self.last_release = (now_micros, released.len());
+        let slack = self.slack_micros();
+        let is_recent = now_micros.saturating_sub(self.last_release_micros) <= slack;
+        self.awaited = if is_recent { self.awaited + released.len() } else { released.len() };
+        self.last_release_micros = now_micros;
         vec![Action::Durable(released)]
     }
 

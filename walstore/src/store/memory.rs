@@ -113,7 +113,7 @@ mod tests {
         let shared = store.clone();
         let key = Key::new("a/b");
         store.put(&key, Bytes::from_static(b"x"), &Condition::Absent).await.unwrap();
-        assert_eq!(shared.keys(), [key.clone()]);
+        assert_eq!(shared.keys(), std::slice::from_ref(&key));
         assert_eq!(shared.snapshot(), BTreeMap::from([(key, Bytes::from_static(b"x"))]));
     }
 

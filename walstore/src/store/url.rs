@@ -150,7 +150,8 @@ fn parse_s3(rest: &str) -> Result<S3Location, StoreUrlError> {
         return Err(StoreUrlError::Bucket(bucket.to_owned()));
     }
     let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
-    if !prefix.is_empty() && !(Key::is_valid(prefix) && prefix.len() <= PREFIX_BYTES_MAX) {
+    let is_usable = prefix.is_empty() || (Key::is_valid(prefix) && prefix.len() <= PREFIX_BYTES_MAX);
+    if !is_usable {
         return Err(StoreUrlError::Prefix(prefix.to_owned()));
     }
     let mut location = S3Location {

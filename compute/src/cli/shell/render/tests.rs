@@ -88,7 +88,7 @@ fn a_statement_without_a_result_prints_nothing() {
 #[test]
 fn a_value_cannot_command_the_terminal() {
     let evil = vec![Cell::Text("\x1b[2J\u{9b}x\x7f\ta\nb".into())];
-    assert_eq!(printed(Mode::List, None, &[evil.clone()]), "^[[2J\u{fffd}x^?\ta\nb\n");
+    assert_eq!(printed(Mode::List, None, std::slice::from_ref(&evil)), "^[[2J\u{fffd}x^?\ta\nb\n");
     let table = printed(Mode::Table, Some(false), &[evil]);
     assert!(table.contains("| ^[[2J\u{fffd}x^?^Ia |\n| b "), "{table}");
 }

@@ -1,0 +1,102 @@
+//! Runs rows of the scoreboard and tells what they came to.
+//!
+//! The emulated store runs on a thread of this process, and Shoal in a process of its own, which is this
+//! same program started again ([`server`]). A run ends with a failure if a goal was missed.
+
+mod clock;
+mod hrana;
+mod p1;
+mod p2;
+mod p5;
+mod p6;
+mod raw;
+mod report;
+mod rig;
+mod server;
+mod sqld;
+mod stats;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, ValueEnum};
+
+use self::report::Report;
+
+/// Measure Shoal against an emulated store
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+struct Args {
+    /// Rows of the scoreboard
+    #[arg(value_enum, ignore_case = true, required = true, value_name = "ROW")]
+    rows: Vec<Row>,
+
+    /// Write the results here: one object for one row, an array for several
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// libSQL's server, to compare with it where a row can
+    #[arg(long, value_name = "PATH")]
+    sqld: Option<PathBuf>,
+
+    /// What was measured [default: what `git rev-parse HEAD` says]
+    #[arg(long, value_name = "HASH", env = "BENCH_COMMIT")]
+    commit: Option<String>,
+
+    /// How often what is compared is run, in turns
+    #[arg(long, value_name = "COUNT", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Row {
+    /// Commit latency over HTTP against a raw conditional PUT
+    P1,
+    /// Store requests per acknowledged batch
+    P2,
+    /// Commits of one database: how many share a PUT, and how many there are in a second
+    P5,
+    /// Bytes put per one-row commit against SQLite's WAL
+    P6,
+}
+
+/// What a row needs to know.
+pub struct Options {
+    pub rounds: u32,
+    pub sqld: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let run = if server::is_wanted() { server::main() } else { measure(Args::parse()) };
+    run.unwrap_or_else(|error| {
+        eprintln!("bench: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn measure(args: Args) -> anyhow::Result<ExitCode> {
+    let options = Options { rounds: args.rounds, sqld: args.sqld };
+    let commit = args.commit.unwrap_or_else(report::commit_of_this_directory);
+    let mut reports: Vec<Report> = Vec::new();
+    for row in args.rows {
+        let mut report = match row {
+            Row::P1 => p1::run(&options),
+            Row::P2 => p2::run(&options),
+            Row::P5 => p5::run(&options),
+            Row::P6 => p6::run(&options),
+        }?;
+        report.commit.clone_from(&commit);
+        println!("{report}");
+        reports.push(report);
+    }
+    if let Some(path) = args.json {
+        let json = match reports.as_slice() {
+            [one] => serde_json::to_string_pretty(one)?,
+            several => serde_json::to_string_pretty(several)?,
+        };
+        std::fs::write(&path, json + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let is_met = reports.iter().all(Report::is_met);
+    Ok(if is_met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

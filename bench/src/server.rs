@@ -1,0 +1,65 @@
+//! Shoal as a process of its own, so that it shares neither memory nor runtime with what measures it.
+//!
+//! The process is this program, started as `bench serve <flags of shoal serve>`: what is measured is always
+//! what was built together with the benchmark. It prints one line with its two addresses.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
+
+use anyhow::{Context, bail};
+use compute::cli::args::{Cli, Command as Cmd};
+use compute::cli::config::ServeConfig;
+use compute::serve::Server;
+use emulator::Emulator;
+
+const SERVE: &str = "serve";
+
+/// Whether this process was started to be the server.
+pub fn is_wanted() -> bool {
+    std::env::args_os().nth(1).is_some_and(|word| word == SERVE)
+}
+
+/// The server's `main`.
+pub fn main() -> anyhow::Result<ExitCode> {
+    let Cmd::Serve(args) = Cli::from_command_line().command else { bail!("BUG: not started to serve") };
+    let config = ServeConfig::resolve(args)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let code = runtime.block_on(async {
+        let server = Server::start(&config).await?;
+        println!("{} {}", server.http_addr, server.admin_addr);
+        anyhow::Ok(server.run().await)
+    })?;
+    runtime.shutdown_background();
+    Ok(code)
+}
+
+/// A running server, killed when this is dropped.
+pub struct ServerProcess {
+    child: Child,
+    pub http: String,
+    pub admin: String,
+}
+
+impl ServerProcess {
+    pub fn start(emulator: &Emulator, cache_dir: &Path) -> anyhow::Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.env_clear().envs(emulator.environment());
+        command.args([SERVE, "--store", &emulator.store_url(), "--cache-dir"]).arg(cache_dir);
+        command.args(["--http-listen-addr", "127.0.0.1:0", "--admin-listen-addr", "127.0.0.1:0"]);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start the server")?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line)?;
+        let addresses = line.trim().split_once(' ').map(|(http, admin)| (http.to_owned(), admin.to_owned()));
+        let (http, admin) = addresses.context("the server did not start")?;
+        Ok(Self { child, http, admin })
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

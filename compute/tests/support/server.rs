@@ -1,0 +1,168 @@
+//! A `shoal` process on free ports, with its data in a temporary directory. It ends with its owner.
+
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::wire::{Answer, Database, get_from, post_to};
+
+/// How long a server may take to answer its first request; a loaded machine is slow.
+const START: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(10);
+/// Ports are free when they are picked, but another process may be quicker.
+const PORT_TRIES: usize = 10;
+
+pub struct Server {
+    child: Child,
+    pub http: SocketAddr,
+    pub admin: SocketAddr,
+    directory: TempDir,
+    creates_on_first_use: bool,
+}
+
+impl Server {
+    /// `shoal dev`: databases are created when they are first used.
+    pub fn dev() -> Self {
+        Self::start("dev", &[])
+    }
+
+    /// `shoal serve` with these flags: databases are created by [`Server::database`].
+    pub fn serve(flags: &[&str]) -> Self {
+        Self::start("serve", flags)
+    }
+
+    fn start(command: &str, flags: &[&str]) -> Self {
+        for _ in 0..PORT_TRIES {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let (http, admin) = (free_address(), free_address());
+            let child = spawn(command, flags, http, admin, directory.path());
+            let mut server = Self { child, http, admin, directory, creates_on_first_use: command == "dev" };
+            if server.wait_until_it_answers() {
+                return server;
+            }
+            let log = server.log();
+            assert!(log.contains("cannot listen on"), "shoal {command} did not start:\n{log}");
+        }
+        panic!("no free ports in {PORT_TRIES} tries");
+    }
+
+    /// False if it ended instead.
+    #[expect(clippy::disallowed_methods, reason = "waits for another process in real time")]
+    fn wait_until_it_answers(&mut self) -> bool {
+        let started = std::time::Instant::now();
+        while started.elapsed() < START {
+            if !self.is_running() {
+                return false;
+            }
+            let health = get_from(&self.url("health"));
+            if health.is_ok_and(|answer| answer.status == 200) {
+                return true;
+            }
+            std::thread::sleep(POLL);
+        }
+        panic!("the server does not answer:\n{}", self.log());
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child that can be waited for").is_none()
+    }
+
+    /// A database of this server, which exists from then on.
+    pub fn database(&self, name: &str) -> Database {
+        if !self.creates_on_first_use {
+            let answer = self.admin("POST", &format!("v1/namespaces/{name}/create"));
+            assert_eq!(answer.status, 200, "{}", answer.text);
+        }
+        self.unmade_database(name)
+    }
+
+    /// A database that may not exist.
+    pub fn unmade_database(&self, name: &str) -> Database {
+        Database::at(self.url(&format!("db/{name}/")))
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}/{path}", self.http)
+    }
+
+    /// A request of the administration plane.
+    pub fn admin(&self, method: &str, path: &str) -> Answer {
+        super::wire::request(method, &format!("http://{}/{path}", self.admin), &[], b"").expect("an answer")
+    }
+
+    /// The server is in its right mind: the process of the beginning answers, and counts correctly.
+    pub fn assert_well(&mut self) {
+        assert!(self.is_running(), "the process ended:\n{}", self.log());
+        let health = get_from(&self.url("health")).expect("an answer to /health");
+        assert_eq!(health.status, 200);
+        let database = self.database_for_health();
+        assert_eq!(database.rows("SELECT count(*), sum(x) FROM (VALUES (1), (2), (3)) AS t(x)").len(), 1);
+    }
+
+    fn database_for_health(&self) -> Database {
+        if !self.creates_on_first_use {
+            let answer = self.admin("POST", "v1/namespaces/health-check/create");
+            assert!(matches!(answer.status, 200 | 409), "{}", answer.text);
+        }
+        self.unmade_database("health-check")
+    }
+
+    /// Everything that the process has printed.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(log_file(self.directory.path())).unwrap_or_default()
+    }
+
+    /// Where the process runs and keeps its data.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the server's output:\n{}", self.log());
+        }
+    }
+}
+
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("a bound socket has an address")
+}
+
+fn log_file(directory: &Path) -> PathBuf {
+    directory.join("output")
+}
+
+fn spawn(subcommand: &str, flags: &[&str], http: SocketAddr, admin: SocketAddr, directory: &Path) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shoal"));
+    command.arg(subcommand).args(["--http-listen-addr", &http.to_string(), "--admin-listen-addr", &admin.to_string()]);
+    if subcommand == "serve" {
+        let bucket = directory.join("bucket");
+        std::fs::create_dir(&bucket).expect("a directory for the bucket");
+        command.args(["--store", &format!("file://{}", bucket.display())]).arg("--cache-dir").arg(directory.join("cache"));
+    } else {
+        command.arg("--data-dir").arg(directory.join("data"));
+    }
+    command.args(flags);
+    // A server refuses SHOAL_* variables that it does not know, such as those that steer these tests.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SHOAL_")) {
+        command.env_remove(name);
+    }
+    let output = output_to(&log_file(directory)).expect("a file for the output");
+    let errors = output.try_clone().expect("a second handle of a file");
+    let command = command.env("NO_COLOR", "1").env("RUST_BACKTRACE", "0").current_dir(directory);
+    command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn().expect("the built binary starts")
+}
+
+fn output_to(path: &Path) -> io::Result<File> {
+    File::options().create(true).append(true).open(path)
+}
