@@ -75,8 +75,8 @@ fn insert(n: u64) -> String {
 }
 
 fn update(n: u64) -> String {
-    let (id, amount) = (scattered(n) % ROWS + 1, scattered(n + COMMITS) % 977);
-    format!("UPDATE orders SET amount = {amount} WHERE id = {id}")
+    let (id, more) = (scattered(n) % ROWS + 1, scattered(n + COMMITS) % 977 + 1);
+    format!("UPDATE orders SET amount = amount + {more} WHERE id = {id}")
 }
 
 /// Bytes of the fragment that each statement's commit put.

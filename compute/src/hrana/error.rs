@@ -23,7 +23,7 @@ use crate::error::Fault;
 
 use super::HranaVersion;
 use super::json::{Object, WriteJson};
-use super::limits::JSON_ERROR_CHARS_MAX;
+use super::limits::{JSON_ERROR_CHARS_MAX, SQL_ERROR_CHARS_MAX};
 
 /// An error inside a pipeline's results, a batch's steps or a cursor's entries.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +43,7 @@ impl HranaError {
     /// in the SQL text where it happened, if SQLite knows one.
     pub fn sqlite(result_code: i32, message: &str, offset: Option<usize>) -> HranaError {
         let primary = result_code & 0xff;
+        let message = &shorten(message, SQL_ERROR_CHARS_MAX);
         if primary == SQLITE_ERROR && is_syntax_error(message) {
             return HranaError::sql_parse(&with_offset(message, offset));
         }

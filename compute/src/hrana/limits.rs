@@ -21,5 +21,8 @@ pub const BATON_TEXT_BYTES_MAX: usize = 256;
 /// How much of a client's text an error message repeats.
 pub const ECHO_CHARS_MAX: usize = 60;
 
+/// The longest message of an SQL error: SQLite quotes what it does not understand whole.
+pub const SQL_ERROR_CHARS_MAX: usize = 1_000;
+
 /// The longest message of a JSON error: the parser quotes offending strings whole.
 pub const JSON_ERROR_CHARS_MAX: usize = 300;

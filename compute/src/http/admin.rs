@@ -2,7 +2,7 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `POST /v1/namespaces/<name>/create` | 200; 409 if it exists |
+//! | `POST /v1/namespaces/<name>/create` | 200; 400 if it exists, as libSQL's server has it |
 //! | `DELETE /v1/namespaces/<name>` | 200; 404 |
 //! | `GET /v1/namespaces?prefix=&after=&limit=` | `{"namespaces":[{"name":"…"}],"next":"…"\|null}` |
 //! | `GET /health` | 200 |
@@ -89,6 +89,10 @@ async fn create(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>, b
     node.send(&name, Message::Create { name: name.clone(), reply });
     match answer.await {
         Ok(Ok(_)) => Response::new(Body::empty()),
+        // The tools around libSQL's server look for this status and these words.
+        Ok(Err(error)) if error.fault == Fault::Conflict => {
+            failure(StatusCode::BAD_REQUEST, &format!("Namespace `{name}` already exists"), error.fault.code())
+        }
         Ok(Err(error)) => server_failure(&error),
         Err(_) => server_failure(&going_down()),
     }

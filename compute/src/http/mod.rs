@@ -49,13 +49,19 @@ fn going_down() -> ServerError {
 
 /// Reads a whole body, or answers why not.
 async fn read_body(body: Body, bytes_max: usize) -> Result<bytes::Bytes, Response> {
+    use http_body::Body as _;
     use http_body_util::{BodyExt, LengthLimitError, Limited};
+    let too_large = || {
+        let text = format!("the request is larger than {bytes_max} bytes, the limit of this server (--max-body-size)");
+        failure(StatusCode::PAYLOAD_TOO_LARGE, &text, "SHOAL_INVALID")
+    };
+    // A length that the head announces need not be waited for.
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(too_large());
+    }
     match Limited::new(body, bytes_max).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            let text = format!("the request is larger than {bytes_max} bytes, the limit of this server (--max-body-size)");
-            Err(failure(StatusCode::PAYLOAD_TOO_LARGE, &text, "SHOAL_INVALID"))
-        }
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         Err(error) => {
             let text = format!("the request's body broke off: {error}");
             Err(failure(StatusCode::BAD_REQUEST, &text, "SHOAL_INVALID"))

@@ -101,13 +101,14 @@ impl Server {
         let health = get_from(&self.url("health")).expect("an answer to /health");
         assert_eq!(health.status, 200);
         let database = self.database_for_health();
-        assert_eq!(database.rows("SELECT count(*), sum(x) FROM (VALUES (1), (2), (3)) AS t(x)").len(), 1);
+        let counted = database.rows("SELECT count(*), sum(column1) FROM (VALUES (1), (2), (3))");
+        assert_eq!(counted, [serde_json::json!([3, 6])]);
     }
 
     fn database_for_health(&self) -> Database {
         if !self.creates_on_first_use {
             let answer = self.admin("POST", "v1/namespaces/health-check/create");
-            assert!(matches!(answer.status, 200 | 409), "{}", answer.text);
+            assert!(answer.status == 200 || answer.text.contains("already exists"), "{}", answer.text);
         }
         self.unmade_database("health-check")
     }
