@@ -33,6 +33,10 @@ pub const TAIL_INCARNATIONS_MAX: usize = 3;
 /// Pages that one fold takes at most; what is beyond waits for the next one.
 pub const FOLD_PAGES_MAX: usize = 90_000;
 
+/// Dead objects that a head may list before folds wait for the readers that keep them alive. Well below what
+/// a head can hold.
+pub const DEAD_UNFOLDED_MAX: usize = 1024;
+
 /// Slots of this node's log that may hold unfolded commits. Beyond it the oldest tails are folded, which
 /// bounds what a successor has to read.
 pub const LOG_SLOTS_MAX: u64 = 1024;

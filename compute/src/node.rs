@@ -22,6 +22,7 @@ pub use self::cache_dir::{CacheDir, CacheDirError};
 pub use self::sealed::{LoggedCommit, OwnerProbe, SealedLogs};
 
 use crate::core::{self, Message};
+use crate::error::{Fault, ServerError};
 use crate::limits;
 
 /// What an operator decides about a node. Times and sizes are limits that clients may meet.
@@ -83,6 +84,19 @@ impl NodeContext {
     /// Whether this node may serve reads and begin writes.
     pub fn lease_is_valid(&self) -> bool {
         self.lease.get().is_some_and(|lease| lease.is_valid(self.seam.boot_micros()))
+    }
+
+    /// Runs a request on the I/O runtime, so that the store's connections neither wait for a busy core nor end
+    /// with it.
+    pub async fn io<T, F>(self: &Arc<Self>, request: impl FnOnce(Arc<Self>) -> F) -> Result<T, ServerError>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        let request = request(self.clone());
+        self.seam.spawn(async move { drop(sender.send(request.await)) });
+        receiver.await.map_err(|_| ServerError::new(Fault::Closed, "the node is shutting down"))
     }
 
     /// Slots below this one are to be emptied by folds: the log is longer than it should be.
@@ -221,6 +235,13 @@ impl Node {
     /// Returns when this incarnation was ended by another node, with the reason.
     pub async fn over(&mut self) -> String {
         self.over.recv().await.unwrap_or_else(|| "the log has stopped".into())
+    }
+
+    /// Rolls back the transactions that no request is running for, so that they hold nobody up.
+    pub fn end_idle_streams(&self) {
+        for core in &self.cores {
+            let _ = core.send(Message::EndIdleStreams);
+        }
     }
 
     /// Stops the cores, waits until every commit is durable, and seals the log.

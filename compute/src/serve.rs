@@ -84,6 +84,7 @@ impl Server {
     /// Ends open requests, makes every commit durable, seals the log.
     pub async fn stop(self) {
         let _ = self.stop.send(true);
+        self.node.end_idle_streams();
         for plane in self.planes {
             let _ = plane.await;
         }

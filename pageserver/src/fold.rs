@@ -14,7 +14,7 @@ use segments::fold::{FoldError, FoldInput, FoldPlan, Planned, build_fold, plan_f
 use segments::id::{MapChunkId, PackId};
 use segments::keys;
 use segments::map::{DeltaRef, MapChunkRef, PageMap};
-use segments::pack::{Frame, FrameAt, FrameIndex};
+use segments::pack::{Frame, FrameAt, FrameIndex, Pack};
 use segments::tip::Tip;
 use tenant::head::{Folded, Head, MapField, PackRef};
 use tenant::lifecycle::{self, NotFolded};
@@ -173,10 +173,29 @@ impl Folder<'_> {
         }
         let puts = stream::iter(objects).map(|(key, bytes)| async move { self.put(&key, bytes, patience).await });
         puts.buffer_unordered(limits::FOLD_PUTS_MAX).try_collect::<()>().await?;
+        if let Some(pack) = &folded.pack {
+            self.keep_in_cache(pack, &folded.map)?;
+        }
         let kept = stored.map.chunk_ids();
         let mut dead: Vec<PackRef> = folded.dead.iter().map(garbage::dead_pack).collect();
         dead.extend(job.map.chunk_ids().difference(&kept).map(garbage::dead_chunk));
         Ok((Some(stored.root), stored.map, dead))
+    }
+
+    /// What was in memory as the tail stays there as frames: a fold costs its readers nothing. Reading back what
+    /// is about to be linked is also the check that it can be read.
+    fn keep_in_cache(&self, pack: &Pack, map: &PageMap) -> Result<(), FoldFailure> {
+        let delta = pack.delta.as_ref().map(|delta| Arc::new(delta.index.clone()));
+        if let Some((index, reference)) = delta.as_ref().zip(map.deltas().find(|delta| delta.pack == pack.id)) {
+            self.cache.insert_index(reference, index.clone());
+        }
+        let entries = pack.segments.entries().iter().chain(delta.iter().flat_map(|index| index.entries()));
+        for entry in entries {
+            let range = entry.frame.offset as usize..(entry.frame.offset + entry.frame.bytes) as usize;
+            let frame = Frame::decode(&pack.bytes.slice(range), &entry.frame).map_err(FoldError::from)?;
+            self.cache.insert_frame(&FrameAt { pack: pack.id, frame: entry.frame }, frame);
+        }
+        Ok(())
     }
 
     /// The key carries a nonce, so sending again is harmless.

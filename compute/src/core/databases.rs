@@ -67,6 +67,11 @@ impl OpenDatabase {
         pages::fetch(&self.database.node, fetch).await
     }
 
+    /// How many dead objects the head lists that are not deleted yet.
+    pub fn dead_count(&self) -> usize {
+        self.head.borrow().value.dead.len().saturating_sub(self.deleted.borrow().len())
+    }
+
     /// Counts this owner's folds.
     pub fn next_fold(&self) -> u32 {
         let fold = self.folds.get() + 1;
@@ -110,8 +115,15 @@ impl Databases {
         if open.database.newest().lsn > open.database.base().tip.lsn {
             self.ended.borrow_mut().insert(open.database.id);
         }
-        self.by_name.borrow_mut().remove(&open.database.name);
-        self.by_id.borrow_mut().remove(&open.database.id);
+        // By identity: another database may have the name by now.
+        let mut by_name = self.by_name.borrow_mut();
+        if by_name.get(&open.database.name).and_then(|it| it.get()).is_some_and(|it| std::ptr::eq(&**it, open)) {
+            by_name.remove(&open.database.name);
+        }
+        let mut by_id = self.by_id.borrow_mut();
+        if by_id.get(&open.database.id).is_some_and(|it| std::ptr::eq(&**it, open)) {
+            by_id.remove(&open.database.id);
+        }
     }
 
     pub fn by_id(&self, id: DatabaseId) -> Option<Rc<OpenDatabase>> {
@@ -150,7 +162,7 @@ impl Core {
     async fn open_cold(self: &Rc<Self>, name: &Name, create: bool) -> Result<Rc<OpenDatabase>, OpenError> {
         let head = match self.resolve(name).await? {
             Some(head) => head,
-            None if create => match self.create_head(name).await {
+            None if create => match self.create_head(name).await? {
                 Ok(head) => head,
                 Err(CreateError::AlreadyExists { .. }) => {
                     self.resolve(name).await?.ok_or_else(|| OpenError::NoSuchDatabase(name.clone()))?
@@ -162,6 +174,9 @@ impl Core {
         let head = self.acquire(name, head).await?;
         let open = self.load(head).await?;
         self.databases.by_id.borrow_mut().insert(open.database.id, open.clone());
+        if let Some(reason) = &*self.fenced.borrow() {
+            open.database.lose(reason);
+        }
         self.start_folding(&open);
         Ok(open)
     }
@@ -171,17 +186,22 @@ impl Core {
     }
 
     async fn resolve(&self, name: &Name) -> Result<Option<Versioned<Head>>, ServerError> {
-        let node = &self.node;
-        let resolved = registry::resolve_head(&*node.stores.main, &node.seam, name, node.id, self.patience()).await;
-        resolved.map_err(unavailable)
+        let (name, patience) = (name.clone(), self.patience());
+        let resolved = self.node.io(move |node| async move {
+            registry::resolve_head(&*node.stores.main, &node.seam, &name, node.id, patience).await
+        });
+        resolved.await?.map_err(unavailable)
     }
 
-    async fn create_head(&self, name: &Name) -> Result<Versioned<Head>, CreateError> {
+    async fn create_head(&self, name: &Name) -> Result<Result<Versioned<Head>, CreateError>, ServerError> {
         let node = &self.node;
         let mut settings = Settings::new(node.seam.wall_micros());
         settings.window_millis = u16::try_from(node.settings.window.as_millis()).unwrap_or(u16::MAX);
-        let store = &*node.stores.main;
-        registry::create_database(store, &node.seam, name, node.id, settings, self.patience()).await
+        let (name, patience) = (name.clone(), self.patience());
+        let created = node.io(move |node| async move {
+            registry::create_database(&*node.stores.main, &node.seam, &name, node.id, settings, patience).await
+        });
+        created.await
     }
 
     /// Makes this node the owner, sealing the log of an owner that is gone.
@@ -193,7 +213,8 @@ impl Core {
                 None => OwnerState::None,
                 Some(owner) if owner == node.id => OwnerState::Me,
                 Some(owner) => {
-                    let probe = node.sealed.probe(owner).await.map_err(unavailable)?;
+                    let probe = node.io(move |node| async move { node.sealed.probe(owner).await });
+                    let probe = probe.await?.map_err(unavailable)?;
                     let is_alive = matches!(probe.state, OwnerState::Alive { .. });
                     // A renewal while we watch proves that it lives; until then it may be dead.
                     let renewals = (owner, probe.renewed);
@@ -212,15 +233,20 @@ impl Core {
                         OpenPlan::Acquire => lifecycle::acquire(&head.value, node.id, put_id),
                         _ => lifecycle::confirm(&head.value, put_id),
                     };
-                    let store = &*node.stores.main;
-                    let swap = registry::swap_head(store, &node.seam, &head, next, self.patience()).await;
-                    match swap.map_err(unavailable)? {
+                    let (before, patience) = (head.clone(), self.patience());
+                    let swap = node.io(move |node| async move {
+                        registry::swap_head(&*node.stores.main, &node.seam, &before, next, patience).await
+                    });
+                    match swap.await?.map_err(unavailable)? {
                         Swap::Won(won) => return Ok(won),
                         Swap::Lost(Some(found)) => head = found,
                         Swap::Lost(None) => return Err(OpenError::NoSuchDatabase(name.clone())),
                     }
                 }
-                OpenPlan::SealFirst(owner) => node.sealed.seal(owner).await.map_err(unavailable)?,
+                OpenPlan::SealFirst(owner) => {
+                    let sealed = node.io(move |node| async move { node.sealed.seal(owner).await });
+                    sealed.await?.map_err(unavailable)?;
+                }
                 OpenPlan::DrainFirst => return Err(self.tail_is_full(&head.value).into()),
                 OpenPlan::OwnedElsewhere { incarnation, address } => return Err(owned_elsewhere(name, incarnation, &address).into()),
                 OpenPlan::Gone(state) => {
@@ -244,7 +270,8 @@ impl Core {
     /// Builds the open database: what is folded, and then the tail of commits out of sealed logs.
     async fn load(&self, head: Versioned<Head>) -> Result<Rc<OpenDatabase>, ServerError> {
         let node = &self.node;
-        if self.databases.ended.borrow().contains(&head.value.database) {
+        let id = head.value.database;
+        if self.databases.ended.borrow().contains(&id) || self.databases.by_id(id).is_some() {
             let text = format!("`{}` has ended on this node; restart the node to serve it again", head.value.name);
             return Err(ServerError::new(Fault::Fenced, text));
         }
@@ -257,7 +284,9 @@ impl Core {
         let database = Rc::new(Database::new(identity, node.clone(), self.number, window_micros, base));
         for entry in &head.value.tail {
             if entry.incarnation != node.id {
-                let log = node.sealed.log(entry.incarnation).await.map_err(unavailable)?;
+                let incarnation = entry.incarnation;
+                let log = node.io(move |node| async move { node.sealed.log(incarnation).await });
+                let log = log.await?.map_err(unavailable)?;
                 for commit in log.commits(database.id) {
                     let is_next = Some(commit.lsn) > database.newest().lsn;
                     if is_next && entry.holds(entry.incarnation, commit.epoch, commit.lsn) {
@@ -280,7 +309,7 @@ impl Core {
 
     /// Creates a database; it is open afterwards.
     pub(super) async fn create(self: &Rc<Self>, name: Name) -> Result<DatabaseId, ServerError> {
-        match self.create_head(&name).await {
+        match self.create_head(&name).await? {
             Ok(head) => Ok(head.value.database),
             Err(error @ CreateError::AlreadyExists { .. }) => Err(ServerError::new(Fault::Conflict, error.to_string())),
             Err(error) => Err(unavailable(error)),
@@ -297,24 +326,30 @@ impl Core {
         let mut head = open.head.borrow().clone();
         let mut backoff = Backoff::default();
         loop {
-            let store = &*node.stores.main;
-            match registry::delete_database(store, &node.seam, &head, node.id, Patience::endless()).await {
+            let before = head.clone();
+            let deleted = node.io(move |node| async move {
+                registry::delete_database(&*node.stores.main, &node.seam, &before, node.id, Patience::endless()).await
+            });
+            match deleted.await? {
                 Ok(_) => break,
-                Err(DeleteError::Conflict { found }) if found.value.owner == Some(node.id) => head = *found,
                 // Our own delete had landed, or somebody else's.
-                Err(DeleteError::Conflict { .. } | DeleteError::NotOwner { .. }) => break,
+                Err(DeleteError::Conflict { found }) if found.value.state.is_final() => break,
+                Err(DeleteError::Conflict { found }) if found.value.owner == Some(node.id) => head = *found,
+                Err(error @ (DeleteError::Conflict { .. } | DeleteError::NotOwner { .. })) => {
+                    self.databases.forget(&open);
+                    return Err(ServerError::new(Fault::Fenced, error.to_string()).into());
+                }
                 Err(error) => {
                     warn!(database = %name, %error, "cannot delete it yet; trying again");
                     backoff.pause(&node.seam).await;
                 }
             }
         }
-        // Only what has a slot can be taken off the log's list.
-        node.log.drain().await;
         if let Some(last) = open.database.newest().lsn {
             node.log.folded(open.database.id, last);
         }
         self.databases.forget(&open);
+        self.end_streams_of(&open).await;
         Ok(())
     }
 }

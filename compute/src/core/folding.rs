@@ -31,6 +31,14 @@ impl Core {
                     open.database.changed.notified().await;
                     continue;
                 }
+                if open.dead_count() >= limits::DEAD_UNFOLDED_MAX {
+                    // Old readers keep everything alive that folds have replaced; they end some time.
+                    core.delete_dead(&open).await;
+                    if open.dead_count() >= limits::DEAD_UNFOLDED_MAX {
+                        backoff.pause(&core.node.seam).await;
+                        continue;
+                    }
+                }
                 match core.fold(&open).await {
                     Ok(()) => backoff = Backoff::default(),
                     Err(FoldFailure::Lost(found)) if core.adopt(&open, &found) => {
@@ -39,7 +47,9 @@ impl Core {
                     Err(FoldFailure::Lost(found)) => {
                         let epoch = found.value.epoch;
                         open.database.lose(&format!("the database has another owner by now (epoch {epoch})"));
+                        open.pool.clear();
                         core.databases.forget(&open);
+                        core.end_streams_of(&open).await;
                     }
                     Err(failure) => {
                         warn!(database = %open.database.name, %failure, "a fold failed; trying again");
@@ -90,13 +100,14 @@ impl Core {
     /// One fold, from the durable tail to the linked head.
     pub(super) async fn fold(self: &Rc<Self>, open: &Rc<OpenDatabase>) -> Result<(), FoldFailure> {
         let database = &open.database;
-        let base = database.base();
+        // Garbage first: a list that has grown full, also under a former owner, must shrink in this very CAS.
+        self.delete_dead(open).await;
         let (input, tip) = database.fold_input(limits::FOLD_PAGES_MAX);
         let seq = open.next_fold();
         debug!(database = %database.name, lsn = Lsn::raw(tip.lsn), pages = input.pages.len(), "folding");
         let job = FoldJob {
             head: open.head.borrow().clone(),
-            map: base.map(),
+            map: database.base().map(),
             input,
             tip,
             own_after: open.own_after,

@@ -1,6 +1,6 @@
 //! Serving one request: find the database and the stream, run the coroutine, hold the reply at the gate.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::error::{Fault, ServerError};
 use crate::hrana::HranaVersion;
 use crate::hrana::baton::Baton;
 use crate::hrana::condition;
-use crate::hrana::error::HranaError;
+use crate::hrana::error::{HranaError, ProtocolError};
 use crate::hrana::request::{Batch, StreamRequest};
 use crate::limits;
 use crate::session::stream::{Running, Stream};
@@ -63,7 +63,19 @@ impl Core {
         }
         let open = self.open(name, create).await?;
         let (id, stream) = match baton {
-            Some(baton) => (baton.stream_id, self.streams.take(baton, name)?),
+            Some(baton) => {
+                let stream = self.streams.take(baton, name)?;
+                if !Rc::ptr_eq(&stream.database, &open.database) {
+                    // The database was deleted, or changed hands, since; another has its name.
+                    self.end(&open, baton.stream_id, stream).await;
+                    return Err(ProtocolError::StreamExpired.into());
+                }
+                (baton.stream_id, stream)
+            }
+            None if self.streams.len() >= limits::STREAMS_MAX => {
+                let text = "too many open streams on this node; close some, or try again later";
+                return Err(ServerError::new(Fault::Retry, text).into());
+            }
             None => {
                 let response_bytes_max = self.node.settings.response_bytes_max;
                 let stream = Stream::new(open.database.clone(), open.pool.clone(), response_bytes_max);
@@ -145,7 +157,8 @@ impl Core {
             return self.end(open, id, stream).await;
         }
         let gone = sender.clone();
-        let client = Client { gone: Box::new(move || gone.is_closed()), sends: Some(sender) };
+        let floor = stream.floor.clone();
+        let client = Client { gone: Box::new(move || gone.is_closed()), sends: Some(sender), floor };
         let running = stream.running.clone();
         let body = move || {
             let result = stream.cursor(&batch);
@@ -270,6 +283,7 @@ impl Core {
     async fn send(&self, open: &Rc<OpenDatabase>, client: &Client, file: Option<&file::Connection>, piece: Bytes) -> Wake {
         let Some(sender) = &client.sends else { return Wake::Abandon };
         let (seen, wrote) = file.map_or((0, false), |file| (file.seen.get(), file.commits() > 0));
+        let seen = seen.max(client.floor.get());
         let piece = match self.gate(open, seen, wrote).await {
             Ok(()) => piece,
             Err(error) => {
@@ -281,7 +295,19 @@ impl Core {
                 return Wake::Abandon;
             }
         };
-        if sender.send(piece).await.is_ok() { Wake::Ready } else { Wake::Abandon }
+        let limit = self.node.settings.idle_transaction_timeout;
+        tokio::select! {
+            biased;
+            sent = sender.send(piece) => if sent.is_ok() { Wake::Ready } else { Wake::Abandon },
+            () = self.node.seam.sleep(limit) => {
+                // Its snapshot, and perhaps its turn, are in others' way.
+                if let Some(file) = file {
+                    let text = format!("the client has not read its results for {limit:?}");
+                    *file.cancelled.borrow_mut() = Some(ServerError::new(Fault::Closed, text));
+                }
+                Wake::Abandon
+            }
+        }
     }
 
     /// The output gate: returns when everything up to `seen` is durable. An error says what the client may
@@ -354,6 +380,13 @@ impl Core {
         });
     }
 
+    /// Ends the streams of a database that has ended.
+    pub(super) async fn end_streams_of(self: &Rc<Self>, open: &Rc<OpenDatabase>) {
+        for (id, stream) in self.streams.drain_of(&open.database) {
+            self.end(open, id, stream).await;
+        }
+    }
+
     /// Rolls back and closes every parked stream.
     pub(super) async fn close_streams(self: &Rc<Self>) {
         for mut stream in self.streams.drain() {
@@ -371,6 +404,8 @@ impl Core {
 pub(super) struct Client {
     gone: Box<dyn Fn() -> bool>,
     sends: Option<mpsc::Sender<Bytes>>,
+    /// See [`Stream::floor`].
+    floor: Rc<Cell<u64>>,
 }
 
 impl Client {
@@ -378,11 +413,11 @@ impl Client {
     fn of_reply<T: 'static>(reply: &Rc<RefCell<Option<oneshot::Sender<T>>>>) -> Self {
         let reply = reply.clone();
         let gone = move || reply.borrow().as_ref().is_some_and(oneshot::Sender::is_closed);
-        Self { gone: Box::new(gone), sends: None }
+        Self { gone: Box::new(gone), sends: None, floor: Rc::default() }
     }
 
     /// Nobody waits for it.
     pub(super) fn none() -> Self {
-        Self { gone: Box::new(|| false), sends: None }
+        Self { gone: Box::new(|| false), sends: None, floor: Rc::default() }
     }
 }

@@ -40,6 +40,8 @@ pub enum Message {
     Fenced(String),
     Create { name: Name, reply: oneshot::Sender<Result<DatabaseId, ServerError>> },
     Delete { name: Name, reply: oneshot::Sender<Result<(), OpenError>> },
+    /// Roll back what no request is running for.
+    EndIdleStreams,
     /// Finish: roll back, fold nothing, close everything.
     Stop { done: oneshot::Sender<()> },
 }
@@ -108,6 +110,8 @@ struct Core {
     databases: Databases,
     streams: Streams,
     stacks: RefCell<StackPool>,
+    /// Why the log has ended, if it has: what is opened from then on is lost at once.
+    fenced: RefCell<Option<String>>,
 }
 
 /// Runs a core until it is stopped. Must be polled inside a `LocalSet`.
@@ -119,6 +123,7 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
         databases: Databases::default(),
         streams: Streams::default(),
         stacks: RefCell::default(),
+        fenced: RefCell::default(),
         node,
     });
     while let Some(message) = inbox.recv().await {
@@ -135,6 +140,7 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
                 let core = core.clone();
                 spawn_local(async move { drop(reply.send(core.delete(name).await)) });
             }
+            Message::EndIdleStreams => core.close_streams().await,
             Message::Stop { done } => {
                 core.close_streams().await;
                 let _ = done.send(());
@@ -162,6 +168,7 @@ impl Core {
 
     /// The log has ended: nothing of this epoch is shown any more, and every stream is closed.
     async fn on_fenced(self: &Rc<Self>, reason: &str) {
+        *self.fenced.borrow_mut() = Some(reason.to_owned());
         for open in self.databases.all() {
             open.database.lose(reason);
             open.pool.clear();

@@ -2,9 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 use tenant::name::Name;
 
+use crate::database::Database;
 use crate::hrana::baton::Baton;
 use crate::hrana::error::ProtocolError;
 use crate::session::stream::Stream;
@@ -91,6 +93,17 @@ impl Streams {
         if expired.len() > EXPIRED_MAX {
             expired.pop_front();
         }
+    }
+
+    /// Takes the parked streams of one open database.
+    pub fn drain_of(&self, database: &Rc<Database>) -> Vec<(u64, Stream)> {
+        let mut drained = Vec::new();
+        for (id, slot) in self.slots.borrow_mut().iter_mut() {
+            if slot.parked.as_ref().is_some_and(|stream| Rc::ptr_eq(&stream.database, database)) {
+                drained.extend(slot.parked.take().map(|stream| (*id, stream)));
+            }
+        }
+        drained
     }
 
     /// Ends every parked stream.

@@ -66,7 +66,7 @@ impl Connection {
     pub fn new(database: Rc<Database>) -> Rc<Self> {
         Rc::new(Self {
             database,
-            reads: Cell::new(Reads::Newest),
+            reads: Cell::new(Reads::Durable),
             seen: Cell::new(0),
             cancelled: RefCell::new(None),
             turn: RefCell::new(None),
@@ -120,7 +120,11 @@ impl Connection {
 
     /// Forgets the last user.
     pub fn reset(&self) {
-        self.seen.set(0);
+        // The schema that SQLite has cached may be of a commit that is not durable yet: then the next user's
+        // replies wait for it too, even for statements that read nothing.
+        if self.seen.get() <= self.database.gate.durable() {
+            self.seen.set(0);
+        }
         self.reads.set(Reads::Durable);
         self.cancelled.borrow_mut().take();
         self.cause.borrow_mut().take();
@@ -327,6 +331,12 @@ impl VfsFile for DatabaseFile {
             }
             connection.pin();
         } else if connection.level.get() < ffi::SQLITE_LOCK_RESERVED {
+            let is_stale = || connection.snapshot.borrow().as_ref().is_none_or(|it| !connection.database.is_newest(it));
+            if !connection.has_turn() && connection.database.is_overfull() && is_stale() {
+                // Waiting for room would wait for this very reader.
+                connection.reads.set(Reads::Newest);
+                return Err(Code::BUSY_SNAPSHOT);
+            }
             connection.take_turn().map_err(|error| connection.fail(Code::BUSY, error))?;
             let newest = connection.snapshot.borrow().as_ref().is_some_and(|it| connection.database.is_newest(it));
             if !newest {
@@ -385,7 +395,7 @@ impl VfsFile for DatabaseFile {
             ("journal_mode", _) => Some(Ok("memory".into())),
             ("locking_mode", _) => Some(Ok("normal".into())),
             // Pages are 4096 bytes for good; tools that ask for another size are not refused.
-            ("page_size", Some(_)) => Some(Ok(String::new())),
+            ("page_size", Some(_)) => Some(Ok(PAGE_BYTES.to_string())),
             _ => None,
         }
     }

@@ -232,7 +232,12 @@ impl Database {
         bases.retain(|base| base.strong_count() > 0);
         let oldest = bases.iter().filter_map(Weak::upgrade).map(|base| base.tip.lsn).min();
         if let Some(Some(lsn)) = oldest {
-            self.overlay.borrow_mut().forget(lsn);
+            let mut overlay = self.overlay.borrow_mut();
+            let before = overlay.bytes();
+            overlay.forget(lsn);
+            if overlay.bytes() < before {
+                self.folded.notify_waiters();
+            }
         }
     }
 

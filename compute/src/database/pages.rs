@@ -11,7 +11,6 @@ use segments::pack::{Frame, FrameAt, FrameIndex};
 use segments::page::{MissingPage, Page, PageNo};
 use segments::tip::{ChainHash, Tip};
 use tenant::head::{Head, MapField};
-use tokio::sync::oneshot;
 use walstore::envelope::Corrupt;
 use walstore::id::DatabaseId;
 use walstore::register::RecordError;
@@ -206,21 +205,14 @@ pub async fn fetch(node: &Arc<NodeContext>, fetch: Fetch) -> Result<(), ServerEr
     Ok(())
 }
 
-/// Runs a request on the I/O runtime, so that the store's connections never wait for a busy core.
+/// Runs a read on the I/O runtime and sorts its failures.
 async fn on_io<T, F>(node: &Arc<NodeContext>, request: impl FnOnce(Arc<NodeContext>) -> F) -> Result<T, ServerError>
 where
     T: Send + 'static,
     F: Future<Output = Result<T, RecordError>> + Send + 'static,
 {
-    let (sender, receiver) = oneshot::channel();
-    let request = request(node.clone());
-    node.seam.spawn(async move { drop(sender.send(request.await)) });
-    match receiver.await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(RecordError::Corrupt(corrupt))) => Err(ServerError::new(Fault::Corrupt, corrupt.to_string())),
-        Ok(Err(RecordError::Store(error))) => {
-            Err(ServerError::new(Fault::Retry, format!("cannot read from the bucket: {error}")))
-        }
-        Err(_) => Err(ServerError::new(Fault::Closed, "the node is shutting down")),
-    }
+    node.io(request).await?.map_err(|error| match error {
+        RecordError::Corrupt(corrupt) => ServerError::new(Fault::Corrupt, corrupt.to_string()),
+        RecordError::Store(error) => ServerError::new(Fault::Retry, format!("cannot read from the bucket: {error}")),
+    })
 }

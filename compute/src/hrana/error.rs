@@ -83,6 +83,12 @@ impl HranaError {
     }
 
     /// The transaction was idle or long while others waited for it, and was rolled back.
+    /// A statement failed in a way that ended its transaction; this one was to run inside of it.
+    pub fn transaction_aborted() -> HranaError {
+        let message = "Not run: an earlier statement of this request failed and its transaction was rolled back";
+        HranaError::new("TRANSACTION_ABORTED", message)
+    }
+
     pub fn transaction_timeout() -> HranaError {
         HranaError::new("TRANSACTION_TIMEOUT", "Transaction timed out")
     }

@@ -1,13 +1,13 @@
 //! Other incarnations as this node knows them: alive, suspect, or sealed with a log to recover from.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tenant::lifecycle::OwnerState;
 use tokio::sync::OnceCell;
-use tracing::{info, warn};
+use tracing::info;
 use walstore::id::{DatabaseId, IncarnationId, Lsn};
 use walstore::incarnation::{IncarnationRecord, State};
 use walstore::keys;
@@ -45,6 +45,20 @@ impl SealedLog {
     }
 }
 
+/// A sealed log in use. While one exists, others that need the same log share it.
+pub struct LogHold {
+    log: Arc<SealedLog>,
+    _shared: Arc<OnceCell<Arc<SealedLog>>>,
+}
+
+impl std::ops::Deref for LogHold {
+    type Target = SealedLog;
+
+    fn deref(&self) -> &SealedLog {
+        &self.log
+    }
+}
+
 /// When a record was first seen in its present version.
 struct Sighting {
     version: u64,
@@ -63,7 +77,8 @@ pub struct OwnerProbe {
 pub struct SealedLogs {
     stores: Stores,
     seam: Seam,
-    logs: Mutex<BTreeMap<IncarnationId, Arc<OnceCell<Arc<SealedLog>>>>>,
+    /// Read logs, for as long as somebody recovers from them.
+    logs: Mutex<BTreeMap<IncarnationId, Weak<OnceCell<Arc<SealedLog>>>>>,
     sightings: Mutex<BTreeMap<IncarnationId, Sighting>>,
 }
 
@@ -108,13 +123,21 @@ impl SealedLogs {
         Ok(())
     }
 
-    /// The content of a sealed log. Read once, at 128 requests at a time, however many databases ask.
-    pub async fn log(&self, id: IncarnationId) -> Result<Arc<SealedLog>, SealError> {
+    /// The content of a sealed log. Read once, at 128 requests at a time, however many databases ask while
+    /// it is held.
+    pub async fn log(&self, id: IncarnationId) -> Result<LogHold, SealError> {
         let cell = {
             let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
-            logs.entry(id).or_default().clone()
+            logs.retain(|_, log| log.strong_count() > 0);
+            let held = logs.get(&id).and_then(Weak::upgrade);
+            held.unwrap_or_else(|| {
+                let cell = Arc::default();
+                logs.insert(id, Arc::downgrade(&cell));
+                cell
+            })
         };
-        cell.get_or_try_init(|| self.read(id)).await.cloned()
+        let log = cell.get_or_try_init(|| self.read(id)).await?.clone();
+        Ok(LogHold { log, _shared: cell })
     }
 
     async fn read(&self, id: IncarnationId) -> Result<Arc<SealedLog>, SealError> {
@@ -134,12 +157,5 @@ impl SealedLogs {
         }
         info!(incarnation = %id, slots = sealed.end.0 - sealed.low.0, databases = log.commits.len(), "read its log");
         Ok(Arc::new(log))
-    }
-
-    /// Forgets a log that nothing needs any more.
-    pub fn forget(&self, id: IncarnationId) {
-        if self.logs.lock().unwrap_or_else(PoisonError::into_inner).remove(&id).is_none() {
-            warn!(incarnation = %id, "forgot a log that was not read");
-        }
     }
 }

@@ -12,6 +12,7 @@ use rusqlite::{Connection, OpenFlags, ffi};
 
 use crate::database::Database;
 use crate::database::file::{self, DatabaseFile};
+use crate::hrana::error::HranaError;
 use crate::limits;
 use crate::sqlite::coroutine::{Wait, Wake, suspend};
 use crate::sqlite::functions::{self, ChangeCount};
@@ -56,15 +57,25 @@ pub struct SqlConnection {
 
 impl SqlConnection {
     /// Opens a connection. Runs inside a coroutine, as SQLite may read the file's header.
-    pub fn open(database: &Rc<Database>) -> rusqlite::Result<Self> {
+    pub fn open(database: &Rc<Database>) -> Result<Self, HranaError> {
         let file = file::Connection::new(database.clone());
+        Self::open_file(&file).map_err(|error| match file.take_cause() {
+            Some(cause) => cause.into(),
+            None => {
+                let code = error.sqlite_error().map_or(rusqlite::ffi::SQLITE_ERROR, |it| it.extended_code);
+                HranaError::sqlite(code, &error.to_string(), None)
+            }
+        })
+    }
+
+    fn open_file(file: &Rc<file::Connection>) -> rusqlite::Result<Self> {
         vfs::announce(Box::new(DatabaseFile(file.clone())));
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut sql = Connection::open_with_flags_and_vfs(vfs::DATABASE_PATH, flags, vfs::VFS_NAME)?;
         let (observed, changes) = (Arc::new(Observed::default()), Arc::new(ChangeCount::default()));
         configure(&sql)?;
-        install_hooks(&mut sql, &file, &observed, &changes)?;
-        Ok(Self { sql, file, observed, changes, read_only: Cell::new(false) })
+        install_hooks(&mut sql, file, &observed, &changes)?;
+        Ok(Self { sql, file: file.clone(), observed, changes, read_only: Cell::new(false) })
     }
 
     /// Whether the stream that uses this connection must keep it: an open transaction, or state in it.

@@ -141,6 +141,8 @@ impl SqlConnection {
     }
 
     fn before_prepare(&self) {
+        // What stopped the statement before this one is no reason to stop this one.
+        self.file.cancelled.borrow_mut().take();
         self.observed.inserts.store(false, Ordering::Relaxed);
         self.observed.changes_rows.store(false, Ordering::Relaxed);
         // Also the schema is read from a snapshot: outside of a transaction the durable one, so that
@@ -161,7 +163,7 @@ impl SqlConnection {
         if self.sql.is_autocommit() {
             self.read_only.set(false);
         } else if writes && self.read_only.get() {
-            return Err(HranaError::sqlite(ffi::SQLITE_READONLY, "attempt to write in a read-only transaction", None));
+            return Err(HranaError::sqlite(ffi::SQLITE_READONLY, "attempt to write a readonly database (the transaction was begun as READONLY)", None));
         }
         let inserts = self.observed.inserts.load(Ordering::Relaxed);
         let changes_rows = self.observed.changes_rows.load(Ordering::Relaxed);
@@ -173,8 +175,6 @@ impl SqlConnection {
         let turn = if writes && self.sql.is_autocommit() { self.file.take_turn() } else { Ok(()) };
         let result = match turn {
             Ok(()) => {
-                // What stopped the statement before this one is no reason to stop this one.
-                self.file.cancelled.borrow_mut().take();
                 self.file.start_statement();
                 let cols = columns(statement);
                 output.begin(cols).and_then(|()| self.step_to_end(statement, want_rows, output))

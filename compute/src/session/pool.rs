@@ -38,6 +38,10 @@ impl Pool {
             return;
         }
         connection.reset();
+        // A reader whose schema is not durable yet would make plain reads wait.
+        if role == Role::Reader && connection.file.seen.get() > 0 {
+            return;
+        }
         let mut pool = self.of(role).borrow_mut();
         if pool.len() < limits::POOLED_CONNECTIONS_MAX {
             pool.push(connection);

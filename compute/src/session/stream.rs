@@ -1,6 +1,6 @@
 //! A client's stream: the requests of one pipeline after the other on the same connection.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -26,10 +26,15 @@ pub type Running = Rc<RefCell<Option<Rc<file::Connection>>>>;
 pub struct Stream {
     pub database: Rc<Database>,
     pub running: Running,
+    /// The highest LSN (raw) shown by connections that were given back: a floor under what the present one
+    /// has seen. Shared with the executor, which holds pieces of an answer at the gate.
+    pub floor: Rc<Cell<u64>>,
     pool: Rc<Pool>,
     connection: Option<(Role, SqlConnection)>,
     stored: BTreeMap<i32, String>,
     closed: bool,
+    /// A statement's failure ended the open transaction: what follows in the same call was meant for it.
+    aborted: bool,
     /// The open transaction was rolled back because it was idle for too long; the next request is told.
     pub timed_out: bool,
     response_bytes_max: usize,
@@ -48,10 +53,12 @@ impl Stream {
         Self {
             database,
             running: Running::default(),
+            floor: Rc::default(),
             pool,
             connection: None,
             stored: BTreeMap::new(),
             closed: false,
+            aborted: false,
             timed_out: false,
             response_bytes_max,
             response_bytes: 0,
@@ -90,6 +97,7 @@ impl Stream {
     pub fn release(&mut self) {
         if let Some((role, connection)) = self.connection.take() {
             self.seen = self.seen.max(connection.file.seen.get());
+            self.floor.set(self.seen);
             self.commits += connection.file.commits();
             self.running.borrow_mut().take();
             self.pool.give_back(role, connection);
@@ -114,9 +122,7 @@ impl Stream {
         if self.connection.is_none() {
             let connection = match self.pool.take(role) {
                 Some(connection) => connection,
-                None => SqlConnection::open(&self.database).map_err(|error| {
-                    HranaError::sqlite(error.sqlite_error().map_or(1, |it| it.extended_code), &error.to_string(), None)
-                })?,
+                None => SqlConnection::open(&self.database)?,
             };
             *self.running.borrow_mut() = Some(connection.file.clone());
             connection.file.seen.set(connection.file.seen.get().max(self.seen));
@@ -141,14 +147,20 @@ impl Stream {
         let mut results = Vec::with_capacity(requests.len());
         let timed_out = !requests.is_empty() && std::mem::take(&mut self.timed_out);
         self.response_bytes = 0;
+        self.aborted = false;
         for request in requests {
             if self.closed {
                 return Err(ProtocolError::StreamClosed);
             }
             let result = if timed_out && !matches!(request, StreamRequest::Close) {
                 Err(Failure::Statement(HranaError::transaction_timeout()))
+            } else if self.aborted && runs_sql(request) {
+                Err(Failure::Statement(HranaError::transaction_aborted()))
             } else {
-                self.request(request, version)
+                let was_in_transaction = self.is_in_transaction();
+                let result = self.request(request, version);
+                self.aborted |= result.is_err() && was_in_transaction && !self.is_in_transaction();
+                result
             };
             match result {
                 Ok(response) => results.push(Ok(response)),
@@ -257,13 +269,19 @@ impl Stream {
         &mut self,
         step: &crate::hrana::request::BatchStep,
     ) -> Result<(Option<StmtResult>, Option<HranaError>), Failure> {
+        if self.aborted {
+            return Ok((None, Some(HranaError::transaction_aborted())));
+        }
+        let was_in_transaction = self.is_in_transaction();
         let mut gathered = self.gather();
         let role = self.role_for(&step.stmt.sql);
         if let Err(error) = self.connection(role) {
             return Ok((None, Some(error)));
         }
         let (_, connection) = self.connection.as_ref().expect("BUG: just opened");
-        match connection.execute(&step.stmt, &self.stored, &mut gathered) {
+        let result = connection.execute(&step.stmt, &self.stored, &mut gathered);
+        self.aborted |= result.is_err() && was_in_transaction && !self.is_in_transaction();
+        match result {
             Ok(effect) => Ok((Some(self.finish(gathered, effect)), None)),
             // Too large is the whole batch's failure, as what follows could not be told either.
             Err(Failure::Statement(error)) if error.code == "RESPONSE_TOO_LARGE" => Err(error.into()),
@@ -275,6 +293,7 @@ impl Stream {
     /// Runs a batch, sending its entries while it runs. The caller has sent the first line.
     pub fn cursor(&mut self, batch: &Batch) -> Result<(), ProtocolError> {
         let mut pieces = Pieces::default();
+        self.aborted = false;
         let result = self.cursor_steps(batch, &mut pieces);
         pieces.entry(&match &result {
             Ok(true) => CursorEntry::ReplicationIndex { replication_index: Some(self.seen()) },
@@ -312,18 +331,18 @@ impl Stream {
         pieces: &mut Pieces,
     ) -> Result<StepOutcome, ProtocolError> {
         pieces.step = u32::try_from(index).unwrap_or(u32::MAX);
+        if self.aborted {
+            pieces.entry(&CursorEntry::StepError { step: pieces.step, error: HranaError::transaction_aborted() });
+            return Ok(StepOutcome::Error);
+        }
+        let was_in_transaction = self.is_in_transaction();
         let role = self.role_for(&step.stmt.sql);
-        let result = match self.connection(role) {
-            Ok(connection) => Ok(connection.file.clone()),
-            Err(error) => Err(error),
-        };
-        let result = match result {
-            Ok(_) => {
-                let (_, connection) = self.connection.as_ref().expect("BUG: just opened");
-                connection.execute(&step.stmt, &self.stored, pieces)
-            }
-            Err(error) => Err(error.into()),
-        };
+        let opened = self.connection(role).map(|_| ());
+        let result = opened.map_err(Failure::from).and_then(|()| {
+            let (_, connection) = self.connection.as_ref().expect("BUG: just opened");
+            connection.execute(&step.stmt, &self.stored, pieces)
+        });
+        self.aborted |= result.is_err() && was_in_transaction && !self.is_in_transaction();
         match result {
             Ok(effect) => {
                 let Effect { affected_row_count, last_insert_rowid, .. } = effect;
@@ -371,6 +390,14 @@ impl Output for Pieces {
         }
         if self.broken { Err(HranaError::new("SQLITE_INTERRUPT", "the client has gone")) } else { Ok(()) }
     }
+}
+
+/// Whether a request would run a statement.
+fn runs_sql(request: &StreamRequest) -> bool {
+    matches!(
+        request,
+        StreamRequest::Execute { .. } | StreamRequest::Batch { .. } | StreamRequest::Sequence { .. }
+    )
 }
 
 /// A guess from the first word, to pick the warmer connection. Being wrong costs a cold cache.

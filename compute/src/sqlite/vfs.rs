@@ -264,9 +264,6 @@ unsafe fn pragma(file: &dyn VfsFile, arguments: *mut *mut c_char) -> c_int {
         Ok(Some(Err(text))) => (text, ffi::SQLITE_ERROR),
         Err(_) => return ffi::SQLITE_IOERR,
     };
-    if text.is_empty() {
-        return code;
-    }
     let text = CString::new(text).unwrap_or_default();
     // SAFETY: "%s" with a nul-terminated string; SQLite frees the copy.
     unsafe { *arguments = ffi::sqlite3_mprintf(c"%s".as_ptr(), text.as_ptr()) };

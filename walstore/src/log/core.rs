@@ -76,6 +76,8 @@ struct InFlight {
 struct Batch {
     commits: Vec<Commit>,
     bytes: usize,
+    /// Databases of which it holds nothing that is still needed, up to these commits.
+    folded: BTreeMap<DatabaseId, Lsn>,
     /// When its first member came.
     opened_micros: u64,
     /// The earliest `arrival + window` of its members.
@@ -173,6 +175,10 @@ impl LogCore {
     /// Everything of `database` up to `lsn` is in packs that its head links.
     pub fn on_folded(&mut self, database: DatabaseId, lsn: Lsn) {
         self.unfolded.forget(database, lsn);
+        // A deleted database may have commits in the open batch; they need not be remembered either.
+        if self.batch.commits.iter().any(|commit| commit.entry.database == database && commit.entry.lsn <= lsn) {
+            self.batch.folded.insert(database, lsn);
+        }
     }
 
     /// When the open batch closes, if nothing else happens before.
@@ -222,7 +228,9 @@ impl LogCore {
         let mut commits = Vec::with_capacity(batch.commits.len());
         for Commit { entry, home, .. } in batch.commits {
             commits.push(Acknowledged { database: entry.database, epoch: entry.epoch, lsn: entry.lsn, slot, home });
-            self.unfolded.remember(entry.database, entry.lsn, slot);
+            if batch.folded.get(&entry.database).is_none_or(|folded| entry.lsn > *folded) {
+                self.unfolded.remember(entry.database, entry.lsn, slot);
+            }
             entries.push(entry);
         }
         let object = fragment::encode(self.incarnation, slot, self.put_id(slot), &entries);

@@ -142,6 +142,19 @@ fn low_stays_below_what_is_not_folded() {
     assert_eq!(log.low(), Slot(3));
 }
 
+#[test]
+fn a_database_deleted_before_its_commit_has_a_slot_does_not_hold_the_log_back() {
+    let mut log = log();
+    log.on_append(commit(2, 1), 0);
+    log.on_append(commit(1, 1), 1);
+    log.on_folded(DatabaseId::from_bytes([1; 16]), Lsn::new(1).unwrap());
+    log.on_put(Slot(0), PutOutcome::Stored, 1_000_000);
+    log.on_tick(9_000_000);
+    log.on_put(Slot(1), PutOutcome::Stored, 9_000_001);
+    log.on_folded(DatabaseId::from_bytes([2; 16]), Lsn::new(1).unwrap());
+    assert_eq!((log.low(), log.durable_end()), (Slot(2), Slot(2)));
+}
+
 proptest! {
     #[test]
     fn whatever_the_store_does_low_is_at_most_the_hint_and_order_holds(
