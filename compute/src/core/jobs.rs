@@ -31,18 +31,18 @@ impl Core {
             let Job { database, create, baton, version, work } = job;
             let opened = self.begin(&database, create, baton.as_ref()).await;
             match work {
-                Work::Pipeline { requests, reply } => {
-                    let reply = Rc::new(RefCell::new(Some(reply)));
-                    let answer = match opened {
-                        Ok((open, id, stream)) => {
-                            let client = Client::of_reply(&reply);
-                            self.pipeline(&open, (id, stream), requests, version, client).await
+                Work::Pipeline { requests, reply } => match opened {
+                    Ok((open, id, stream)) => {
+                        let reply = Rc::new(RefCell::new(Some(reply)));
+                        let client = Client::of_reply(&reply);
+                        let answer = self.pipeline(&open, (id, stream), requests, version, client).await;
+                        let reply = reply.borrow_mut().take().expect("BUG: a pipeline is answered once");
+                        if let Err(Ok(PipelineReply { baton: Some(baton), .. })) = reply.send(answer) {
+                            self.end_unreachable(&open, &baton).await;
                         }
-                        Err(error) => Err(error),
-                    };
-                    let reply = reply.borrow_mut().take().expect("BUG: a pipeline is answered once");
-                    let _ = reply.send(answer);
-                }
+                    }
+                    Err(error) => drop(reply.send(Err(error))),
+                },
                 Work::Cursor { batch, head } => match opened {
                     Ok((open, id, stream)) => self.cursor(&open, id, stream, batch, version, head).await,
                     Err(error) => drop(head.send(Err(error))),
@@ -346,6 +346,13 @@ impl Core {
         let sequence = self.streams.park(id, &open.database.name, stream);
         self.watch_idle(open, id, sequence, in_transaction);
         Some(Baton { stream_id: id, sequence, core: self.number })
+    }
+
+    /// Ends a stream whose baton reached nobody: nobody else can.
+    async fn end_unreachable(self: &Rc<Self>, open: &Rc<OpenDatabase>, baton: &Baton) {
+        if let Some(stream) = self.streams.take_idle(baton.stream_id, baton.sequence) {
+            self.end(open, baton.stream_id, stream).await;
+        }
     }
 
     /// Ends a stream: what is open in it is rolled back.

@@ -108,8 +108,17 @@ impl Streams {
 
     /// Ends every parked stream.
     pub fn drain(&self) -> Vec<Stream> {
-        let slots = std::mem::take(&mut *self.slots.borrow_mut());
-        slots.into_values().filter_map(|slot| slot.parked).collect()
+        let (mut parked, mut ids) = (Vec::new(), Vec::new());
+        self.slots.borrow_mut().retain(|id, slot| match slot.parked.take() {
+            Some(stream) => {
+                parked.push(stream);
+                ids.push(*id);
+                false
+            }
+            None => true,
+        });
+        ids.into_iter().for_each(|id| self.expire(id));
+        parked
     }
 
     pub fn len(&self) -> usize {

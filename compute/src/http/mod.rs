@@ -48,23 +48,36 @@ fn going_down() -> ServerError {
 }
 
 /// Reads a whole body, or answers why not.
-async fn read_body(body: Body, bytes_max: usize) -> Result<bytes::Bytes, Response> {
-    use http_body::Body as _;
+async fn read_body(mut body: Body, bytes_max: usize) -> Result<bytes::Bytes, Response> {
     use http_body_util::{BodyExt, LengthLimitError, Limited};
     let too_large = || {
         let text = format!("the request is larger than {bytes_max} bytes, the limit of this server (--max-body-size)");
         failure(StatusCode::PAYLOAD_TOO_LARGE, &text, "SHOAL_INVALID")
     };
-    // A length that the head announces need not be waited for.
-    if body.size_hint().lower() > bytes_max as u64 {
-        return Err(too_large());
-    }
-    match Limited::new(body, bytes_max).collect().await {
+    match Limited::new(&mut body, bytes_max).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            discard(body, bytes_max).await;
+            Err(too_large())
+        }
         Err(error) => {
             let text = format!("the request's body broke off: {error}");
             Err(failure(StatusCode::BAD_REQUEST, &text, "SHOAL_INVALID"))
         }
+    }
+}
+
+/// Reads the rest of a body without keeping it, since most clients look for an answer only once they have sent
+/// everything: an early one would reach them as a broken connection. Only up to a bound, because nothing says
+/// that the body ends.
+async fn discard(mut body: Body, bytes_max: usize) {
+    use http_body_util::BodyExt;
+    let mut left = bytes_max;
+    while let Some(Ok(frame)) = body.frame().await {
+        let bytes = frame.data_ref().map_or(0, bytes::Bytes::len);
+        left = match left.checked_sub(bytes) {
+            Some(left) => left,
+            None => return,
+        };
     }
 }

@@ -79,12 +79,14 @@ pub struct SealedLogs {
     seam: Seam,
     /// Read logs, for as long as somebody recovers from them.
     logs: Mutex<BTreeMap<IncarnationId, Weak<OnceCell<Arc<SealedLog>>>>>,
+    /// The log that was read last. After a takeover many databases need it, one after the other.
+    last: Mutex<Option<Arc<OnceCell<Arc<SealedLog>>>>>,
     sightings: Mutex<BTreeMap<IncarnationId, Sighting>>,
 }
 
 impl SealedLogs {
     pub fn new(stores: Stores, seam: Seam) -> Self {
-        Self { stores, seam, logs: Mutex::default(), sightings: Mutex::default() }
+        Self { stores, seam, logs: Mutex::default(), last: Mutex::default(), sightings: Mutex::default() }
     }
 
     /// Whether `id` is over. A lease is measured on our own clock, from our own first sight of an
@@ -137,6 +139,7 @@ impl SealedLogs {
             })
         };
         let log = cell.get_or_try_init(|| self.read(id)).await?.clone();
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(cell.clone());
         Ok(LogHold { log, _shared: cell })
     }
 

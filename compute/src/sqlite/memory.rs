@@ -187,29 +187,3 @@ unsafe extern "C" fn sql_init(_data: *mut c_void) -> c_int {
 }
 
 unsafe extern "C" fn sql_shutdown(_data: *mut c_void) {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_database_over_its_limit_gets_nomem_and_others_do_not() {
-        super::super::install();
-        let (small, large) = (Meter::new(100_000), Meter::new(100_000_000));
-        let connection = rusqlite::Connection::open_in_memory_with_flags_and_vfs(
-            rusqlite::OpenFlags::default(), super::super::vfs::VFS_NAME);
-        let connection = connection.unwrap();
-        let sql = "SELECT length(group_concat(hex(zeroblob(1000)))) FROM generate_series(1, 500)";
-        let recursive = sql.replace("generate_series(1, 500)", "(WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c WHERE x<500) SELECT x FROM c)");
-        let ask = || connection.query_row(&recursive, [], |row| row.get::<_, i64>(0));
-        {
-            let _charging = Charging::to(&small);
-            let error = ask().unwrap_err();
-            assert_eq!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::OutOfMemory));
-        }
-        let _charging = Charging::to(&large);
-        assert_eq!(ask().unwrap(), 500 * 2000 + 499);
-        drop(connection);
-        assert!(small.bytes() <= 100_000);
-    }
-}

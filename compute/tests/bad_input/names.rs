@@ -24,14 +24,14 @@ fn a_name_outside_the_grammar_is_refused_with_the_grammar() {
 
 #[test]
 fn a_path_does_not_climb() {
-    let mut server = Server::dev();
+    let mut server = Server::serve(&[]);
     for path in ["/db/../../etc/passwd", "/../../etc/passwd", "/db/app/../other/v2/pipeline", "/db/./v2/pipeline", "//..//..//etc"] {
         // Over a bare socket, because clients tidy such paths up before they send them.
         let answer = raw(server.http, &post_bytes(path, &select_one()));
         assert!(answer.starts_with("HTTP/1.1 400") || answer.starts_with("HTTP/1.1 404"), "{path}: {answer}");
         assert!(!answer.contains("root:"), "{answer}");
     }
-    assert_eq!(server.admin("GET", "v1/namespaces").json()["namespaces"], json!([{ "name": "default" }]));
+    assert_eq!(server.admin("GET", "v1/namespaces").json()["namespaces"], json!([]));
     server.assert_well();
 }
 

@@ -264,7 +264,9 @@ fn arguments() -> Vec<Step> {
             with(query("SELECT ?, ?, ?"), vec![Integer(1), text("two"), Real(3.5)]),
             with(query("SELECT ?2, ?1, ?2"), vec![Integer(1), text("two")]),
             with(query("SELECT title FROM book WHERE author = ? AND price > ?"), vec![Integer(2), Real(0.5)]),
-            with(run("INSERT INTO journal(id, what) VALUES (?, ?)"), vec![Integer(i64::MAX - 1), text("by position")]),
+            with(run("INSERT INTO journal(id, what) VALUES (?, ?)"), vec![Integer(1 << 40), text("by position")]),
+            run("INSERT INTO journal(id, what) VALUES (9223372036854775807, 'the last rowid')"),
+            run("DELETE FROM journal WHERE id >= 1099511627776"),
         ])),
         step("arguments by name", Action::Execute(vec![
             named("SELECT :a, @b, $c, :a", vec![(":a", Integer(1)), ("@b", text("two")), ("$c", Null)]),

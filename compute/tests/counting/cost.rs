@@ -139,3 +139,19 @@ fn after_a_restart_a_database_costs_its_name_its_head_and_one_cas() {
     spent.retain(|(_, class, _)| !of_the_former_node.contains(&class.as_str()));
     assert_eq!(spent, expected(&[("put", "head", 3), ("get", "head", 3), ("get", "n", 3)]));
 }
+
+#[test]
+fn what_was_just_folded_is_read_from_memory() {
+    let rig = Rig::start(&[]);
+    let client = counter_table(&rig, "app");
+    let folded = rig.requests(|| {
+        client.run(
+            "WITH RECURSIVE ids(id) AS (SELECT 3 UNION ALL SELECT id + 1 FROM ids WHERE id < 8000)
+             INSERT INTO t SELECT id, 1, hex(randomblob(250)) FROM ids",
+        );
+        rig.wait_until_quiet();
+    });
+    assert_eq!(requests::count(&folded, "put", "head"), 1, "the commit is larger than a tail may be: {folded:?}");
+    let spent = rig.requests(|| assert_eq!(client.run("SELECT sum(n) FROM t"), ["7998"]));
+    assert_eq!(spent, expected(&[]));
+}

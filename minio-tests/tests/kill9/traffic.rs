@@ -15,7 +15,7 @@ const CLIENTS_PER_DATABASE: usize = 4;
 /// Requests that are in flight at each kill.
 const IN_FLIGHT_MIN: usize = 8;
 /// Refusals that are part of normal life under load.
-const REFUSALS: [&str; 4] = ["SQLITE_BUSY", "SHOAL_UNAVAILABLE", "SHOAL_CLOSED", ""];
+const REFUSALS: [&str; 5] = ["SQLITE_BUSY", "SHOAL_UNAVAILABLE", "SHOAL_CLOSED", "STREAM_EXPIRED", ""];
 
 /// Ids tell round, client and number, so that no two clients use one twice.
 pub fn first_id(round: u64) -> TransactionId {
