@@ -90,6 +90,7 @@ impl Language {
 
     /// What this driver can tell of an outcome.
     pub fn can_tell(self, action: &Action, outcome: Outcome) -> Outcome {
+        let is_many = matches!(action, Action::Batch(_) | Action::Script(_));
         match (self, outcome) {
             // The protocol's floats are JSON numbers. An infinity goes out as 1e999, which this driver's parser
             // refuses as out of range (as it does the `null` of libSQL's server).
@@ -97,15 +98,13 @@ impl Language {
                 Outcome::Failed { code: None, message: "number out of range".to_owned() }
             }
             // The driver drops the codes of the steps of a batch, and keeps their messages.
-            (Language::Python | Language::Rust, Outcome::Failed { message, .. })
-                if matches!(action, Action::Batch(_) | Action::Script(_)) =>
-            {
-                Outcome::Failed { code: None, message }
-            }
-            // The driver sends the SQL as its own parser writes it, with spaces of its own, and SQLite calls a
-            // column without an alias by its text.
+            (Language::Rust, Outcome::Failed { message, .. }) if is_many => Outcome::Failed { code: None, message },
+            // The driver looks at no errors of a script's statements. The next step sees what became of them.
+            (Language::Python, Outcome::Failed { .. }) if is_many => Outcome::Done,
+            // The driver sends the SQL as its own parser writes it, with spaces and capitals of its own, and
+            // SQLite calls a column without an alias by its text.
             (Language::Rust, Outcome::Rows { columns, rows }) => {
-                let columns = columns.into_iter().map(|name| name.replace(' ', "")).collect();
+                let columns = columns.into_iter().map(|name| name.replace(' ', "").to_lowercase()).collect();
                 Outcome::Rows { columns, rows }
             }
             (_, outcome) => outcome,
