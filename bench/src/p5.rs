@@ -2,9 +2,9 @@
 //! store that answers at once: how many are there in a second, against libSQL's server if it is at hand?
 
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use anyhow::bail;
 use emulator::{Operation, Profile};
 
 use crate::hrana::Client;
@@ -40,7 +40,9 @@ fn shared_puts(options: &Options) -> anyhow::Result<Vec<Value>> {
     // One more round than is counted: the first finds clients without connections, and a log without pace.
     for round in 0..=options.rounds {
         let (result, spent) = rig.count(|| crowd(&url, CROWD, CROWD_COMMITS_PER_CLIENT))?;
-        anyhow::ensure!(result.failures == 0, "{} commits failed", result.failures);
+        if let Some(failure) = result.failures.first() {
+            bail!("{} commits failed: {failure:#}", result.failures.len());
+        }
         if round > 0 {
             per_put.push(result.commits() as f64 / spent.get(Operation::Put, "w").requests as f64);
             latencies.extend(result.millis);
@@ -66,13 +68,13 @@ fn commits_per_second(options: &Options) -> anyhow::Result<Vec<Value>> {
     let mut failures = 0;
     for _ in 0..options.rounds {
         let round = crowd(&url, CLIENTS, COMMITS_PER_CLIENT)?;
-        failures += round.failures;
+        failures += round.failures.len();
         ours.push(round.per_second());
         if let Some(sqld) = &sqld {
             let their_round = crowd(&sqld.url, CLIENTS, COMMITS_PER_CLIENT)?;
             theirs.push(their_round.per_second());
             ratios.push(round.per_second() / their_round.per_second());
-            busy.push(their_round.failures as f64);
+            busy.push(their_round.failures.len() as f64);
         }
     }
     let mut values = vec![
@@ -93,7 +95,7 @@ fn commits_per_second(options: &Options) -> anyhow::Result<Vec<Value>> {
 struct Round {
     /// Of each acknowledged commit.
     millis: Vec<f64>,
-    failures: u64,
+    failures: Vec<anyhow::Error>,
     seconds: f64,
 }
 
@@ -110,32 +112,35 @@ impl Round {
 /// Clients that insert one row after the other, each as soon as its last one was answered.
 fn crowd(url: &str, clients: usize, commits_per_client: u64) -> anyhow::Result<Round> {
     let start = Barrier::new(clients + 1);
-    let failures = AtomicU64::new(0);
     thread::scope(|scope| {
-        let (start, failures) = (&start, &failures);
-        let threads: Vec<_> = (0..clients)
-            .map(|number| {
-                scope.spawn(move || {
-                    let client = Client::new(url);
-                    start.wait();
-                    let insert = |n| clock::millis(|| client.run(&format!("INSERT INTO t VALUES ({number}, {n})")));
-                    let mut millis = Vec::with_capacity(commits_per_client as usize);
-                    for n in 0..commits_per_client {
-                        match insert(n) {
-                            (Ok(()), took) => millis.push(took),
-                            (Err(_), _) => drop(failures.fetch_add(1, Ordering::Relaxed)),
-                        }
-                    }
-                    millis
-                })
-            })
-            .collect();
+        let start = &start;
+        let one_client = |number: usize| {
+            move || {
+                let client = Client::new(url);
+                // A connection is made before, in a request that commits nothing.
+                let connected = client.run("SELECT 1");
+                start.wait();
+                let insert = |n| clock::millis(|| client.run(&format!("INSERT INTO t VALUES ({number}, {n})")));
+                connected.map(|()| (0..commits_per_client).map(insert).collect::<Vec<_>>())
+            }
+        };
+        let threads: Vec<_> = (0..clients).map(|number| scope.spawn(one_client(number))).collect();
         start.wait();
-        let (millis, took) = clock::millis(|| {
-            let millis = threads.into_iter().flat_map(|thread| thread.join().expect("BUG: a client panicked"));
-            millis.collect::<Vec<f64>>()
-        });
-        anyhow::ensure!(!millis.is_empty(), "no commit was acknowledged");
-        Ok(Round { millis, failures: failures.load(Ordering::Relaxed), seconds: took / 1000.0 })
+        let join = || threads.into_iter().map(|thread| thread.join().expect("BUG: a client panicked"));
+        let (answers, took) = clock::millis(|| join().collect::<anyhow::Result<Vec<_>>>());
+        let mut round = Round { millis: Vec::new(), failures: Vec::new(), seconds: took / 1000.0 };
+        for (answer, millis) in answers?.into_iter().flatten() {
+            match answer {
+                Ok(()) => round.millis.push(millis),
+                Err(failure) => round.failures.push(failure),
+            }
+        }
+        match round.failures.pop() {
+            Some(failure) if round.millis.is_empty() => Err(failure.context("no commit was acknowledged")),
+            last => {
+                round.failures.extend(last);
+                Ok(round)
+            }
+        }
     })
 }

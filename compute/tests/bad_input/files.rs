@@ -15,7 +15,14 @@ fn secret(server: &Server) -> std::path::PathBuf {
 /// Names under which SQLite would open files with another VFS, if it were let.
 fn names_of(path: &str) -> Vec<String> {
     let uri = |query: &str| format!("file:{path}?{query}");
-    vec![path.to_owned(), format!("file:{path}"), uri("vfs=unix"), uri("vfs=unix-none"), uri("vfs=unix&mode=ro"), uri("immutable=1&vfs=unix")]
+    vec![
+        path.to_owned(),
+        format!("file:{path}"),
+        uri("vfs=unix"),
+        uri("vfs=unix-none"),
+        uri("vfs=unix&mode=ro"),
+        uri("immutable=1&vfs=unix"),
+    ]
 }
 
 #[test]
@@ -67,8 +74,13 @@ fn no_statement_writes_a_file_however_its_name_is_written() {
         assert!(!path.exists(), "{name}");
     }
     for name in [":memory:", "file::memory:?vfs=memdb", "file:/shared?vfs=memdb", "relative.db"] {
-        let results = database.pipeline(json!([execute(&format!("VACUUM INTO '{name}'")), execute(&format!("ATTACH '{name}' AS x"))]));
-        assert_eq!((error_of(&results[0]).0, error_of(&results[1]).0), ("SQLITE_AUTH".into(), "SQLITE_AUTH".into()), "{name}");
+        let results = database
+            .pipeline(json!([execute(&format!("VACUUM INTO '{name}'")), execute(&format!("ATTACH '{name}' AS x"))]));
+        assert_eq!(
+            (error_of(&results[0]).0, error_of(&results[1]).0),
+            ("SQLITE_AUTH".into(), "SQLITE_AUTH".into()),
+            "{name}"
+        );
     }
     assert!(!server.directory().join("relative.db").exists());
     assert_eq!(database.rows("SELECT name FROM pragma_database_list"), [json!(["main"])]);
@@ -90,9 +102,14 @@ fn extensions_and_functions_that_touch_the_machine_are_not_there() {
     ] {
         let (code, message) = database.fails(&format!("SELECT {call}"));
         assert_eq!(code, "SQL_INPUT_ERROR", "{call}: {message}");
-        assert!(message.contains("not authorized to use function") || message.contains("no such function"), "{message}");
+        assert!(
+            message.contains("not authorized to use function") || message.contains("no such function"),
+            "{message}"
+        );
     }
-    for module in ["csv(filename='/etc/passwd')", "fileio", "sqlite_dbpage", "zipfile('/x')", "unionvtab('x')", "swarmvtab('x')"] {
+    for module in
+        ["csv(filename='/etc/passwd')", "fileio", "sqlite_dbpage", "zipfile('/x')", "unionvtab('x')", "swarmvtab('x')"]
+    {
         let (_, message) = database.fails(&format!("CREATE VIRTUAL TABLE v USING {module}"));
         assert!(message.contains("no such module"), "{module}: {message}");
     }
@@ -104,11 +121,21 @@ fn the_schema_cannot_be_written_behind_its_back() {
     let mut server = Server::dev();
     let database = server.database("app");
     database.run("CREATE TABLE t(a)");
-    for pragma in ["writable_schema = ON", "main.writable_schema = 1", "\"WRITABLE_SCHEMA\" = on", "writable_schema(1)", "writable_schema = RESET"] {
+    for pragma in [
+        "writable_schema = ON",
+        "main.writable_schema = 1",
+        "\"WRITABLE_SCHEMA\" = on",
+        "writable_schema(1)",
+        "writable_schema = RESET",
+    ] {
         let (code, message) = database.fails(&format!("PRAGMA {pragma}"));
         assert_eq!(code, "SQLITE_AUTH", "{pragma}: {message}");
     }
-    for sql in ["UPDATE sqlite_schema SET sql = 'x'", "DELETE FROM sqlite_master", "INSERT INTO sqlite_schema VALUES (1, 2, 3, 4, 5)"] {
+    for sql in [
+        "UPDATE sqlite_schema SET sql = 'x'",
+        "DELETE FROM sqlite_master",
+        "INSERT INTO sqlite_schema VALUES (1, 2, 3, 4, 5)",
+    ] {
         let (_, message) = database.fails(sql);
         assert!(message.contains("may not be modified"), "{sql}: {message}");
     }
@@ -151,7 +178,12 @@ fn nothing_tells_where_the_server_keeps_its_files() {
     let server = Server::dev();
     let database = server.database("app");
     let directory = server.directory().display().to_string();
-    for sql in ["PRAGMA database_list", "SELECT * FROM pragma_compile_options", "PRAGMA temp_store_directory", "SELECT * FROM pragma_module_list"] {
+    for sql in [
+        "PRAGMA database_list",
+        "SELECT * FROM pragma_compile_options",
+        "PRAGMA temp_store_directory",
+        "SELECT * FROM pragma_module_list",
+    ] {
         let rows = json!(database.rows(sql)).to_string();
         assert!(!rows.contains(&directory), "{sql}: {rows}");
     }

@@ -21,7 +21,8 @@ fn a_write_without_end_stops_when_its_client_leaves_and_others_get_the_turn() {
     let mut server = Server::serve(&["--statement-timeout", "10m"]);
     let database = server.database("app");
     database.run("CREATE TABLE t(a)");
-    let endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) INSERT INTO t SELECT x FROM c WHERE x < 0";
+    let endless =
+        "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) INSERT INTO t SELECT x FROM c WHERE x < 0";
     let body = json!({ "requests": [execute(endless)] });
     for _ in 0..4 {
         ask_and_leave(server.http, "/db/app/v3/pipeline", &body, 0);
@@ -37,7 +38,8 @@ fn a_transaction_ends_with_the_client_that_left_in_its_middle() {
     let mut server = Server::serve(&["--statement-timeout", "10m", "--idle-transaction-timeout", "10m"]);
     let database = server.database("app");
     database.run("CREATE TABLE t(a)");
-    let body = json!({ "requests": [execute("BEGIN IMMEDIATE"), execute("INSERT INTO t VALUES ('lost')"), execute(ENDLESS)] });
+    let body =
+        json!({ "requests": [execute("BEGIN IMMEDIATE"), execute("INSERT INTO t VALUES ('lost')"), execute(ENDLESS)] });
     ask_and_leave(server.http, "/db/app/v3/pipeline", &body, 0);
     // The baton of its transaction reached nobody, so nobody can end it but the server.
     database.run("INSERT INTO t VALUES ('kept')");
@@ -65,7 +67,9 @@ fn many_clients_that_connect_and_say_nothing_do_not_keep_others_out() {
     let mut server = Server::dev();
     let silent: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(server.http).expect("a connection")).collect();
     for mut socket in &silent[..100] {
-        socket.write_all(b"POST /db/app/v3/pipeline HTTP/1.1\r\nhost: shoal\r\ncontent-length: 10\r\n\r\n{").expect("the server reads");
+        socket
+            .write_all(b"POST /db/app/v3/pipeline HTTP/1.1\r\nhost: shoal\r\ncontent-length: 10\r\n\r\n{")
+            .expect("the server reads");
     }
     assert_eq!(server.database("app").rows("SELECT 1"), [json!([1])]);
     drop(silent);

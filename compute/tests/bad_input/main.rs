@@ -54,5 +54,6 @@ fn answer_on(mut socket: TcpStream) -> String {
 /// The bytes of a POST request over HTTP/1.1.
 fn post_bytes(path: &str, body: &str) -> Vec<u8> {
     let length = body.len();
-    format!("POST {path} HTTP/1.1\r\nhost: shoal\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes()
+    format!("POST {path} HTTP/1.1\r\nhost: shoal\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}")
+        .into_bytes()
 }

@@ -38,7 +38,11 @@ fn malformed_json_is_told_where_it_is_malformed() {
         let answer = database.post("v3/pipeline", body);
         answer.assert_refused(400, "HRANA_PROTOCOL_ERROR", &["Cannot deserialize client message from JSON", phrase]);
     }
-    database.post("v3/cursor", "{\"requests\":[]}").assert_refused(400, "HRANA_PROTOCOL_ERROR", &["missing field `batch`"]);
+    database.post("v3/cursor", "{\"requests\":[]}").assert_refused(
+        400,
+        "HRANA_PROTOCOL_ERROR",
+        &["missing field `batch`"],
+    );
     server.assert_well();
 }
 
@@ -51,7 +55,9 @@ fn conditions_that_nest_too_deep_or_name_no_earlier_step_are_refused_before_anyt
         format!("{}{leaf}{}", r#"{"type":"not","cond":"#.repeat(depth), "}".repeat(depth))
     };
     let body = |condition: &str| {
-        let steps = format!(r#"{{"stmt":{{"sql":"CREATE TABLE t(a)"}}}},{{"condition":{condition},"stmt":{{"sql":"SELECT 1"}}}}"#);
+        let steps = format!(
+            r#"{{"stmt":{{"sql":"CREATE TABLE t(a)"}}}},{{"condition":{condition},"stmt":{{"sql":"SELECT 1"}}}}"#
+        );
         format!(r#"{{"requests":[{{"type":"batch","batch":{{"steps":[{steps}]}}}}]}}"#)
     };
     for (condition, phrase) in [
@@ -210,7 +216,11 @@ fn the_administration_plane_refuses_what_it_does_not_know() {
     // The status of libSQL's server.
     again.assert_refused(400, "SHOAL_CONFLICT", &["`app` already exists"]);
     let url = format!("http://{}/v1/namespaces/other/create", server.admin);
-    for (body, phrase) in [("{", "not JSON settings"), ("[1]", "not JSON settings"), (r#"{"dump_url":"file:///etc/passwd"}"#, "`dump_url` is not supported")] {
+    for (body, phrase) in [
+        ("{", "not JSON settings"),
+        ("[1]", "not JSON settings"),
+        (r#"{"dump_url":"file:///etc/passwd"}"#, "`dump_url` is not supported"),
+    ] {
         post_to(&url, body).assert_refused(400, "SHOAL_INVALID", &[phrase]);
     }
     assert_eq!(server.admin("GET", "v1/namespaces").json()["namespaces"], json!([{ "name": "app" }]));
@@ -221,19 +231,21 @@ fn the_administration_plane_refuses_what_it_does_not_know() {
 fn many_bad_requests_at_once_leave_no_trace() {
     let mut server = Server::dev();
     let database = server.database("app");
-    let clients: Vec<_> = (0..16).map(|client| {
-        let database = database.clone();
-        std::thread::spawn(move || {
-            for round in 0..20 {
-                match (client + round) % 4 {
-                    0 => assert_eq!(database.post("v3/pipeline", "{").status, 400),
-                    1 => assert_eq!(database.fails("selec").0, "SQL_PARSE_ERROR"),
-                    2 => assert_eq!(database.fails("SELECT * FROM nope").0, "SQLITE_UNKNOWN"),
-                    _ => assert_eq!(database.rows("SELECT 1"), [json!([1])]),
+    let clients: Vec<_> = (0..16)
+        .map(|client| {
+            let database = database.clone();
+            std::thread::spawn(move || {
+                for round in 0..20 {
+                    match (client + round) % 4 {
+                        0 => assert_eq!(database.post("v3/pipeline", "{").status, 400),
+                        1 => assert_eq!(database.fails("selec").0, "SQL_PARSE_ERROR"),
+                        2 => assert_eq!(database.fails("SELECT * FROM nope").0, "SQLITE_UNKNOWN"),
+                        _ => assert_eq!(database.rows("SELECT 1"), [json!([1])]),
+                    }
                 }
-            }
+            })
         })
-    }).collect();
+        .collect();
     for client in clients {
         client.join().expect("every answer is as expected");
     }

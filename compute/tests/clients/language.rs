@@ -67,9 +67,10 @@ impl Language {
     pub fn can_send(self, steps: Vec<Step>) -> Vec<Step> {
         match self {
             Language::JavaScript => {
-                // JSON as JavaScript writes it has one zero: the driver sends 0 for -0.
+                // JSON as JavaScript writes it has one zero: the driver sends 0 for -0. (As here, where the pattern
+                // stands for both.)
                 let sent = |value: Value| match value {
-                    Value::Real(zero) if zero == 0.0 => Value::Real(0.0),
+                    Value::Real(0.0) => Value::Real(0.0),
                     value => value,
                 };
                 steps.into_iter().map(|step| step.map_arguments(&sent)).collect()

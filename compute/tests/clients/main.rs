@@ -3,7 +3,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `script` | the application: schema, values, transactions, batches, errors, as data |
+//! | `script` | what a scripted application consists of |
+//! | `application` | the application: schema, values, arguments, transactions, batches, errors |
 //! | `sqlite` | what it must come to, by SQLite |
 //! | `app.mjs`, `app.py`, `rust/` | programs that carry the script out with `@libsql/client`, Python's and Rust's `libsql` |
 //! | `language` | how they are started, and what their drivers cannot do |
@@ -13,6 +14,7 @@
 //! `~/.cache/shoal-ci/clients`). A client that is not installed is skipped, and said to be; with
 //! `SHOAL_REQUIRE_CLIENTS=1` it is a failure.
 
+mod application;
 mod language;
 mod outcome;
 mod script;
@@ -21,6 +23,7 @@ mod sqlite;
 mod support;
 mod value;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -54,14 +57,15 @@ fn clients_directory() -> PathBuf {
 fn check(language: Language) {
     let clients = clients_directory();
     if !language.is_installed(&clients) {
-        let missing = format!("{language:?}'s client is not installed in {}: run `bash .ci/clients`", clients.display());
+        let missing =
+            format!("{language:?}'s client is not installed in {}: run `bash .ci/clients`", clients.display());
         assert!(std::env::var_os("SHOAL_REQUIRE_CLIENTS").is_none_or(|value| value != "1"), "{missing}");
-        // Past the test harness, which keeps what passing tests print to itself.
-        let _ = std::fs::write("/dev/stderr", format!("\nSKIPPED: {missing}\n\n"));
+        // Written rather than printed: the test harness keeps to itself what passing tests print.
+        let _ = writeln!(std::io::stderr(), "\nSKIPPED: {missing}\n");
         return;
     }
     let mut server = Server::dev();
-    let steps = language.can_send(script::application());
+    let steps = language.can_send(application::steps());
     let found = carry_out(language, &clients, &server, &steps);
     let expected = sqlite::run(&steps);
     assert_eq!(found.len(), steps.len(), "the application stopped early");
@@ -71,7 +75,10 @@ fn check(language: Language) {
         for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
             let expected = language.can_tell(&step.action, expected);
             let found = language.can_tell(&step.action, found.clone());
-            assert!(found.is_as(&expected), "{language:?}, {name}, {index}:\n   found {found:?}\nexpected {expected:?}");
+            assert!(
+                found.is_as(&expected),
+                "{language:?}, {name}, {index}:\n   found {found:?}\nexpected {expected:?}"
+            );
         }
     }
     server.assert_well();

@@ -41,7 +41,8 @@ impl Outcome {
         match (self, expected) {
             (Outcome::Failed { code, message }, Outcome::Failed { code: wanted, message: words }) => {
                 let text = message.replace("\\\"", "\"");
-                let has_code = |wanted: &String| code.as_ref().is_some_and(|code| code == wanted) || text.contains(wanted);
+                let has_code =
+                    |wanted: &String| code.as_ref().is_some_and(|code| code == wanted) || text.contains(wanted);
                 text.contains(words) && wanted.as_ref().is_none_or(has_code)
             }
             _ => self == expected,

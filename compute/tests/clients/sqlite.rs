@@ -71,7 +71,7 @@ fn execute(session: &Connection, statement: &Statement) -> Outcome {
 
 fn query(session: &Connection, statement: &Statement) -> rusqlite::Result<Outcome> {
     let mut prepared = session.prepare(&statement.sql)?;
-    let columns = prepared.column_names().into_iter().map(str::to_owned).collect();
+    let columns = prepared.column_names().map(str::to_owned).collect();
     let width = prepared.column_count();
     bind(&mut prepared, &statement.args)?;
     let mut found = prepared.raw_query();

@@ -38,7 +38,9 @@ impl Value {
         }
         let field = |name: &str| json[name].as_str();
         let value = field("integer").map(|text| Value::Integer(text.parse().expect("64 bits")));
-        let value = value.or_else(|| field("real").map(|text| Value::Real(f64::from_bits(u64::from_str_radix(text, 16).expect("64 bits")))));
+        let value = value.or_else(|| {
+            field("real").map(|text| Value::Real(f64::from_bits(u64::from_str_radix(text, 16).expect("64 bits"))))
+        });
         let value = value.or_else(|| field("text").map(|text| Value::Text(text.to_owned())));
         let value = value.or_else(|| field("blob").map(|text| Value::Blob(from_hex(text))));
         value.unwrap_or_else(|| panic!("not a value: {json}"))

@@ -47,7 +47,11 @@ fn a_cursor_streams_more_than_a_pipeline_may_answer() {
     assert_eq!(code, "RESPONSE_TOO_LARGE");
     assert!(message.contains("100000 bytes") && message.contains("cursor"), "{message}");
     let lines = database.cursor(&batch(json!([step(sql)])));
-    let rows: Vec<i64> = lines.iter().filter(|line| line["type"] == "row").map(|line| plain(&line["row"][0]).as_i64().expect("x")).collect();
+    let rows: Vec<i64> = lines
+        .iter()
+        .filter(|line| line["type"] == "row")
+        .map(|line| plain(&line["row"][0]).as_i64().expect("x"))
+        .collect();
     assert_eq!(rows, (1..=5000).collect::<Vec<i64>>());
     assert_eq!(lines.last().expect("a last line")["type"], "replication_index");
 }

@@ -13,7 +13,9 @@ fn a_database_is_found_by_path_and_clients_may_be_careless_about_slashes_and_con
     let server = Server::serve(&[]);
     server.database("app");
     let body = json!({ "requests": [execute("SELECT 1")] }).to_string();
-    for path in ["db/app/v2/pipeline", "db/app/v3/pipeline", "app/v2/pipeline", "dev/app/v3/pipeline", "/db//app//v3/pipeline"] {
+    for path in
+        ["db/app/v2/pipeline", "db/app/v3/pipeline", "app/v2/pipeline", "dev/app/v3/pipeline", "/db//app//v3/pipeline"]
+    {
         assert!(one(&post_to(&server.url(path), &body)), "{path}");
     }
     for content_type in ["application/json", "text/plain", "application/x-protobuf", ""] {

@@ -19,7 +19,8 @@ fn every_type_of_request_is_answered_in_kind() {
         close(),
     ]));
     let kinds: Vec<&Value> = results.iter().map(|result| &result["response"]["type"]).collect();
-    let expected = ["execute", "batch", "sequence", "describe", "store_sql", "execute", "close_sql", "get_autocommit", "close"];
+    let expected =
+        ["execute", "batch", "sequence", "describe", "store_sql", "execute", "close_sql", "get_autocommit", "close"];
     assert_eq!(kinds, expected);
     assert!(results.iter().all(|result| result["type"] == "ok"), "{results:?}");
 
@@ -190,7 +191,11 @@ fn hrana_2_refuses_what_only_hrana_3_has() {
     let server = Server::dev();
     let stream = server.database("app").stream_v2();
     let answer = stream.post(&json!([get_autocommit()]));
-    answer.assert_refused(400, "HRANA_PROTOCOL_ERROR", &["get_autocommit", "only supported in protocol version hrana3"]);
+    answer.assert_refused(
+        400,
+        "HRANA_PROTOCOL_ERROR",
+        &["get_autocommit", "only supported in protocol version hrana3"],
+    );
     let steps = json!([step_if(json!({ "type": "is_autocommit" }), "SELECT 1")]);
     let answer = stream.post(&json!([{ "type": "batch", "batch": { "steps": steps } }]));
     answer.assert_refused(400, "HRANA_PROTOCOL_ERROR", &["is_autocommit", "hrana3"]);
@@ -231,7 +236,9 @@ fn arguments_that_do_not_fit_are_refused() {
         { "type": "execute", "stmt": { "sql": "SELECT :b", "named_args": [{ "name": "a", "value": one }] } },
         { "type": "execute", "stmt": both },
     ]));
-    for (result, phrase) in results.iter().zip(["1 parameters, 0 values", "1 parameters, 2 values", "0 parameters", ":b"]) {
+    for (result, phrase) in
+        results.iter().zip(["1 parameters, 0 values", "1 parameters, 2 values", "0 parameters", ":b"])
+    {
         let (code, message) = error_of(result);
         assert_eq!(code, "ARGS_INVALID");
         assert!(message.contains(phrase), "{message}");
@@ -243,7 +250,8 @@ fn arguments_that_do_not_fit_are_refused() {
 fn errors_have_libsqls_codes_and_sqlites_words() {
     let server = Server::dev();
     let database = server.database("app");
-    let schema = "CREATE TABLE t(a INTEGER PRIMARY KEY, u UNIQUE, n NOT NULL DEFAULT 0, c CHECK (c > 0), f REFERENCES t(a))";
+    let schema =
+        "CREATE TABLE t(a INTEGER PRIMARY KEY, u UNIQUE, n NOT NULL DEFAULT 0, c CHECK (c > 0), f REFERENCES t(a))";
     database.run(schema);
     database.run("INSERT INTO t(a, u) VALUES (1, 1)");
     for (sql, code, message) in [
@@ -275,7 +283,8 @@ fn a_constraint_says_which_kind_in_its_extended_code() {
     let database = server.database("app");
     database.run("CREATE TABLE t(a INTEGER PRIMARY KEY, u UNIQUE)");
     database.run("INSERT INTO t VALUES (1, 1)");
-    let results = database.pipeline(json!([execute("INSERT INTO t VALUES (1, 2)"), execute("INSERT INTO t VALUES (2, 1)")]));
+    let results =
+        database.pipeline(json!([execute("INSERT INTO t VALUES (1, 2)"), execute("INSERT INTO t VALUES (2, 1)")]));
     assert_eq!(results[0]["error"]["extended_code"], "SQLITE_CONSTRAINT_PRIMARYKEY");
     assert_eq!(results[1]["error"]["extended_code"], "SQLITE_CONSTRAINT_UNIQUE");
 }

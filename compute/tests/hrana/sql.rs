@@ -182,7 +182,9 @@ fn pragmas_that_tools_send_at_their_start_do_no_harm() {
         assert_eq!(database.rows(pragma), rows, "{pragma}");
     }
     // They set something in the connection, and so keep it from the pool; what is committed is durable as ever.
-    for pragma in ["synchronous = OFF", "busy_timeout = 5000", "temp_store = MEMORY", "cache_size = 100", "mmap_size = 1048576"] {
+    for pragma in
+        ["synchronous = OFF", "busy_timeout = 5000", "temp_store = MEMORY", "cache_size = 100", "mmap_size = 1048576"]
+    {
         let pragma = format!("PRAGMA {pragma}");
         let results = database.pipeline(json!([execute(&pragma), execute("INSERT INTO t VALUES (1)"), close()]));
         assert!(results.iter().all(|result| result["type"] == "ok"), "{pragma}: {results:?}");

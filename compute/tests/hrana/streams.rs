@@ -50,13 +50,18 @@ fn stored_texts_belong_to_their_stream() {
     let by_id = |id: i32| json!({ "type": "execute", "stmt": { "sql_id": id } });
     let mut stream = database.stream();
     stream.send(json!([store(1, "SELECT 'stored'"), store(-2, "SELECT 2")]));
-    let results = stream.send(json!([by_id(1), by_id(-2), { "type": "sequence", "sql_id": 1 }, { "type": "describe", "sql_id": 1 }]));
+    let results = stream
+        .send(json!([by_id(1), by_id(-2), { "type": "sequence", "sql_id": 1 }, { "type": "describe", "sql_id": 1 }]));
     assert_eq!(rows_of(&results[0]["response"]["result"]), [json!(["stored"])]);
     assert!(results.iter().all(|result| result["type"] == "ok"), "{results:?}");
 
     let other = database.stream();
     other.post(&json!([by_id(1)])).assert_refused(400, "HRANA_PROTOCOL_ERROR", &["SQL text 1 not found"]);
-    stream.post(&json!([store(1, "SELECT 3")])).assert_refused(400, "HRANA_PROTOCOL_ERROR", &["SQL text 1 already exists"]);
+    stream.post(&json!([store(1, "SELECT 3")])).assert_refused(
+        400,
+        "HRANA_PROTOCOL_ERROR",
+        &["SQL text 1 already exists"],
+    );
 }
 
 #[test]
@@ -66,7 +71,8 @@ fn stored_texts_are_bounded_in_size_and_number() {
     let long = "x".repeat(1 << 20);
     let results = stream.send(json!([{ "type": "store_sql", "sql_id": 1, "sql": long }]));
     assert_eq!(error_of(&results[0]).0, "SQL_STORE_TOO_LARGE");
-    let many: Vec<Value> = (0..1000).map(|id| json!({ "type": "store_sql", "sql_id": id, "sql": "SELECT 1" })).collect();
+    let many: Vec<Value> =
+        (0..1000).map(|id| json!({ "type": "store_sql", "sql_id": id, "sql": "SELECT 1" })).collect();
     let results = stream.send(json!(many));
     assert_eq!(results[0]["type"], "ok");
     assert_eq!(error_of(&results[999]).0, "SQL_STORE_TOO_MANY");
@@ -84,12 +90,20 @@ fn a_baton_works_once_and_only_at_its_own_database() {
 
     // The other database does not take it, and it is not used up by the attempt.
     let elsewhere = Stream { database: other, baton: first.clone(), version: "v3" };
-    elsewhere.post(&json!([execute("SELECT 1")])).assert_refused(400, "HRANA_PROTOCOL_ERROR", &["Received an invalid baton"]);
+    elsewhere.post(&json!([execute("SELECT 1")])).assert_refused(
+        400,
+        "HRANA_PROTOCOL_ERROR",
+        &["Received an invalid baton"],
+    );
     stream.send(json!([execute("SELECT 1")]));
     assert!(stream.baton.is_some() && stream.baton != first, "each answer has a new one");
 
     let again = Stream { database: app.clone(), baton: first, version: "v3" };
-    again.post(&json!([])).assert_refused(400, "HRANA_PROTOCOL_ERROR", &["Received a baton that has already been used"]);
+    again.post(&json!([])).assert_refused(
+        400,
+        "HRANA_PROTOCOL_ERROR",
+        &["Received a baton that has already been used"],
+    );
     // The stream itself goes on.
     stream.run("COMMIT");
     assert_eq!(stream.baton, None);
@@ -182,5 +196,8 @@ fn within_one_stream_the_counters_count_as_sqlites_do() {
         counters(),
     ]));
     let row = |index: usize| rows_of(&results[index]["response"]["result"])[0].clone();
-    assert_eq!([row(1), row(3), row(5), row(7)], [json!([0, 0, 0]), json!([3, 3, 12]), json!([2, 5, 12]), json!([0, 5, 12])]);
+    assert_eq!(
+        [row(1), row(3), row(5), row(7)],
+        [json!([0, 0, 0]), json!([3, 3, 12]), json!([2, 5, 12]), json!([0, 5, 12])]
+    );
 }

@@ -7,6 +7,6 @@ mod wire;
 
 pub use server::Server;
 pub use wire::{
-    Answer, Database, Stream, batch, close, error_of, execute, execute_with, get_autocommit, plain, post_to, request, rows_of, sequence,
-    step, step_if,
+    Answer, Database, Stream, batch, close, error_of, execute, execute_with, get_autocommit, plain, post_to, request,
+    rows_of, sequence, step, step_if,
 };

@@ -149,7 +149,10 @@ fn spawn(subcommand: &str, flags: &[&str], http: SocketAddr, admin: SocketAddr, 
     if subcommand == "serve" {
         let bucket = directory.join("bucket");
         std::fs::create_dir(&bucket).expect("a directory for the bucket");
-        command.args(["--store", &format!("file://{}", bucket.display())]).arg("--cache-dir").arg(directory.join("cache"));
+        command
+            .args(["--store", &format!("file://{}", bucket.display())])
+            .arg("--cache-dir")
+            .arg(directory.join("cache"));
     } else {
         command.arg("--data-dir").arg(directory.join("data"));
     }

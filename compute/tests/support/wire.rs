@@ -227,6 +227,7 @@ pub fn plain(value: &Value) -> Value {
 #[track_caller]
 pub fn error_of(result: &Value) -> (String, String) {
     assert_eq!(result["type"], "error", "it should have failed: {result}");
-    let field = |name: &str| result["error"][name].as_str().unwrap_or_else(|| panic!("no {name} in {result}")).to_owned();
+    let field =
+        |name: &str| result["error"][name].as_str().unwrap_or_else(|| panic!("no {name} in {result}")).to_owned();
     (field("code"), field("message"))
 }

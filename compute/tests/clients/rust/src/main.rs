@@ -88,16 +88,22 @@ async fn together(database: &Database, transactions: &[Json]) -> Result<Vec<Json
 }
 
 async fn execute(connection: &Connection, statement: &Json) -> Json {
-    let result = if statement["has_rows"] == true { query(connection, statement).await } else { count(connection, statement).await };
+    let result = if statement["has_rows"] == true {
+        query(connection, statement).await
+    } else {
+        count(connection, statement).await
+    };
     result.unwrap_or_else(|error| failed(&error))
 }
 
 async fn query(connection: &Connection, statement: &Json) -> libsql::Result<Json> {
     let mut found = connection.query(text(&statement["sql"]), params(statement)).await?;
-    let columns: Vec<String> = (0..found.column_count()).map(|index| found.column_name(index).unwrap_or_default().to_owned()).collect();
+    let columns: Vec<String> =
+        (0..found.column_count()).map(|index| found.column_name(index).unwrap_or_default().to_owned()).collect();
     let mut rows = Vec::new();
     while let Some(row) = found.next().await? {
-        let values: libsql::Result<Vec<Json>> = (0..row.column_count()).map(|index| row.get_value(index).map(from_driver)).collect();
+        let values: libsql::Result<Vec<Json>> =
+            (0..row.column_count()).map(|index| row.get_value(index).map(from_driver)).collect();
         rows.push(values?);
     }
     Ok(json!({ "columns": columns, "rows": rows }))
@@ -121,7 +127,9 @@ fn failed(error: &libsql::Error) -> Json {
 
 fn params(statement: &Json) -> Params {
     match statement["named"].as_array() {
-        Some(named) => Params::Named(named.iter().map(|pair| (text(&pair[0]).to_owned(), to_driver(&pair[1]))).collect()),
+        Some(named) => {
+            Params::Named(named.iter().map(|pair| (text(&pair[0]).to_owned(), to_driver(&pair[1]))).collect())
+        }
         None => Params::Positional(list(&statement["args"]).iter().map(to_driver).collect()),
     }
 }
