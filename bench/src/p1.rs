@@ -43,9 +43,11 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     }
     let p99 = |samples: &[f64]| quantile(samples, 0.99);
     let values = vec![
-        Value::new("p50 of commits ÷ p50 of raw PUTs, median of the rounds", median(&ratios), "×").at_most(P50_RATIO_MAX),
+        Value::new("p50 of commits ÷ p50 of raw PUTs, median of the rounds", median(&ratios), "×")
+            .at_most(P50_RATIO_MAX),
         // A round's p99 rests on one or two samples, so all rounds are taken together.
-        Value::new("p99 of commits ÷ p99 of raw PUTs, all rounds", p99(&commits) / p99(&puts), "×").at_most(P99_RATIO_MAX),
+        Value::new("p99 of commits ÷ p99 of raw PUTs, all rounds", p99(&commits) / p99(&puts), "×")
+            .at_most(P99_RATIO_MAX),
         Value::new("commit, p50", median(&commits), "ms"),
         Value::new("commit, p99", p99(&commits), "ms"),
         Value::new("raw PUT, p50", median(&puts), "ms"),

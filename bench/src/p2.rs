@@ -36,7 +36,8 @@ pub fn run(_options: &Options) -> anyhow::Result<Report> {
 
 /// Reads that are not a fold's.
 fn reads(spent: &Counters) -> u64 {
-    let all = [Operation::Get, Operation::Head, Operation::List].map(|operation| spent.of_operation(operation).requests);
+    let all =
+        [Operation::Get, Operation::Head, Operation::List].map(|operation| spent.of_operation(operation).requests);
     all.iter().sum::<u64>() - reads_of_folds(spent)
 }
 

@@ -49,7 +49,8 @@ fn shared_puts(options: &Options) -> anyhow::Result<Vec<Value>> {
         }
     }
     Ok(vec![
-        Value::new("64 clients, s3std: commits per PUT, median of the rounds", median(&per_put), "").at_least(COMMITS_PER_PUT_MIN),
+        Value::new("64 clients, s3std: commits per PUT, median of the rounds", median(&per_put), "")
+            .at_least(COMMITS_PER_PUT_MIN),
         Value::new("64 clients, s3std: commits per PUT, worst round", quantile(&per_put, 0.0), ""),
         Value::new("64 clients, s3std: a commit, p50", median(&latencies), "ms"),
         Value::new("64 clients, s3std: a commit, p99", quantile(&latencies, 0.99), "ms"),
@@ -83,7 +84,8 @@ fn commits_per_second(options: &Options) -> anyhow::Result<Vec<Value>> {
     ];
     if sqld.is_some() {
         values.extend([
-            Value::new("16 clients, local: commits per second ÷ sqld's, median", median(&ratios), "×").at_least(SQLD_RATIO_MIN),
+            Value::new("16 clients, local: commits per second ÷ sqld's, median", median(&ratios), "×")
+                .at_least(SQLD_RATIO_MIN),
             Value::new("sqld, 16 clients: commits per second, median", median(&theirs), "1/s"),
             Value::new("sqld, 16 clients: refused commits per round", mean(&busy), ""),
         ]);

@@ -37,7 +37,8 @@ impl Sqld {
     fn wait_until_it_serves(&self) -> anyhow::Result<()> {
         let deadline = clock::now() + START;
         while clock::now() < deadline {
-            if hrana::agent().get(format!("{}health", self.url)).call().is_ok_and(|answer| answer.status().is_success()) {
+            if hrana::agent().get(format!("{}health", self.url)).call().is_ok_and(|answer| answer.status().is_success())
+            {
                 return Ok(());
             }
             clock::pause(Duration::from_millis(50));

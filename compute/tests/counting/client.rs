@@ -22,7 +22,8 @@ pub struct Answer {
 
 impl Client {
     pub fn new(address: &str, database: &str) -> Self {
-        let config = ureq::Agent::config_builder().http_status_as_error(false).proxy(None).timeout_global(Some(PATIENCE));
+        let config =
+            ureq::Agent::config_builder().http_status_as_error(false).proxy(None).timeout_global(Some(PATIENCE));
         Self { agent: config.build().new_agent(), url: format!("http://{address}/db/{database}/") }
     }
 
