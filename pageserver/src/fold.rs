@@ -192,7 +192,9 @@ impl Folder<'_> {
         let entries = pack.segments.entries().iter().chain(delta.iter().flat_map(|index| index.entries()));
         for entry in entries {
             let range = entry.frame.offset as usize..(entry.frame.offset + entry.frame.bytes) as usize;
-            let frame = Frame::decode(&pack.bytes.slice(range), &entry.frame).map_err(FoldError::from)?;
+            // A copy: a slice in the cache would keep the whole pack in memory.
+            let stored = Bytes::copy_from_slice(&pack.bytes[range]);
+            let frame = Frame::decode(&stored, &entry.frame).map_err(FoldError::from)?;
             self.cache.insert_frame(&FrameAt { pack: pack.id, frame: entry.frame }, frame);
         }
         Ok(())
