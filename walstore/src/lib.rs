@@ -9,6 +9,7 @@ pub mod lease;
 pub mod life;
 pub mod limits;
 pub mod log;
+pub mod mutant;
 pub mod register;
 pub mod seal;
 pub mod seam;

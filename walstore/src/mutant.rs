@@ -1,0 +1,105 @@
+//! Broken variants of the protocol, for testing the tests.
+//!
+//! A suite that stays green against a broken protocol is a broken suite. So production code carries, at the few
+//! places that the argument for safety rests on, a switch that breaks it. Without the feature `mutants` every
+//! switch is the constant `false` and leaves nothing in the binary. With it a test turns one on for its own
+//! thread (a simulated world is one thread) and must see a named invariant of DESIGN fail.
+
+use std::fmt;
+
+/// One way in which the protocol could be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mutant {
+    /// A PUT's commits are acknowledged when it is stored, though an earlier slot is not.
+    AcknowledgeOutOfOrder,
+    /// Commits are acknowledged when their PUT is sent.
+    AcknowledgeBeforeDurable,
+    /// Replies do not wait for the commits that they show.
+    ReplyBeforeGate,
+    /// Tombstones are deleted with the slots around them.
+    CollectTombstone,
+    /// The end of a log is where a listing ends; nothing is put there.
+    ListInsteadOfTombstone,
+    /// The seal's last write is unconditional.
+    SealWithoutCas,
+    /// Slots are deleted below what is folded, before a record says so.
+    DeleteAboveHint,
+    /// The hint counts slots whose PUTs are in flight.
+    HintPastInFlight,
+    /// A database is taken over before its owner's log has an end.
+    TakeOverBeforeSeal,
+    /// A head write that was refused is sent again without a condition.
+    BlindHeadRetry,
+    /// Any refusal of a slot's PUT counts as stored by ourselves, or as a fence: the put id is not looked at.
+    OwnRefusalIsFence,
+    /// A slot that reads as empty after a PUT went unanswered counts as never written, and the batch moves on to
+    /// the next slot.
+    MissingIsNotWritten,
+    /// A commit is published when SQLite syncs, not when it commits.
+    PublishOnSync,
+    /// A commit is refused with `SQLITE_BUSY`, which leaves the refused pages in the pager's cache.
+    RefuseWithBusy,
+    /// A database is evicted with commits that only the log has, and opened again without them.
+    EvictAndForget,
+    /// Commits are applied without looking at the chain of hashes, nor at whose they are.
+    SkipChainCheck,
+}
+
+impl Mutant {
+    pub const ALL: [Self; 16] = [
+        Self::AcknowledgeOutOfOrder,
+        Self::AcknowledgeBeforeDurable,
+        Self::ReplyBeforeGate,
+        Self::CollectTombstone,
+        Self::ListInsteadOfTombstone,
+        Self::SealWithoutCas,
+        Self::DeleteAboveHint,
+        Self::HintPastInFlight,
+        Self::TakeOverBeforeSeal,
+        Self::BlindHeadRetry,
+        Self::OwnRefusalIsFence,
+        Self::MissingIsNotWritten,
+        Self::PublishOnSync,
+        Self::RefuseWithBusy,
+        Self::EvictAndForget,
+        Self::SkipChainCheck,
+    ];
+}
+
+impl fmt::Display for Mutant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// Whether this thread runs the broken variant.
+#[cfg(feature = "mutants")]
+pub fn is_on(mutant: Mutant) -> bool {
+    switch::ON.get() == Some(mutant)
+}
+
+/// Whether this thread runs the broken variant: never, in this build.
+#[cfg(not(feature = "mutants"))]
+#[inline(always)]
+pub const fn is_on(_: Mutant) -> bool {
+    false
+}
+
+#[cfg(feature = "mutants")]
+pub use switch::turn_on;
+
+#[cfg(feature = "mutants")]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Mutant;
+
+    thread_local! {
+        pub static ON: Cell<Option<Mutant>> = const { Cell::new(None) };
+    }
+
+    /// Breaks the protocol on this thread, or mends it.
+    pub fn turn_on(mutant: Option<Mutant>) {
+        ON.set(mutant);
+    }
+}
