@@ -13,6 +13,7 @@ use super::{Command, LogInbox, LogSink, Shared};
 use crate::id::{IncarnationId, Slot};
 use crate::keys;
 use crate::limits;
+use crate::mutant::{self, Mutant};
 use crate::register::Backoff;
 use crate::seam::Seam;
 use crate::store::{Condition, Key, Put, Store};
@@ -145,6 +146,7 @@ async fn put_until_answered(store: &dyn Store, seam: &Seam, key: &Key, object: B
     loop {
         match store.put(key, object.clone(), &Condition::Absent).await {
             Ok(Put::Done(_)) => return PutOutcome::Stored,
+            Ok(Put::Refused) if mutant::is_on(Mutant::OwnRefusalIsFence) => return PutOutcome::Fenced,
             Ok(Put::Refused) => match store.get(key).await {
                 Ok(Some(found)) if found.bytes == object => return PutOutcome::Stored,
                 Ok(Some(_)) => return PutOutcome::Fenced,
@@ -152,6 +154,10 @@ async fn put_until_answered(store: &dyn Store, seam: &Seam, key: &Key, object: B
                 Err(error) => warn!(%error, "cannot read back a slot that is taken; asking again"),
             },
             Err(error) => {
+                #[cfg(feature = "mutants")]
+                if mutant::is_on(Mutant::MissingIsNotWritten) && matches!(store.get(key).await, Ok(None)) {
+                    return PutOutcome::Missing;
+                }
                 tries += 1;
                 if tries.is_power_of_two() {
                     warn!(%error, tries, "the store has not taken a fragment yet; sending it again");

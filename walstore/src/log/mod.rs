@@ -1,9 +1,11 @@
 //! One node's log: group commit over all of its databases.
 //!
-//! [`core`] decides, [`run`] talks to the store. A [`LogHandle`] is what the rest of the node holds.
+//! [`core`] decides (`pace`: when; `unfolded`: what may be deleted), [`run`] talks to the store. A [`LogHandle`] is what the rest of the node holds.
 
 pub mod core;
 mod driver;
+mod pace;
+mod unfolded;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
