@@ -65,6 +65,7 @@ pub enum PutOutcome {
     Fenced,
 }
 
+#[derive(Clone)]
 struct InFlight {
     commits: Vec<Acknowledged>,
     bytes: usize,
@@ -72,7 +73,7 @@ struct InFlight {
     stored: bool,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Batch {
     commits: Vec<Commit>,
     bytes: usize,
@@ -85,6 +86,7 @@ struct Batch {
 }
 
 /// State of one log. See the module's documentation.
+#[derive(Clone)]
 pub struct LogCore {
     incarnation: IncarnationId,
     /// Makes this log's put ids differ from those of any other writer of the same slots.
@@ -301,6 +303,7 @@ impl LogCore {
 }
 
 /// A moving average of PUT latencies, for pacing only.
+#[derive(Clone)]
 struct Smoothed {
     micros: u64,
 }
@@ -324,7 +327,7 @@ impl Smoothed {
 }
 
 /// The slots whose commits are not folded yet: complete from the log's first slot on.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Unfolded {
     by_database: BTreeMap<DatabaseId, VecDeque<(Lsn, Slot)>>,
     commits_in: BTreeMap<Slot, usize>,
