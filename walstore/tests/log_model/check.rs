@@ -88,7 +88,7 @@ impl World {
                 Some(PutOutcome::Stored) => was_data,
                 // What was sealed, folded and collected, and met the tombstone of a slow sealer when it was sent
                 // once more, is not lost: its client was told that the outcome is unknown.
-                Some(PutOutcome::Fenced) => !was_data || slot < self.bucket.low(),
+                Some(_) => !was_data || slot < self.bucket.low(),
             }
         });
         one && !self.log.moved
