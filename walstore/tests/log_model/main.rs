@@ -3,7 +3,7 @@
 //! | module | what | mirrors |
 //! |---|---|---|
 //! | `log` | the owner's log | drives the production [`LogCore`](walstore::log::core::LogCore) and `fragment` |
-//! | `world` | a state; the PUTs of the log | `put_until_answered` in `walstore/src/log/driver.rs` |
+//! | `world` | a state; the PUTs of the log | `SlotPut` in `walstore/src/log/slot_put.rs` |
 //! | `keeper` | renewals, hint, low, deletions | `walstore::lease` |
 //! | `seal` | sealers | `walstore::seal` |
 //! | `head` | folds, takeover, draining | `tenant/tests/head_model` has the heads themselves |
