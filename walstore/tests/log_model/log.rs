@@ -9,10 +9,10 @@ use crate::key::Key;
 use crate::rules::Mutant;
 
 const INCARNATION: IncarnationId = IncarnationId::from_bytes([1; 16]);
-/// No commit's window ends by itself: that a batch closes is an event of its own, possible at any time. So the
-/// pace, which only ever picks one of these times, has no influence here and needs no place in a state's key.
-const WINDOW_MICROS: u64 = 1 << 40;
-const NOW_MICROS: u64 = 0;
+/// The clock moves only when a batch closes, which waits for the end of its window. So that a batch closes is an
+/// event of its own, possible at any time; the pace, which only ever picks one of these times, has no influence
+/// here, and neither it nor the clock needs a place in a state's key.
+const WINDOW_MICROS: u64 = 1 << 30;
 
 /// Commits are numbered in the order of their append; sets of them are bit masks.
 pub type Commits = u8;
@@ -20,6 +20,7 @@ pub type Commits = u8;
 #[derive(Clone)]
 pub struct Log {
     core: LogCore,
+    now_micros: u64,
     databases: u8,
     appended: u8,
     /// By slot.
@@ -39,7 +40,7 @@ pub struct SlotPut {
 impl Log {
     pub fn new(databases: u8) -> Self {
         let core = LogCore::new(INCARNATION, [2; 16]);
-        Self { core, databases, appended: 0, puts: Vec::new(), acknowledged: 0, moved: false }
+        Self { core, now_micros: 0, databases, appended: 0, puts: Vec::new(), acknowledged: 0, moved: false }
     }
 
     pub fn next(&self) -> u8 {
@@ -64,16 +65,21 @@ impl Log {
 
     pub fn append(&mut self, mutant: Option<Mutant>) {
         let commit = self.commit(self.appended);
+        let slot = self.next();
         self.appended += 1;
-        let actions = self.core.on_append(commit, NOW_MICROS);
+        let actions = self.core.on_append(commit, self.now_micros);
         self.perform(actions, mutant);
+        assert_eq!(self.next(), slot, "no batch closes before its window ends");
     }
 
     /// Closes the open batch, if there may be another PUT.
     pub fn close(&mut self, mutant: Option<Mutant>) {
-        if let Some(at) = self.core.wake_at(NOW_MICROS) {
+        if let Some(at) = self.core.wake_at(self.now_micros) {
+            self.now_micros = at;
+            let slot = self.next();
             let actions = self.core.on_tick(at);
             self.perform(actions, mutant);
+            assert_eq!(self.next(), slot + 1, "a batch whose time has come goes into one slot");
         }
     }
 
@@ -82,7 +88,7 @@ impl Log {
         if mutant == Some(Mutant::AcknowledgeOutOfOrder) && outcome == PutOutcome::Stored {
             self.acknowledged |= self.puts[slot as usize].commits;
         }
-        let actions = self.core.on_put(Slot(slot.into()), outcome, NOW_MICROS);
+        let actions = self.core.on_put(Slot(slot.into()), outcome, self.now_micros);
         self.perform(actions, mutant);
     }
 
@@ -95,7 +101,7 @@ impl Log {
     pub fn move_batch(&mut self, slot: u8, mutant: Option<Mutant>) {
         let commits = self.puts[slot as usize].commits;
         for number in (0..self.appended).filter(|number| commits >> number & 1 == 1) {
-            let actions = self.core.on_append(self.commit(number), NOW_MICROS);
+            let actions = self.core.on_append(self.commit(number), self.now_micros);
             self.perform(actions, mutant);
         }
         self.close(mutant);

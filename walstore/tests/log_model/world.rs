@@ -128,8 +128,8 @@ impl World {
         }
     }
 
-    /// `put_until_answered`, in `walstore/src/log/driver.rs`: the request arrives and its answer is lost, or it
-    /// is answered; a refusal is explained by what is in the slot. That the slot is read a moment after the
+    /// `SlotPut`, in `walstore/src/log/slot_put.rs`: a request (the hedge is one more of the same) arrives and its
+    /// answer is lost, or it is answered; a refusal is explained by what is in the slot. That the slot is read a moment after the
     /// refusal makes no difference, for what is in the slot of an unanswered PUT stays there (I7, I8).
     fn put_steps(&self, slot: u8, next: &mut Vec<(Step, World)>) {
         let cell = self.bucket.cell(slot);
