@@ -36,6 +36,8 @@ pub enum Habit {
 #[derive(Clone, Default)]
 struct Acknowledged {
     last: Option<TransactionId>,
+    /// The process that acknowledged it.
+    last_by: usize,
     /// How many transactions, by process.
     counts: Vec<u64>,
 }
@@ -57,6 +59,8 @@ pub struct Ended<T> {
     pub ledgers: Vec<Ledger>,
     /// Reads that showed the past, in sentences.
     pub stale: Vec<String>,
+    /// For each database the process that was the last to acknowledge a transaction: most likely its owner.
+    pub owners: Vec<usize>,
     /// Requests that were sent.
     pub requests: usize,
     /// What the troublemaker returned.
@@ -108,8 +112,9 @@ pub fn during<T>(
         }
         (ledgers, result)
     });
+    let owners = (0..names.len()).map(|database| traffic.acknowledged(database).last_by).collect();
     let stale = traffic.stale.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ended { ledgers, stale, requests: traffic.in_flight.sent(), result }
+    Ended { ledgers, stale, owners, requests: traffic.in_flight.sent(), result }
 }
 
 impl Traffic<'_> {
@@ -123,7 +128,7 @@ impl Traffic<'_> {
 
     fn note(&self, database: usize, node: usize, id: TransactionId) {
         let mut acknowledged = self.acknowledged[database].lock().unwrap_or_else(PoisonError::into_inner);
-        acknowledged.last = Some(id);
+        (acknowledged.last, acknowledged.last_by) = (Some(id), node);
         acknowledged.counts.resize(self.nodes.count(), 0);
         acknowledged.counts[node] += 1;
     }

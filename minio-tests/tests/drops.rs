@@ -2,8 +2,9 @@
 //! transactions, large rows, folds. The client never repeats anything, and every request succeeds; the database
 //! then holds exactly what the script wrote, once; and the node does not take itself for fenced.
 //!
-//! The script runs on a new database for each n, until it ends before the n-th PUT. Lease renewals, which come
-//! between, count as PUTs too. The same is done with the PUTs of a start and an orderly end.
+//! The script runs 16 times, each time on a new database: the k-th run loses the answers of the PUTs k, k + 16,
+//! k + 32 and so on. Lease renewals, which come between, count as PUTs too. The same is done with the PUTs of a
+//! start and an orderly end, one in each run.
 //!
 //! `SHOAL_DROPS` is the least number of PUTs to lose on each store (default 40): scripts are as long as that
 //! takes.
@@ -19,7 +20,9 @@ use minio_tests::value::Value;
 
 const DROPS_DEFAULT: u64 = 40;
 /// A part of the script makes at least so many PUTs.
-const PUTS_PER_PART_MIN: u64 = 12;
+const PUTS_PER_PART_MIN: u64 = 14;
+/// From one lost answer to the next: far enough apart for each to be a story of its own.
+const DISTANCE: u64 = 16;
 /// What a row holds: random bytes, so that a few of them make a fold due.
 const CONTENT_BYTES: usize = 20_000;
 /// What the log says when a node takes itself for fenced, or its databases for lost.
@@ -47,19 +50,18 @@ fn lose_every_answer(test: &str, bucket: Bucket, drops_min: u64) {
     let parts = drops_min.div_ceil(PUTS_PER_PART_MIN);
     let process = start("one");
     let mut models: Vec<(String, Model)> = Vec::new();
-    loop {
-        let n = models.len() as u64 + 1;
-        let name = format!("drop-{n}");
-        faults.drop_put_answer(n);
+    let mut drops = 0;
+    for first in 1..=DISTANCE {
+        // More than any script takes; those that are left over are cleared.
+        let numbers = (first..).step_by(DISTANCE as usize).take(2 * drops_min as usize);
+        let scheduled = numbers.map(|n| faults.drop_put_answer(n)).count();
+        let name = format!("drop-{first}");
         let model = script(&process, &name, parts);
+        drops += (scheduled - faults.drops_pending()) as u64;
+        faults.clear();
         check(&process.database(&name), &name, &model);
         models.push((name, model));
-        if faults.drops_pending() > 0 {
-            break;
-        }
     }
-    faults.clear();
-    let drops = models.len() as u64 - 1;
     assert!(drops >= drops_min, "the script made {drops} PUTs, not {drops_min}");
     assert_eq!(fences(process.terminate()), Vec::<String>::new());
 

@@ -52,6 +52,8 @@ struct Run {
     books: Books,
     kills: u64,
     deleted_caches: u64,
+    /// The last owner of the first database.
+    owner: usize,
 }
 
 impl Run {
@@ -60,7 +62,7 @@ impl Run {
         let mut fleet = Fleet::new(bucket, 2, &["--lease", "900ms"]);
         fleet.start(0);
         fleet.start(1);
-        Self { name, fleet, dice, books: Books::default(), kills: 0, deleted_caches: 0 }
+        Self { name, fleet, dice, books: Books::default(), kills: 0, deleted_caches: 0, owner: 0 }
     }
 
     fn kills(mut self, rounds: u64) {
@@ -91,7 +93,7 @@ impl Run {
         let mut dice = self.dice.split(round);
         let names = names(round / ROUNDS_PER_ERA);
         let nodes = self.fleet.nodes();
-        let victim = self.fleet.owner(&names[0]);
+        let victim = self.fleet.owner(&names[0], self.owner);
         let moment = Duration::from_millis(dice.between(MOMENTS));
         let (deletes_cache, restarts_at_once) = (matches!(round % 4, 1 | 2), round % 2 == 1);
         let crew = (WRITERS_PER_DATABASE, Habit::Roam);
@@ -120,9 +122,10 @@ impl Run {
 
     fn check(&mut self, round: u64, names: &[String], ended: Ended<()>) {
         let mut wrong = ended.stale;
-        for (name, ledger) in names.iter().zip(ended.ledgers) {
+        self.owner = ended.owners[0];
+        for ((name, ledger), owner) in names.iter().zip(ended.ledgers).zip(ended.owners) {
             self.books.note(name, ledger);
-            let database = self.fleet.database(name);
+            let database = self.fleet.database(name, owner);
             wrong.extend(self.books.check(name, &database, first_id(round)..first_id(round + 1)));
         }
         assert!(wrong.is_empty(), "{}, round {round}:\n{}", self.name, wrong.join("\n"));
@@ -135,7 +138,7 @@ impl Run {
         self.fleet.start(0);
         let mut wrong = Vec::new();
         for name in self.books.names() {
-            let database = self.fleet.database(&name);
+            let database = self.fleet.database(&name, 0);
             wrong.extend(self.books.check(&name, &database, 0..first_id(rounds)));
         }
         assert!(wrong.is_empty(), "{}, from the bucket alone:\n{}", self.name, wrong.join("\n"));

@@ -8,7 +8,11 @@
 //! In every second round it comes back around the time at which its lease runs out instead, so that it meets
 //! the other node in the middle of sealing its log, or is back in time.
 //!
+//! A mutant, a store that lets a zombie write over a tombstone, shows that the oracle would notice.
+//!
 //! `SHOAL_ZOMBIES` is the number of rounds on each store (default 4), `SHOAL_SEED` repeats a run's choices.
+
+mod mutant;
 
 use std::ops::Range;
 use std::thread;
@@ -22,7 +26,7 @@ use minio_tests::hrana::Database;
 use minio_tests::settings::{number_from, seed};
 use minio_tests::stream::Stream;
 use minio_tests::traffic::{self, Habit, Traffic};
-use minio_tests::writer::first_id;
+use minio_tests::writer::{InFlight, first_id};
 use minio_tests::{announce, clock, rows};
 
 const ZOMBIES_DEFAULT: u64 = 4;
@@ -34,7 +38,7 @@ const ROUNDS_PER_ERA: u64 = 20;
 /// How long traffic runs before the owner is stopped, in milliseconds.
 const MOMENTS: Range<u64> = 0..500;
 /// For how long it is stopped in rounds in which it comes back early, in percent of its lease.
-const NAPS: Range<u64> = 70..160;
+const NAPS: Range<u64> = 40..140;
 /// Reads that wait for a stopped process.
 const WAITING_READS: usize = 6;
 /// A process whose lease has run out knows it after two thirds of a lease; this is how many of them it gets.
@@ -66,6 +70,8 @@ struct Run {
     over: u64,
     /// Transactions that a process acknowledged after it had come back.
     late: u64,
+    /// The last owner of the first database.
+    owner: usize,
 }
 
 impl Run {
@@ -74,7 +80,7 @@ impl Run {
         let mut fleet = Fleet::new(bucket, 2, &["--lease", "900ms"]);
         fleet.start(0);
         fleet.start(1);
-        Self { name, fleet, dice, books: Books::default(), stopped: 0, over: 0, late: 0 }
+        Self { name, fleet, dice, books: Books::default(), stopped: 0, over: 0, late: 0, owner: 0 }
     }
 
     fn rounds(mut self, rounds: u64) {
@@ -102,7 +108,7 @@ impl Run {
         let mut dice = self.dice.split(round);
         let names = names(round / ROUNDS_PER_ERA);
         let nodes = self.fleet.nodes();
-        let zombie = self.fleet.owner(&names[0]);
+        let zombie = self.fleet.owner(&names[0], self.owner);
         let moment = Duration::from_millis(dice.between(MOMENTS));
         let nap = (round % 2 == 1).then(|| LEASE * u32::try_from(dice.between(NAPS)).expect("a percentage") / 100);
         let mut wrong = Vec::new();
@@ -133,9 +139,10 @@ impl Run {
         self.stopped += 1;
         self.over += u64::from(ended.result);
         wrong.extend(ended.stale);
-        for (name, ledger) in names.iter().zip(ended.ledgers) {
+        self.owner = ended.owners[0];
+        for ((name, ledger), owner) in names.iter().zip(ended.ledgers).zip(ended.owners) {
             self.books.note(name, ledger);
-            let database = self.fleet.database(name);
+            let database = self.fleet.database(name, owner);
             wrong.extend(self.books.check(name, &database, first_id(round)..first_id(round + 1)));
         }
         assert!(wrong.is_empty(), "{}, round {round}, nap {nap:?}:\n{}", self.name, wrong.join("\n"));
@@ -143,7 +150,7 @@ impl Run {
 
     /// Lets reads wait for it, and then lets it go on.
     fn come_back(&self, traffic: &Traffic<'_>, zombie: usize, at: &Database) {
-        let asked = minio_tests::writer::InFlight::default();
+        let asked = InFlight::default();
         thread::scope(|scope| {
             for _ in 0..WAITING_READS {
                 // A refusal is what should come; what else may come is looked at there.
