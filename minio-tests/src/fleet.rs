@@ -9,7 +9,10 @@ use crate::bucket::Bucket;
 use crate::clock;
 use crate::hrana::Database;
 use crate::limits::RECOVERY;
-use crate::shoal::{Shoal, ShoalProcess};
+use crate::shoal::{Ended, Shoal, ShoalProcess};
+
+/// What a process logs last when another has taken it for dead.
+const FENCED: &str = "this node was fenced";
 
 /// The addresses of the processes that run, by number. Clients look here while processes come and go.
 pub struct Nodes(Vec<Mutex<Option<String>>>);
@@ -113,11 +116,30 @@ impl Fleet {
         has_ended
     }
 
-    /// Terminates all processes in order.
-    pub fn terminate(&mut self) {
-        for number in self.running().collect::<Vec<_>>() {
-            self.take(number).terminate();
-        }
+    /// Starts again whoever has ended by itself, because another took it for dead: with short leases a busy machine
+    /// is enough. How many those were.
+    pub fn revive(&mut self) -> u64 {
+        let running: Vec<usize> = self.running().collect();
+        let ended: Vec<usize> = running.into_iter().filter(|number| self.has_ended(*number)).collect();
+        ended.iter().for_each(|number| self.start(*number));
+        ended.len() as u64
+    }
+
+    /// Ends all processes in order. How many were fenced meanwhile.
+    ///
+    /// # Panics
+    /// If one fails for another reason.
+    pub fn terminate(&mut self) -> usize {
+        let running: Vec<usize> = self.running().collect();
+        let fenced = running.into_iter().filter(|number| {
+            let process = self.take(*number);
+            process.ask_to_end();
+            let Ended { status, stderr } = process.wait();
+            let is_fenced = stderr.contains(FENCED);
+            assert!(status.success() || is_fenced, "shoal ended with {status} after SIGTERM:\n{stderr}");
+            is_fenced
+        });
+        fenced.count()
     }
 
     /// The process that serves a database, where `guess` is asked first: a standby takes its time to answer. If

@@ -138,16 +138,20 @@ impl Traffic<'_> {
         self.acknowledged(database).counts.get(node).copied().unwrap_or(0)
     }
 
-    /// Waits until a process has acknowledged transactions of every database.
+    /// Waits until such processes have acknowledged more transactions of every database, and does something
+    /// `meanwhile`, again and again.
     ///
     /// # Panics
     /// If that does not happen.
-    pub fn wait_for_acknowledgements(&self, by: impl Fn(usize) -> bool) {
+    pub fn wait_for_acknowledgements(&self, by: impl Fn(usize) -> bool, mut meanwhile: impl FnMut()) {
         let nodes = || (0..self.nodes.count()).filter(|node| by(*node));
         let count = |database| nodes().map(|node| self.acknowledged_by(database, node)).sum::<u64>();
         let before: Vec<u64> = (0..self.names.len()).map(count).collect();
         let grew = || before.iter().enumerate().all(|(database, before)| count(database) > *before);
-        let all = clock::poll(RECOVERY, || grew().then_some(()));
+        let all = clock::poll(RECOVERY, || {
+            meanwhile();
+            grew().then_some(())
+        });
         assert!(all.is_some(), "not every database was written to within {RECOVERY:?}");
     }
 

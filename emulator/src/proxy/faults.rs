@@ -134,6 +134,12 @@ impl ProxyFaults {
         self.lock().hole = duration;
     }
 
+    /// Opens a black hole now.
+    pub fn open_hole(&self) {
+        let mut state = self.lock();
+        state.hole_ends = Some(clock::now() + state.hole);
+    }
+
     /// The longest wait of slow requests, and of PUTs that are sent again later, from now on.
     pub fn slow_max(&self, duration: Duration) {
         self.lock().slow_max = duration;
@@ -257,8 +263,9 @@ mod tests {
     #[test]
     fn whatever_arrives_during_a_black_hole_is_in_it() {
         let faults = ProxyFaults::new(1);
+        faults.open_hole();
         faults.hole(Duration::from_secs(1000));
-        faults.chance(ProxyFault::BlackHole, 1.0);
+        faults.open_hole();
         let ends = faults.decide(Operation::Get, false).hole_ends;
         assert!(ends.is_some());
         faults.clear();

@@ -52,6 +52,8 @@ struct Run {
     books: Books,
     kills: u64,
     deleted_caches: u64,
+    /// Servers that ended because another took them for dead, which nobody had killed.
+    revived: u64,
     /// The last owner of the first database.
     owner: usize,
 }
@@ -62,7 +64,7 @@ impl Run {
         let mut fleet = Fleet::new(bucket, 2, &["--lease", "900ms"]);
         fleet.start(0);
         fleet.start(1);
-        Self { name, fleet, dice, books: Books::default(), kills: 0, deleted_caches: 0, owner: 0 }
+        Self { name, fleet, dice, books: Books::default(), kills: 0, deleted_caches: 0, revived: 0, owner: 0 }
     }
 
     fn kills(mut self, rounds: u64) {
@@ -73,9 +75,12 @@ impl Run {
             self.kill_once(round);
         }
         self.stop_and_check_everything(rounds);
-        let Self { name, books, kills, deleted_caches, .. } = self;
+        let Self { name, books, kills, deleted_caches, revived, .. } = self;
         let tally = books.tally;
-        announce(&format!("{name}: {kills} kills; the cache directory was deleted {deleted_caches} times; {tally:?}"));
+        announce(&format!(
+            "{name}: {kills} kills; the cache directory was deleted {deleted_caches} times; {revived} others were taken \
+             for dead; {tally:?}"
+        ));
         assert!(tally.acknowledged > 0, "a test in which nothing is acknowledged shows nothing");
     }
 
@@ -96,9 +101,10 @@ impl Run {
         let victim = self.fleet.owner(&names[0], self.owner);
         let moment = Duration::from_millis(dice.between(MOMENTS));
         let (deletes_cache, restarts_at_once) = (matches!(round % 4, 1 | 2), round % 2 == 1);
+        let mut revived = 0;
         let crew = (WRITERS_PER_DATABASE, Habit::Roam);
         let ended = traffic::during((&nodes, &names), crew, (round, &dice), |traffic| {
-            traffic.wait_for_acknowledgements(|_| true);
+            traffic.wait_for_acknowledgements(|_| true, || revived += self.fleet.revive());
             clock::sleep(moment);
             traffic.in_flight.wait_for(IN_FLIGHT_MIN);
             self.fleet.kill9(victim);
@@ -108,14 +114,16 @@ impl Run {
             if restarts_at_once {
                 self.fleet.start(victim);
             }
-            // The first is for those that the other node had before; the kill is over by the second.
-            traffic.wait_for_acknowledgements(|node| restarts_at_once || node != victim);
-            traffic.wait_for_acknowledgements(|node| restarts_at_once || node != victim);
+            traffic.wait_for_acknowledgements(
+                |node| restarts_at_once || node != victim,
+                || revived += self.fleet.revive(),
+            );
             if !restarts_at_once {
                 self.fleet.start(victim);
             }
         });
         self.kills += 1;
+        self.revived += revived;
         self.deleted_caches += u64::from(deletes_cache);
         self.check(round, &names, ended);
     }

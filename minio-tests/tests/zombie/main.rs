@@ -114,7 +114,12 @@ impl Run {
         let mut wrong = Vec::new();
         let crew = (WRITERS_PER_DATABASE, Habit::Stay);
         let ended = traffic::during((&nodes, &names), crew, (round, &dice), |traffic| {
-            traffic.wait_for_acknowledgements(|_| true);
+            traffic.wait_for_acknowledgements(
+                |_| true,
+                || {
+                    self.fleet.revive();
+                },
+            );
             let at = self.fleet.process(zombie).database(&names[0]);
             let mut reader = Stream::new(&at);
             let _ = reader.execute("BEGIN", &[]);
@@ -123,7 +128,12 @@ impl Run {
             self.fleet.process(zombie).pause();
             match nap {
                 Some(nap) => clock::sleep(nap),
-                None => traffic.wait_for_acknowledgements(|node| node != zombie),
+                None => traffic.wait_for_acknowledgements(
+                    |node| node != zombie,
+                    || {
+                        self.fleet.revive();
+                    },
+                ),
             }
             let before = acknowledged(traffic, zombie);
             self.come_back(traffic, zombie, &at);
@@ -133,7 +143,12 @@ impl Run {
             let is_over = self.watch(traffic, zombie, &at);
             self.late += acknowledged(traffic, zombie) - before;
             // Whoever serves now, serves everything.
-            traffic.wait_for_acknowledgements(|_| true);
+            traffic.wait_for_acknowledgements(
+                |_| true,
+                || {
+                    self.fleet.revive();
+                },
+            );
             is_over
         });
         self.stopped += 1;
