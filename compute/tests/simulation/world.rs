@@ -189,6 +189,7 @@ impl World {
             slow_time: Latency::uniform(millis(20), millis(900)),
             late_time: Latency::uniform(millis(1), millis(30_000)),
             patience: millis(1_500),
+            ..Faults::default()
         }
     }
 }
