@@ -19,6 +19,7 @@
 //! after the other. **Nobody logs one while his own release may still arrive** ([`confirm`]).
 
 use walstore::id::{DatabaseId, IncarnationId, Lsn, PutId};
+use walstore::mutant::{self, Mutant};
 
 use crate::head::{Anchor, Folded, ForkPoint, Head, HeadState, MapField, PackRef, TailEntry};
 use crate::limits;
@@ -73,6 +74,7 @@ pub fn plan_open(head: &Head, me: IncarnationId, owner: OwnerState) -> OpenPlan 
         (Some(incarnation), _) if incarnation == me => OpenPlan::ReadAgain,
         (Some(_), OwnerState::Sealed) if head.tail.len() >= limits::TAIL_ENTRIES_MAX => OpenPlan::DrainFirst,
         (Some(_), OwnerState::Sealed) => OpenPlan::Acquire,
+        (Some(_), OwnerState::LeaseOver) if mutant::is_on(Mutant::TakeOverBeforeSeal) => OpenPlan::Acquire,
         (Some(incarnation), OwnerState::LeaseOver) => OpenPlan::SealFirst(incarnation),
         (Some(incarnation), OwnerState::Alive { address }) => OpenPlan::OwnedElsewhere { incarnation, address },
         (Some(_), OwnerState::None | OwnerState::Me | OwnerState::MeLeaving) | (None, _) => OpenPlan::ReadAgain,
