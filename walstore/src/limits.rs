@@ -8,6 +8,21 @@ pub const PUTS_IN_FLIGHT_MAX: usize = 8;
 /// last quarter of latency.
 pub const CROWD_COMMITS_MIN: usize = 16;
 
+/// One in so many PUTs may be hedged, that is 5 %: as many as there are beyond the 95th percentile.
+pub const HEDGE_ONE_IN: u32 = 20;
+
+/// So many hedges may be saved up: a store that is slow for everybody is not asked twice by everybody.
+pub const HEDGES_SAVED_MAX: u32 = 2;
+
+/// PUTs that are looked at to tell which one is slow.
+pub const HEDGE_SAMPLES: usize = 64;
+
+/// No hedge before: a store this fast loses more to a second request than it can win.
+pub const HEDGE_AFTER_MICROS_MIN: u32 = 20_000;
+
+/// No hedge for larger objects: their size is what takes time.
+pub const HEDGE_BYTES_MAX: usize = 1 << 20;
+
 /// A batch closes at this size: larger PUTs take measurably longer on standard S3.
 pub const FRAGMENT_BYTES_TARGET: usize = 128 << 10;
 
@@ -33,4 +48,5 @@ pub const HINT_LAG_SLOTS_MAX: u64 = 64;
 pub const DELETES_IN_FLIGHT_MAX: usize = 16;
 
 const _: () = assert!(PUTS_IN_FLIGHT_MAX as u64 <= SEAL_PROBE_SLOTS, "one probe round sees every PUT in flight");
+const _: () = assert!(FRAGMENT_BYTES_TARGET <= HEDGE_BYTES_MAX, "a batch of small commits may be hedged");
 const _: () = assert!(FRAGMENT_BYTES_MAX < u32::MAX as usize, "offsets in a fragment are u32");
