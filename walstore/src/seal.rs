@@ -17,7 +17,7 @@ use crate::incarnation::{IncarnationRecord, State};
 use crate::keys;
 use crate::limits;
 use crate::mutant::{self, Mutant};
-use crate::register::{self, Backoff, Patience, RecordError, Swap, Versioned};
+use crate::register::{self, Backoff, Patience, Record, RecordError, Swap, Versioned};
 use crate::seam::Seam;
 use crate::life::Stores;
 use crate::store::{Condition, Put, Store, StoreError};

@@ -48,7 +48,7 @@ fn every_mutant_is_caught_by_a_named_invariant() {
 
 fn hunt(mutant: Mutant) -> Option<(u64, String)> {
     mutant::turn_on(Some(mutant));
-    let caught = (0..SEEDS).find_map(|seed| world::run(seed, false).verdict.err().map(|broken| (seed, broken)));
+    let caught = (0..SEEDS).find_map(|seed| Some((seed, world::run(seed, false).verdict.err()?)));
     mutant::turn_on(None);
     caught
 }

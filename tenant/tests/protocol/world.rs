@@ -14,7 +14,7 @@ use walstore::store::{Faults, FaultyStore, Latency, MemoryStore, Trace};
 use crate::hits::Hits;
 use crate::ledger::Outcome;
 use crate::life::{self, Bent, Life, Rng};
-use crate::node::Node;
+use crate::node::{Node, NotOpen};
 use crate::watch::{Tap, Watch};
 
 const LEASE: Duration = Duration::from_millis(1500);
@@ -297,40 +297,28 @@ impl World {
         self.places.push(Place { node: None, store: None, clock, last: None, idle: 0 });
         self.start(self.places.len() - 1, None);
         let node = self.places.last().and_then(|place| place.node.clone()).expect("just started");
-        let all: Arc<Mutex<Vec<String>>> = Arc::default();
+        let unserved: Unserved = Arc::default();
         for name in self.names.clone() {
-            let (node, all) = (node.clone(), all.clone());
-            node.seam.clone().spawn(async move {
-                loop {
-                    if let Ok(database) = node.open(&name, true).await
-                        && database.append(&node).is_some()
-                    {
-                        database.fold(&node).await;
-                        return all.lock().unwrap().push(name.to_string());
-                    }
-                    node.seam.sleep(Duration::from_millis(300)).await;
-                }
-            });
+            unserved.lock().unwrap().insert(name.clone(), "nobody has answered yet".into());
+            node.seam.spawn(serve(node.clone(), name, unserved.clone()));
         }
         let mut waited = Duration::ZERO;
         let step = Duration::from_millis(500);
-        while all.lock().unwrap().len() < self.names.len() && waited < SETTLES_WITHIN && !self.is_broken() {
+        while !unserved.lock().unwrap().is_empty() && waited < SETTLES_WITHIN && !self.is_broken() {
             self.network.sleep(step).await;
             waited += step;
         }
         self.sleep(1_000_000).await;
-        self.examine(&node, &all.lock().unwrap());
+        self.examine(&node, &unserved.lock().unwrap());
         node.life.die();
         // Whatever the network still holds arrives now, from the dead.
         self.sleep(1_000_000_000).await;
     }
 
-    fn examine(&mut self, node: &Node, served: &[String]) {
+    fn examine(&mut self, node: &Node, unserved: &BTreeMap<Name, String>) {
         let watch = &self.tap.watch;
-        for name in &self.names {
-            if !served.contains(&name.to_string()) {
-                watch.broken(format!("I16: `{name}` is not served, though nothing fails any more"));
-            }
+        if let Some((name, why)) = unserved.first_key_value() {
+            watch.broken(format!("I16: `{name}` is not served, though nothing fails any more: {why}"));
         }
         let open = node.all();
         for database in &open {
@@ -363,6 +351,25 @@ impl World {
             acknowledged: known.ledger.count(Outcome::Acknowledged) as u64,
             unknown: known.ledger.count(Outcome::Unknown) as u64,
         }
+    }
+}
+
+/// Names that the last node does not serve yet, and why not.
+type Unserved = Arc<Mutex<BTreeMap<Name, String>>>;
+
+async fn serve(node: Arc<Node>, name: Name, unserved: Unserved) {
+    loop {
+        let why = match node.open(&name, true).await {
+            Ok(database) if database.append(&node).is_some() => {
+                database.fold(&node).await;
+                unserved.lock().unwrap().remove(&name);
+                return;
+            }
+            Ok(_) => "it takes no commits".into(),
+            Err(NotOpen(why)) => why,
+        };
+        unserved.lock().unwrap().insert(name.clone(), why);
+        node.seam.sleep(Duration::from_millis(300)).await;
     }
 }
 
