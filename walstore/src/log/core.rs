@@ -6,14 +6,15 @@
 //!                                   └──another object is in the slot──▶ fenced
 //! ```
 //!
-//! When a batch closes is [`pace`](super::pace)'s to say. A plan's window is a lower bound on top: the batch
-//! waits for its most impatient member.
+//! When a batch closes is [`pace`](super::pace)'s to say, and what is in it [`queue`](super::queue)'s. A plan's
+//! window is a lower bound on top: the batch waits for its most impatient member.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
 use super::pace::{Pace, Situation};
+use super::queue::{Queue, Ready};
 use super::unfolded::Unfolded;
 use crate::fragment::{self, Entry};
 use crate::id::{DatabaseId, IncarnationId, Lsn, PutId, Slot};
@@ -71,18 +72,6 @@ struct InFlight {
     object: Bytes,
 }
 
-#[derive(Default)]
-struct Batch {
-    commits: Vec<Commit>,
-    bytes: usize,
-    /// Databases of which it holds nothing that is still needed, up to these commits.
-    folded: BTreeMap<DatabaseId, Lsn>,
-    /// When its first member came.
-    opened_micros: u64,
-    /// The earliest `arrival + window` of its members.
-    deadline_micros: u64,
-}
-
 /// State of one log. See the module's documentation.
 pub struct LogCore {
     incarnation: IncarnationId,
@@ -90,7 +79,7 @@ pub struct LogCore {
     nonce: [u8; 16],
     next: Slot,
     durable_end: Slot,
-    batch: Batch,
+    queue: Queue,
     in_flight: BTreeMap<Slot, InFlight>,
     backlog_bytes: usize,
     pace: Pace,
@@ -105,7 +94,7 @@ impl LogCore {
             nonce,
             next: Slot::ZERO,
             durable_end: Slot::ZERO,
-            batch: Batch::default(),
+            queue: Queue::default(),
             in_flight: BTreeMap::new(),
             backlog_bytes: 0,
             pace: Pace::default(),
@@ -114,36 +103,26 @@ impl LogCore {
         }
     }
 
-    /// Adds a commit to the open batch. A fenced log drops it: nothing new is ever stored.
+    /// Queues a commit for the next batch. A fenced log drops it: nothing new is ever stored.
     pub fn on_append(&mut self, commit: Commit, now_micros: u64) -> Vec<Action> {
         if self.fenced {
             return Vec::new();
         }
-        let deadline = now_micros.saturating_add(commit.window_micros);
-        if self.batch.commits.is_empty() {
-            self.batch.opened_micros = now_micros;
-            self.batch.deadline_micros = deadline;
-        }
-        self.batch.deadline_micros = self.batch.deadline_micros.min(deadline);
         self.pace.on_arrival(now_micros);
-        self.batch.bytes += commit.entry.bytes.len();
         self.backlog_bytes += commit.entry.bytes.len();
-        self.batch.commits.push(commit);
+        self.queue.push(commit, now_micros);
         self.on_tick(now_micros)
     }
 
-    /// Closes the batch if its time has come.
+    /// Closes the batch if its time has come, and the next one if that is due as well.
     pub fn on_tick(&mut self, now_micros: u64) -> Vec<Action> {
-        match self.wake_at(now_micros) {
-            Some(at) if at <= now_micros => self.close(now_micros),
-            _ => Vec::new(),
-        }
-    }
-
-    fn close(&mut self, now_micros: u64) -> Vec<Action> {
-        let mut actions = vec![self.start_put(now_micros)];
-        if mutant::is_on(Mutant::AcknowledgeBeforeDurable) {
-            actions.extend(self.release(now_micros));
+        self.queue.release_held(now_micros);
+        let mut actions = Vec::new();
+        while self.closes_at(now_micros).is_some_and(|at| at <= now_micros) {
+            actions.push(self.start_put(now_micros));
+            if mutant::is_on(Mutant::AcknowledgeBeforeDurable) {
+                actions.extend(self.release(now_micros));
+            }
         }
         actions
     }
@@ -170,54 +149,61 @@ impl LogCore {
         if std::mem::replace(&mut self.fenced, true) {
             return Vec::new();
         }
-        self.batch = Batch::default();
+        self.queue = Queue::default();
         vec![Action::Fenced]
     }
 
     /// Everything of `database` up to `lsn` is in packs that its head links.
     pub fn on_folded(&mut self, database: DatabaseId, lsn: Lsn) {
         self.unfolded.forget(database, lsn);
-        // A deleted database may have commits in the open batch; they need not be remembered either.
-        if self.batch.commits.iter().any(|commit| commit.entry.database == database && commit.entry.lsn <= lsn) {
-            self.batch.folded.insert(database, lsn);
-        }
+        // A deleted database may have commits that still wait for a slot; they need not be remembered either.
+        self.queue.on_folded(database, lsn);
     }
 
-    /// When the open batch closes, if nothing else happens before.
+    /// When there is something to do, if nothing else happens before.
     pub fn wake_at(&self, now_micros: u64) -> Option<u64> {
-        if self.fenced || self.batch.commits.is_empty() || self.in_flight.len() >= limits::PUTS_IN_FLIGHT_MAX {
-            return None;
-        }
-        if self.batch.bytes >= limits::FRAGMENT_BYTES_TARGET {
+        let held_until = if self.may_start() { self.queue.held_until() } else { None };
+        let at = [self.closes_at(now_micros), held_until].into_iter().flatten().min()?;
+        Some(at.max(now_micros))
+    }
+
+    /// When the batch closes that could be made of what is ready now.
+    fn closes_at(&self, now_micros: u64) -> Option<u64> {
+        let ready = self.queue.ready().filter(|_| self.may_start())?;
+        if ready.bytes >= limits::FRAGMENT_BYTES_TARGET {
             return Some(now_micros);
         }
-        Some(self.batch.deadline_micros.max(self.company_at()).max(now_micros))
+        Some(ready.deadline_micros.max(self.company_at(ready)).max(now_micros))
+    }
+
+    fn may_start(&self) -> bool {
+        !self.fenced && self.in_flight.len() < limits::PUTS_IN_FLIGHT_MAX
     }
 
     /// When waiting for company stops to be worth it; 0 if it is not now.
-    fn company_at(&self) -> u64 {
+    fn company_at(&self, ready: Ready) -> u64 {
         self.pace.company_at(Situation {
-            opened_micros: self.batch.opened_micros,
+            opened_micros: ready.opened_micros,
             commits: self.commits_held(),
             waiting_since: self.waiting_since(),
         })
     }
 
-    /// In the batch and in flight.
+    /// In flight, or ready for the next batch.
     fn commits_held(&self) -> usize {
         let in_flight: usize = self.in_flight.values().map(|put| put.commits.len()).sum();
-        in_flight + self.batch.commits.len()
+        in_flight + self.queue.ready().map_or(0, |ready| ready.commits)
     }
 
     fn start_put(&mut self, now_micros: u64) -> Action {
-        let batch = std::mem::take(&mut self.batch);
+        let batch = self.queue.take(now_micros);
         let slot = self.next;
         self.next = slot.next();
         let mut entries = Vec::with_capacity(batch.commits.len());
         let mut commits = Vec::with_capacity(batch.commits.len());
-        for Commit { entry, home, .. } in batch.commits {
+        for (Commit { entry, home, .. }, is_needed) in batch.commits {
             commits.push(Acknowledged { database: entry.database, epoch: entry.epoch, lsn: entry.lsn, slot, home });
-            if batch.folded.get(&entry.database).is_none_or(|folded| entry.lsn > *folded) {
+            if is_needed {
                 self.unfolded.remember(entry.database, entry.lsn, slot);
             }
             entries.push(entry);
@@ -290,7 +276,7 @@ impl LogCore {
 
     /// Nothing is waiting or in flight.
     pub fn is_drained(&self) -> bool {
-        self.batch.commits.is_empty() && self.in_flight.is_empty()
+        self.queue.is_empty() && self.in_flight.is_empty()
     }
 
     pub fn is_fenced(&self) -> bool {

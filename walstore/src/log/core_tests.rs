@@ -207,6 +207,85 @@ fn a_database_deleted_before_its_commit_has_a_slot_does_not_hold_the_log_back() 
     assert_eq!((log.low(), log.durable_end()), (Slot(2), Slot(2)));
 }
 
+fn sized(database: u8, lsn: u64, bytes: usize) -> Commit {
+    let mut commit = commit(database, lsn);
+    commit.entry.bytes = Bytes::from(vec![5; bytes]);
+    commit
+}
+
+/// The commits that the actions' fragments carry, of one database.
+fn lsns_sent(actions: &[Action], database: u8) -> Vec<u64> {
+    let mut lsns = Vec::new();
+    for action in actions {
+        let Action::Put { slot, object } = action else { continue };
+        let Ok(fragment::SlotObject::Fragment(sent)) = fragment::decode(object, INC, *slot) else {
+            panic!("no fragment in {slot}")
+        };
+        let runs = sent.runs.iter().filter(|run| run.database == DatabaseId::from_bytes([database; 16]));
+        lsns.extend(runs.flat_map(|run| (run.first.get()..).take(run.commits.len())));
+    }
+    lsns
+}
+
+#[test]
+fn quiet_databases_are_in_the_next_batch_whatever_one_flooder_has_waiting() {
+    let mut log = log();
+    let mut flooded = Vec::new();
+    let mut slots = 0;
+    for lsn in 1..=5_000 {
+        let actions = log.on_append(sized(200, lsn, 1_000), 0);
+        slots += actions.len() as u64;
+        flooded.extend(lsns_sent(&actions, 200));
+    }
+    assert_eq!(slots, limits::PUTS_IN_FLIGHT_MAX as u64, "the flooder has them all");
+    for round in 1..=10 {
+        for quiet in 1..100 {
+            assert_eq!(log.on_append(sized(quiet, round, 600), 0), []);
+        }
+        let actions = log.on_put(Slot(round - 1), PutOutcome::Stored, round * 1_000);
+        assert_eq!(slot_of(&actions), Some(Slot(slots)));
+        slots += 1;
+        assert!((1..100).all(|quiet| lsns_sent(&actions, quiet) == [round]));
+        flooded.extend(lsns_sent(&actions, 200));
+    }
+    assert!(flooded.iter().copied().eq(1..=flooded.len() as u64), "the flooder's own leave in order");
+}
+
+#[test]
+fn what_a_full_batch_leaves_behind_goes_into_the_next_slot() {
+    let mut log = log();
+    log.on_append(commit(1, 1), 0);
+    (2..=200).for_each(|lsn| drop(log.on_append(sized(1, lsn, 1_000), 1)));
+    let left = log.queue.ready().unwrap();
+    assert!(left.bytes < limits::FRAGMENT_BYTES_TARGET);
+    let wake = log.wake_at(1).expect("the rest has a time of its own");
+    let actions = log.on_tick(wake);
+    assert_eq!(lsns_sent(&actions, 1).last(), Some(&200));
+    for slot in (0..3).rev() {
+        log.on_put(Slot(slot), PutOutcome::Stored, wake + 1);
+    }
+    assert!(log.is_drained());
+    assert_eq!((log.durable_end(), log.backlog_bytes()), (Slot(3), 0));
+}
+
+#[test]
+fn a_held_database_wakes_the_log_when_its_bucket_has_filled() {
+    let mut log = log();
+    log.on_append(sized(1, 1, limits::DATABASE_BURST_BYTES + (1 << 20)), 0);
+    assert_eq!(log.on_append(sized(1, 2, 600), 10), []);
+    log.on_put(Slot(0), PutOutcome::Stored, 1_000);
+    assert!(!log.is_drained());
+    let wake = log.wake_at(1_000).unwrap();
+    assert!(wake > 1_000);
+    assert_eq!(log.on_tick(wake - 1), []);
+    assert_eq!(lsns_sent(&log.on_tick(wake), 1), [2]);
+    log.on_append(sized(1, 3, limits::DATABASE_BURST_BYTES + (1 << 20)), wake);
+    log.on_append(sized(1, 4, 600), wake);
+    log.on_fenced();
+    assert_eq!(log.wake_at(wake), None);
+    assert_eq!(log.on_tick(u64::MAX), []);
+}
+
 proptest! {
     #[test]
     fn whatever_the_store_does_low_is_at_most_the_hint_and_order_holds(

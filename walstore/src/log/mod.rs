@@ -1,12 +1,15 @@
 //! One node's log: group commit over all of its databases.
 //!
-//! [`core`] decides (`pace`: when; `unfolded`: what may be deleted), [`run`] talks to the
-//! store (`slot_put`: until a slot decides; `hedge`: when a PUT is sent twice). A [`LogHandle`] is what the rest of the node holds.
+//! [`core`] decides (`pace`: when a batch closes; `queue` and `bucket`: what is in it; `unfolded`: which slots may
+//! go), [`run`] talks to the store (`slot_put`: until a slot decides; `hedge`: when a PUT is sent twice). A
+//! [`LogHandle`] is what the rest of the node holds.
 
+mod bucket;
 pub mod core;
 mod driver;
 mod hedge;
 mod pace;
+mod queue;
 mod slot_put;
 mod unfolded;
 
