@@ -9,7 +9,7 @@ use tenant::head::{Head, MapField, PackRef};
 use tenant::lifecycle;
 use tenant::registry::{self, DeleteError};
 use walstore::fragment::Entry as LogEntry;
-use walstore::id::{DatabaseId, Lsn, PutId};
+use walstore::id::{DatabaseId, Lsn, PutId, Slot};
 use walstore::keys::hash_prefix;
 use walstore::log;
 use walstore::register::{Backoff, Patience, Swap, Versioned};
@@ -37,6 +37,8 @@ pub struct State {
     /// The tips after the folded point and after each commit since.
     tips: Vec<Tip>,
     pub durable: Option<Lsn>,
+    /// Where this log holds what is durable and not folded.
+    pub slots: Vec<(Lsn, Slot)>,
 }
 
 impl State {
@@ -61,15 +63,18 @@ pub struct Database {
 }
 
 impl Database {
-    pub fn new(head: Versioned<Head>, history: Vec<CommitNo>, folded: Tip, newest: Tip) -> Self {
-        // What lies between is folded only together with a commit of this owner, or up to `newest`.
-        let tips = if folded == newest { vec![folded] } else { vec![folded, newest] };
-        let state = State { standing: Standing::Serving, durable: newest.lsn, history, tips };
+    /// `tips` are those of the folded point, before this owner's first commit, and the newest.
+    pub fn new(head: Versioned<Head>, history: Vec<CommitNo>, tips: [Tip; 3], slots: Vec<(Lsn, Slot)>) -> Self {
+        let (own_after, newest) = (tips[1].lsn, tips[2]);
+        // What lies between is folded only together with what comes after it.
+        let mut tips = tips.to_vec();
+        tips.dedup();
+        let state = State { standing: Standing::Serving, durable: newest.lsn, history, tips, slots };
         Self {
             id: head.value.database,
             name: head.value.name.clone(),
             epoch: head.value.epoch,
-            own_after: newest.lsn,
+            own_after,
             head: tokio::sync::Mutex::new(head),
             state: Mutex::new(state),
             deleted: Mutex::default(),
@@ -171,6 +176,7 @@ impl Database {
         let mut state = self.state();
         let kept = state.tips.iter().position(|tip| tip.lsn >= folded.lsn).unwrap_or(state.tips.len() - 1);
         state.tips.drain(..kept);
+        state.slots.retain(|(lsn, _)| Some(*lsn) > folded.lsn);
         if let Some(lsn) = folded.lsn {
             node.log.folded(self.id, lsn);
         }

@@ -103,7 +103,7 @@ impl Ledger {
         }
     }
 
-    /// The owner of `epoch` has read the database's history.
+    /// The owner of `epoch` has read the database's history; it may do so again after an eviction.
     pub fn loaded(&mut self, database: DatabaseId, epoch: u64, read: &[CommitNo]) -> Result<(), String> {
         for (at, number) in read.iter().enumerate() {
             let entry = self.commits.get(*number as usize);
@@ -118,7 +118,7 @@ impl Ledger {
         }
         let history = self.histories.entry(database).or_default();
         for (lsn, number) in &history.acknowledged {
-            let is_older = self.commits[*number as usize].epoch < epoch;
+            let is_older = self.commits[*number as usize].epoch <= epoch;
             if is_older && read.get(lsn.get() as usize - 1) != Some(number) {
                 let there = read.get(lsn.get() as usize - 1);
                 return Err(format!(
@@ -129,8 +129,8 @@ impl Ledger {
         }
         match &history.loaded {
             // A slow owner may come after its successor; then it is the one who has less.
-            Some((newer, longer)) if *newer >= epoch => {
-                if *newer == epoch && longer != read || !longer.starts_with(read) {
+            Some((newer, longer)) if *newer > epoch => {
+                if !longer.starts_with(read) {
                     return Err(format!("I2: the owners of epochs {epoch} and {newer} of {database} read different histories"));
                 }
             }

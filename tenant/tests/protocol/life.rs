@@ -1,11 +1,14 @@
 //! A node's clock, randomness and tasks, so that it can be crashed and paused between any two polls.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use walstore::seam::{Clock, Random, Seam, Spawn, Task};
+
+use crate::watch::Watch;
 
 /// November 2026.
 const EPOCH_MICROS: u64 = 1_795_000_000_000_000;
@@ -111,16 +114,18 @@ pub struct Life {
     /// The poll after which it is dead.
     dies_at: AtomicU64,
     paused: Mutex<Vec<Waker>>,
+    watch: Watch,
 }
 
 impl Life {
-    pub fn new() -> Arc<Self> {
+    pub fn new(watch: &Watch) -> Arc<Self> {
         Arc::new(Self {
             is_dead: AtomicBool::new(false),
             is_paused: AtomicBool::new(false),
             polls: AtomicU64::new(0),
             dies_at: AtomicU64::new(u64::MAX),
             paused: Mutex::default(),
+            watch: watch.clone(),
         })
     }
 
@@ -178,7 +183,11 @@ impl Future for Living {
         }
         let polls = self.life.polls.fetch_add(1, Ordering::Relaxed);
         let task = self.task.as_mut().expect("a finished task is not polled again");
-        let polled = task.as_mut().poll(context);
+        let Ok(polled) = catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(context))) else {
+            self.life.watch.broken("BUG: a task has panicked; its message stands above".into());
+            self.life.die();
+            return Poll::Ready(());
+        };
         if polls >= self.life.dies_at.load(Ordering::Relaxed) {
             self.life.die();
         }

@@ -11,11 +11,12 @@ use tenant::lifecycle::{self, OpenPlan, OwnerState};
 use tenant::name::Name;
 use tenant::registry::{self, CreateError};
 use tenant::settings::Settings;
-use walstore::id::{DatabaseId, IncarnationId, Lsn, PutId};
+use walstore::id::{DatabaseId, IncarnationId, Lsn, PutId, Slot};
 use walstore::life::{Incarnation, Stores};
 use walstore::log::{self, Acknowledged, LogHandle, LogSink};
+use walstore::mutant::{self, Mutant};
 use walstore::register::{Patience, RecordError, Swap, Versioned};
-use walstore::seal::SealError;
+use walstore::seal::{self, SealError};
 use walstore::seam::Seam;
 
 use crate::database::{Database, Standing};
@@ -44,8 +45,17 @@ pub struct Node {
     by_id: Mutex<BTreeMap<DatabaseId, Arc<Database>>>,
     /// Ended here with commits that only this log has.
     ended: Mutex<BTreeSet<DatabaseId>>,
+    /// Closed while nobody used them, with commits that only this log has.
+    asleep: Mutex<BTreeMap<DatabaseId, Asleep>>,
     /// Terms that this node has given up, with the history's end: what a straggler would append to.
     pub past_terms: Mutex<Vec<(DatabaseId, u64, Tip)>>,
+}
+
+/// An evicted database: its epoch, its history's end, and the slots of what is not folded.
+struct Asleep {
+    epoch: u64,
+    tip: Tip,
+    slots: Vec<Slot>,
 }
 
 /// Why a database cannot be served here now.
@@ -69,7 +79,9 @@ impl LogSink for Sink {
         let by_id = node.by_id.lock().unwrap();
         for commit in commits {
             if let Some(database) = by_id.get(&commit.database).filter(|it| it.epoch == commit.epoch) {
-                database.state().durable = Some(commit.lsn);
+                let mut state = database.state();
+                state.durable = Some(commit.lsn);
+                state.slots.push((commit.lsn, commit.slot));
             }
         }
     }
@@ -109,6 +121,7 @@ impl Node {
             openings: Mutex::default(),
             by_id: Mutex::default(),
             ended: Mutex::default(),
+            asleep: Mutex::default(),
             past_terms: Mutex::default(),
         });
         let starting = node.clone();
@@ -284,7 +297,11 @@ impl Node {
     }
 
     pub async fn swap(&self, before: &Versioned<Head>, next: Head, patience: Patience) -> Result<Swap<Head>, NotOpen> {
+        let put_id = next.put_id;
         let swap = registry::swap_head(&*self.stores.main, &self.seam, before, next, patience).await;
+        if matches!(swap, Ok(Swap::Lost(_))) {
+            self.watch.known().head_lost(put_id);
+        }
         swap.map_err(|error| {
             match &error {
                 registry::SwapHeadError::Record(error) => self.examine(error),
@@ -346,8 +363,59 @@ impl Node {
                 }
             }
         }
+        let own_after = tip;
+        let asleep = self.wake(&head.value, &mut history, &mut tip).await?;
         self.watch.check(|known| known.ledger.loaded(id, head.value.epoch, &history));
-        Ok(Arc::new(Database::new(head, history, folded, tip)))
+        self.asleep.lock().unwrap().remove(&id);
+        Ok(Arc::new(Database::new(head, history, [folded, own_after, tip], asleep)))
+    }
+
+    /// Reads the commits back that this node logged before it evicted the database.
+    async fn wake(
+        &self,
+        head: &Head,
+        history: &mut Vec<toy::CommitNo>,
+        tip: &mut Tip,
+    ) -> Result<Vec<(Lsn, Slot)>, NotOpen> {
+        let found = self.asleep.lock().unwrap().get(&head.database).map(|it| (it.epoch, it.tip, it.slots.clone()));
+        let Some((epoch, end, slots)) = found.filter(|(epoch, ..)| *epoch == head.epoch) else { return Ok(Vec::new()) };
+        let read = seal::read_slots(&self.stores, &self.seam, self.id, &slots, self.patience()).await;
+        let mut unfolded = Vec::new();
+        for fragment in read.inspect_err(|error| self.examine_seal(error)).map_err(not_open)? {
+            for run in fragment.runs.iter().filter(|run| (run.database, run.epoch) == (head.database, epoch)) {
+                for bytes in &run.commits {
+                    if let Ok((number, next)) = toy::follow(tip, bytes) {
+                        history.push(number);
+                        *tip = next;
+                        unfolded.push((next.lsn.expect("a commit has an LSN"), fragment.slot));
+                    }
+                }
+            }
+        }
+        if *tip != end {
+            self.watch.broken(format!("I1: {} ends at {:?} after an eviction, not at {:?}", head.database, tip.lsn, end.lsn));
+        }
+        Ok(unfolded)
+    }
+
+    /// Closes a database that nobody uses. What only the log has of it is remembered by its slots.
+    pub fn evict(&self, name: &Name) {
+        let opening = self.opening(name);
+        let Ok(mut opening) = opening.try_lock() else { return };
+        let Some(database) = opening.clone() else { return };
+        // Held by whoever folds.
+        let Ok(_head) = database.head.try_lock() else { return };
+        let state = database.state();
+        if state.standing != Standing::Serving || state.durable != state.newest().lsn {
+            return;
+        }
+        let slots: BTreeSet<Slot> = state.slots.iter().map(|(_, slot)| *slot).collect();
+        if !slots.is_empty() && !mutant::is_on(Mutant::EvictAndForget) {
+            let asleep = Asleep { epoch: database.epoch, tip: *state.newest(), slots: slots.into_iter().collect() };
+            self.asleep.lock().unwrap().insert(database.id, asleep);
+        }
+        self.by_id.lock().unwrap().remove(&database.id);
+        *opening = None;
     }
 
     async fn read_pack(&self, head: &Versioned<Head>) -> Result<Vec<toy::CommitNo>, NotOpen> {

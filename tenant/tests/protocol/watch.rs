@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tenant::head::{Head, MapField};
 use walstore::fragment::{self, Fragment, SlotObject};
-use walstore::id::{DatabaseId, IncarnationId, Lsn, Slot};
+use walstore::id::{DatabaseId, IncarnationId, Lsn, PutId, Slot};
 use walstore::incarnation::{IncarnationRecord, State};
 use walstore::log::Acknowledged;
 use walstore::register::Record;
@@ -43,6 +43,8 @@ pub struct Known {
     owners: BTreeMap<(DatabaseId, u64), Option<IncarnationId>>,
     logs: BTreeMap<IncarnationId, Logged>,
     packs: BTreeSet<String>,
+    /// Head writes of which their writer knows that they never take place.
+    lost: BTreeSet<PutId>,
 }
 
 #[derive(Clone, Default)]
@@ -131,7 +133,7 @@ impl Known {
         match object {
             SlotObject::Tombstone { .. } => {
                 log.tombstones.insert(slot.0);
-                Ok(())
+                demand(!log.data.contains(&slot.0), || format!("I3: {id} is ended at {slot}, which held commits"))
             }
             SlotObject::Fragment(fragment) => {
                 // A late duplicate below `low` is junk that nobody reads.
@@ -155,6 +157,7 @@ impl Known {
 
     fn head_written(&mut self, id: DatabaseId, bytes: &Bytes) -> Result<(), String> {
         let head = Head::decode(bytes).map_err(|corrupt| format!("I6: head of {id}: {corrupt}"))?;
+        demand(!self.lost.contains(&head.put_id), || format!("I12: a write of the head of {id} that was lost takes place"))?;
         if let Some(before) = self.heads.get(&id) {
             demand(!before.state.is_final(), || format!("I7: the final head of {id} is overwritten"))?;
             demand(head.version > before.version, || {
@@ -216,6 +219,11 @@ impl Known {
             self.ledger.acknowledge(id, (commit.database, commit.epoch, commit.lsn))?;
         }
         Ok(())
+    }
+
+    /// The writer of a head was told that another one stands there.
+    pub fn head_lost(&mut self, put_id: PutId) {
+        self.lost.insert(put_id);
     }
 
     /// The log of `id` says that it was fenced.

@@ -87,7 +87,7 @@ impl World {
         let started = tokio::time::Instant::now();
         let watch = Watch::default();
         let shared = Arc::new(Shared { trace: Mutex::default(), is_traced, hits: Mutex::default() });
-        let network = life::seam(&Bent::new(started, 0, 0), rng.next(), &Life::new());
+        let network = life::seam(&Bent::new(started, 0, 0), rng.next(), &Life::new(&watch));
         let mut places = Vec::new();
         for _ in 0..2 + rng.below(4) {
             let clock = Bent::new(started, rng.below(1 << 40), rng.below(1 << 33));
@@ -135,7 +135,7 @@ impl World {
 
     /// A new incarnation in a place whose former one is dead.
     fn start(&mut self, at: usize, predecessor: Option<IncarnationId>) {
-        let life = Life::new();
+        let life = Life::new(&self.tap.watch);
         let seam = life::seam(&self.places[at].clock, self.rng.next(), &life);
         let id = IncarnationId::random(&seam);
         let shared = self.shared.clone();
@@ -248,10 +248,14 @@ impl World {
         let at = if self.rng.one_in(3) { at } else { self.homes[name] };
         let Some(node) = self.places[at].node.clone() else { return };
         let databases = node.all();
-        let what = self.rng.below(22);
+        let what = self.rng.below(26);
         if what == 21 {
             self.note("straggler", node.id);
             return node.straggle();
+        }
+        if what > 21 {
+            self.note("eviction", format_args!("{} at {}", self.names[name].clone(), node.id));
+            return node.evict(&self.names[name]);
         }
         let Some(database) = databases.into_iter().find(|it| it.name == self.names[name]) else { return };
         match what {
@@ -326,7 +330,7 @@ impl World {
             if state.durable != state.newest().lsn {
                 watch.broken(format!("I16: a commit of `{}` is not acknowledged", database.name));
             }
-            watch.check(|known| known.ledger.loaded(database.id, database.epoch + 1, &state.history));
+            watch.check(|known| known.ledger.loaded(database.id, database.epoch, &state.history));
         }
         watch.check(|known| {
             let served: Vec<_> = open.iter().map(|database| database.id).collect();
