@@ -62,6 +62,7 @@ impl Core {
             return Err(self.out_of_touch().into());
         }
         let open = self.open(name, create).await?;
+        open.used_micros.set(self.node.seam.boot_micros());
         let (id, stream) = match baton {
             Some(baton) => {
                 let stream = self.streams.take(baton, name)?;

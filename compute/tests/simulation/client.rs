@@ -93,7 +93,8 @@ impl Client {
         for _ in 0..ACTIONS {
             let pause = self.rng.below(1_200);
             sleep(Duration::from_millis(pause)).await;
-            match self.rng.below(20) {
+            match self.rng.below(21) {
+                20 => self.release().await,
                 0..7 => self.transfer().await,
                 7..9 => self.audit().await,
                 9..13 => self.append().await,
@@ -163,6 +164,13 @@ impl Client {
                 _ => self.refused().await,
             }
         }
+    }
+
+    /// Has the node give a database up, as before a planned move.
+    async fn release(&mut self) {
+        let database = *self.rng.pick(&[BANKS[0], BANKS[1], LIST, BULK]);
+        let answer = self.cluster.admin(self.at, "POST", format!("/v1/namespaces/{database}/release")).await;
+        self.note(format!("release {database}: {answer:?}"));
     }
 
     /// Statements that may be repeated, until they were carried out.

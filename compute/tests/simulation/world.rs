@@ -95,6 +95,8 @@ struct World {
     is_out: watch::Receiver<bool>,
     /// Whether pauses of this world hide time from the boot clock.
     hides_time: bool,
+    /// After how long streams and databases that nobody uses are closed.
+    idle_timeout: Duration,
 }
 
 /// Runs a seed from an empty bucket to its verdict.
@@ -119,6 +121,7 @@ pub fn run(seed: u64) -> Run {
             is_over,
             is_out,
             hides_time: rng.is_one_in(8),
+            idle_timeout: Duration::from_millis(*rng.pick(&[300, 1_500, 10_000, 60_000])),
         });
         world.story.list.borrow_mut().may_be_stale = world.hides_time;
         let slots: Vec<_> = (0..world.cluster.size()).map(|at| (at, rng.fork())).collect();
@@ -169,6 +172,18 @@ impl World {
     fn note(&self, line: String) {
         let at = self.started.elapsed().as_micros();
         self.trace.lock().unwrap().push(format!("{at} {line}"));
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            lease: LEASE,
+            cores: 2,
+            commit_timeout: Duration::from_secs(8),
+            idle_transaction_timeout: Duration::from_secs(2),
+            idle_stream_timeout: self.idle_timeout,
+            idle_database_timeout: self.idle_timeout,
+            ..Settings::default()
+        }
     }
 
     fn count(&self, count: impl FnOnce(&mut Counts)) {
@@ -310,7 +325,7 @@ impl World {
             // Like a process that holds the lock of its predecessor's cache directory.
             let _ = seal::seal(&stores, &seam, predecessor, Patience::for_duration(&seam, LEASE)).await;
         }
-        let Ok(mut node) = Node::start(id, stores, seam.clone(), settings(), &LocalCores).await else {
+        let Ok(mut node) = Node::start(id, stores, seam.clone(), self.settings(), &LocalCores).await else {
             return self.note(format!("machine {at}: the node could not start"));
         };
         let plane = plane(&node, false);
@@ -348,7 +363,7 @@ impl World {
         let broken = local
             .run_until(async {
                 let stores = Stores::one(store.clone());
-                let node = Node::start(id, stores, machine.seam.clone(), settings(), &LocalCores).await;
+                let node = Node::start(id, stores, machine.seam.clone(), self.settings(), &LocalCores).await;
                 let Ok(node) = node else { return vec!["I16: a node without faults cannot start".into()] };
                 let data = data::router(plane(&node, true));
                 let admin = admin::router(node.handle());
@@ -381,16 +396,6 @@ impl World {
             hits: std::mem::take(&mut self.hits.lock().unwrap()),
             counts: *self.counts.lock().unwrap(),
         }
-    }
-}
-
-fn settings() -> Settings {
-    Settings {
-        lease: LEASE,
-        cores: 2,
-        commit_timeout: Duration::from_secs(8),
-        idle_transaction_timeout: Duration::from_secs(2),
-        ..Settings::default()
     }
 }
 
