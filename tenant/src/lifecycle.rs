@@ -69,7 +69,9 @@ pub fn plan_open(head: &Head, me: IncarnationId, owner: OwnerState) -> OpenPlan 
     }
     match (head.owner, owner) {
         (Some(incarnation), OwnerState::Me) if incarnation == me => OpenPlan::Serve,
-        (Some(incarnation), OwnerState::MeLeaving) if incarnation == me => OpenPlan::Confirm,
+        (Some(incarnation), OwnerState::MeLeaving) if incarnation == me => {
+            if mutant::is_on(Mutant::ServeUnconfirmed) { OpenPlan::Serve } else { OpenPlan::Confirm }
+        }
         (None, OwnerState::None) => OpenPlan::Acquire,
         (Some(incarnation), _) if incarnation == me => OpenPlan::ReadAgain,
         (Some(_), OwnerState::Sealed) if head.tail.len() >= limits::TAIL_ENTRIES_MAX => OpenPlan::DrainFirst,

@@ -58,6 +58,7 @@ pub async fn seal(
 ) -> Result<Sealed, SealError> {
     let key = keys::incarnation(id);
     let store = &*stores.main;
+    let mut first_hint = None;
     loop {
         let Some(found) = register::read::<IncarnationRecord>(store, seam, &key, patience).await? else {
             // A marker without a record: the process died between the two, or its create is still on the
@@ -74,9 +75,15 @@ pub async fn seal(
                 return Ok(Sealed { low: found.value.low, end });
             }
             State::Open => {
+                first_hint.get_or_insert(found.value.hint);
                 let mut next = found.value.successor(PutId::random(seam));
                 next.state = State::Recovering;
                 register::replace(store, seam, &key, &found.etag, next, patience).await?;
+            }
+            State::Recovering if mutant::is_on(Mutant::ProbeFromOldHint) => {
+                let old = first_hint.unwrap_or(found.value.hint);
+                let value = IncarnationRecord { hint: old, low: old.min(found.value.low), ..found.value };
+                finish(stores, seam, id, Versioned { value, ..found }, patience).await?;
             }
             State::Recovering => finish(stores, seam, id, found, patience).await?,
         }

@@ -19,8 +19,10 @@ use crate::ledger::{Entry, Outcome};
 use crate::node::{Node, NotOpen};
 use crate::toy::{self, CommitNo, Tip};
 
-/// How long a planned move waits for the log and for the head.
-const RELEASE_PATIENCE: Duration = Duration::from_millis(1500);
+/// How long a planned move waits for the log.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(1500);
+/// How long it asks for the head: less than one request may take, so that releases stay unanswered.
+const RELEASE_PATIENCE: Duration = Duration::from_millis(400);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -209,17 +211,17 @@ impl Database {
         tokio::select! {
             biased;
             () = node.log.drain() => {}
-            () = node.seam.sleep(RELEASE_PATIENCE) => {}
+            () = node.seam.sleep(DRAIN_PATIENCE) => {}
         }
         let last = self.state().newest().lsn;
         if self.state().durable < last {
             return Ok(());
         }
-        let patience = Patience::for_duration(&node.seam, RELEASE_PATIENCE);
         let (pack, fold, tip) = self.plan_fold(node, &head.value);
-        if !put_pack(node, pack, patience).await {
+        if !put_pack(node, pack, node.patience()).await {
             return Ok(());
         }
+        let patience = Patience::for_duration(&node.seam, RELEASE_PATIENCE);
         let next = lifecycle::drain(&head.value, fold, last, PutId::random(&node.seam));
         let next = next.map_err(|error| NotOpen(error.to_string()))?;
         match node.swap(&head, next, patience).await? {

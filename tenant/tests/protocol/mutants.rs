@@ -5,10 +5,10 @@ use walstore::mutant::{self, Mutant};
 use crate::{THREADS, world};
 
 /// Seeds until a mutant counts as not caught.
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 5_000;
 
 /// Those that are about the log, heads and ownership. The others need SQLite.
-const PROTOCOL: [Mutant; 12] = [
+const PROTOCOL: [Mutant; 15] = [
     Mutant::AcknowledgeOutOfOrder,
     Mutant::AcknowledgeBeforeDurable,
     Mutant::CollectTombstone,
@@ -21,6 +21,9 @@ const PROTOCOL: [Mutant; 12] = [
     Mutant::OwnRefusalIsFence,
     Mutant::MissingIsNotWritten,
     Mutant::SkipChainCheck,
+    Mutant::EvictAndForget,
+    Mutant::ProbeFromOldHint,
+    Mutant::ServeUnconfirmed,
 ];
 
 #[test]

@@ -321,11 +321,15 @@ impl Node {
             let found = found.ok_or_else(|| not_open("its head is gone"))?;
             let is_mine = found.value.owner == Some(self.id) && found.value.epoch == database.epoch;
             let owner = if is_mine { OwnerState::MeLeaving } else { OwnerState::Alive { address: String::new() } };
-            if !is_mine || lifecycle::plan_open(&found.value, self.id, owner) != OpenPlan::Confirm {
-                return Ok(false);
-            }
-            let next = lifecycle::confirm(&found.value, PutId::random(&self.seam));
-            if let Swap::Won(won) = self.swap(&found, next, self.patience()).await? {
+            let won = match lifecycle::plan_open(&found.value, self.id, owner) {
+                OpenPlan::Confirm => {
+                    let next = lifecycle::confirm(&found.value, PutId::random(&self.seam));
+                    self.swap(&found, next, self.patience()).await?
+                }
+                OpenPlan::Serve => Swap::Won(found),
+                _ => return Ok(false),
+            };
+            if let Swap::Won(won) = won {
                 *head = won;
                 let mut state = database.state();
                 if state.standing == Standing::Leaving {
@@ -403,8 +407,10 @@ impl Node {
         let opening = self.opening(name);
         let Ok(mut opening) = opening.try_lock() else { return };
         let Some(database) = opening.clone() else { return };
-        // Held by whoever folds.
-        let Ok(_head) = database.head.try_lock() else { return };
+        // The maps by name and by id, and ourselves: whoever folds or releases has one more.
+        if Arc::strong_count(&database) > 3 {
+            return;
+        }
         let state = database.state();
         if state.standing != Standing::Serving || state.durable != state.newest().lsn {
             return;

@@ -19,6 +19,9 @@ use crate::watch::{Tap, Watch};
 
 const LEASE: Duration = Duration::from_millis(1500);
 const EVENTS: u64 = 130;
+/// Some seeds begin with a quiet time of so many writes.
+const CALM_ONE_IN: u64 = 12;
+const CALM_WRITES: u64 = 200;
 /// How long the last node may take until it serves everything.
 const SETTLES_WITHIN: Duration = Duration::from_secs(90);
 const HOUR: i64 = 3_600_000_000;
@@ -118,8 +121,18 @@ impl World {
     }
 
     async fn play(&mut self) {
+        let is_calm = self.rng.one_in(CALM_ONE_IN);
+        let rough = self.faults.clone();
+        if is_calm {
+            let millis = Duration::from_millis;
+            let (slow_time, latency) = (Latency::uniform(millis(50), millis(900)), rough.latency);
+            self.faults = Faults { slow: 40_000, slow_time, latency, patience: millis(1_000), ..Faults::default() };
+        }
         for place in 0..self.places.len() {
             self.start(place, None);
+        }
+        if is_calm {
+            self.be_calm(&rough).await;
         }
         for _ in 0..EVENTS {
             if self.is_broken() {
@@ -130,6 +143,24 @@ impl World {
             let pause = if self.rng.one_in(12) { 1_200_000 } else { 60_000 };
             let pause = self.rng.below(pause);
             self.sleep(pause).await;
+        }
+    }
+
+    /// Nodes that live long on a store that is only slow at times, so that logs hedge; then it gets rough.
+    async fn be_calm(&mut self, rough: &Faults) {
+        for _ in 0..CALM_WRITES {
+            let name = self.rng.below(self.names.len() as u64) as usize;
+            self.write(self.homes[name], name);
+            let pause = self.rng.below(30_000);
+            self.sleep(pause).await;
+        }
+        let hedges = self.places.iter().filter_map(|place| place.node.as_ref()).map(|node| node.log.hedges()).sum();
+        for _ in 0..hedges {
+            self.shared.hits.lock().unwrap().count_event("hedged log PUT");
+        }
+        self.faults = rough.clone();
+        for store in self.places.iter().filter_map(|place| place.store.as_ref()) {
+            store.set_faults(rough.clone());
         }
     }
 
@@ -194,7 +225,7 @@ impl World {
             _ => {}
         }
         let Some(node) = self.places[at].node.clone().filter(|node| !node.life.is_dead()) else { return };
-        match self.rng.below(16) {
+        match self.rng.below(19) {
             0..4 => {
                 // Soon, in the middle of whatever it does then.
                 let polls = self.rng.below(40);
@@ -215,6 +246,7 @@ impl World {
                 self.note("pause", format_args!("{}, hidden: {is_time_hidden}", node.id));
             }
             10..13 => self.bend_clock(at),
+            16..19 => self.seal_rashly(&node),
             13 => {
                 node.seam.spawn(node.clone().shut_down());
                 self.note("shutdown", node.id);
@@ -251,11 +283,12 @@ impl World {
         let what = self.rng.below(26);
         if what == 21 {
             self.note("straggler", node.id);
-            return node.straggle();
+            return node.seam.clone().spawn(async move { node.straggle() });
         }
         if what > 21 {
-            self.note("eviction", format_args!("{} at {}", self.names[name].clone(), node.id));
-            return node.evict(&self.names[name]);
+            let name = self.names[name].clone();
+            self.note("eviction", format_args!("{name} at {}", node.id));
+            return node.seam.clone().spawn(async move { node.evict(&name) });
         }
         let Some(database) = databases.into_iter().find(|it| it.name == self.names[name]) else { return };
         match what {
@@ -272,6 +305,17 @@ impl World {
                 node.seam.clone().spawn(async move { database.delete(&node).await });
             }
         }
+    }
+
+    /// Somebody takes a node for dead, rightly or not. It may cost that node its life, never a commit.
+    fn seal_rashly(&mut self, node: &Arc<Node>) {
+        let victim = self.rng.below(self.places.len() as u64) as usize;
+        let Some(victim) = self.places[victim].last else { return };
+        self.note("rash seal", format_args!("of {victim} by {}", node.id));
+        let node = node.clone();
+        node.seam.clone().spawn(async move {
+            node.others.seal(victim).await.unwrap_or_else(|error| node.examine_seal(&error));
+        });
     }
 
     fn bend_clock(&mut self, at: usize) {
