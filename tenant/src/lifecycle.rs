@@ -56,6 +56,8 @@ pub enum OpenPlan {
     DrainFirst,
     /// Forward the client there.
     OwnedElsewhere { incarnation: IncarnationId, address: String },
+    /// This node's own log has an end, and the node does not know it yet: end this incarnation.
+    Fenced,
     /// Read the name again: this database is over.
     Gone(HeadState),
     /// The owner's state is not that of this head's owner: read both again.
@@ -66,6 +68,11 @@ pub enum OpenPlan {
 pub fn plan_open(head: &Head, me: IncarnationId, owner: OwnerState) -> OpenPlan {
     if head.state.is_final() {
         return OpenPlan::Gone(head.state.clone());
+    }
+    // Without a release, which leaves no tail, a head goes from one owner to the next only after a seal. What this
+    // node logged in that term is in a log that it takes for its own, open one, so it could not even read it.
+    if head.owner != Some(me) && head.tail.iter().any(|entry| entry.incarnation == me) {
+        return OpenPlan::Fenced;
     }
     match (head.owner, owner) {
         (Some(incarnation), OwnerState::Me) if incarnation == me => OpenPlan::Serve,

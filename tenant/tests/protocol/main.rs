@@ -30,8 +30,10 @@ const SEEDS: u64 = 20_000;
 /// Of these each runs twice and must go the same way.
 const REPEATED: u64 = 10;
 const THREADS: u64 = 2;
-/// Every one of these has broken something once, as the test of the same number tells.
-const KEPT: [u64; 0] = [];
+/// Each of these has broken something once.
+/// 843: a node that was sealed without knowing it acquired its former database again and took the next owner's
+/// commits for damage (`lifecycle/tests.rs`, a_node_that_others_have_succeeded_knows_that_it_is_over).
+const KEPT: [u64; 1] = [843];
 
 #[derive(Default)]
 struct Sum {

@@ -290,7 +290,7 @@ impl Node {
                 OpenPlan::Gone(_) | OpenPlan::ReadAgain => {
                     head = self.resolve(name).await?.ok_or_else(|| not_open("no such database"))?;
                 }
-                plan @ (OpenPlan::DrainFirst | OpenPlan::Confirm) => return Err(not_open(format!("{plan:?}"))),
+                plan @ (OpenPlan::DrainFirst | OpenPlan::Confirm | OpenPlan::Fenced) => return Err(not_open(format!("{plan:?}"))),
             }
         }
         Err(not_open("its ownership keeps changing"))
