@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
+use walstore::mutant::{self, Mutant};
 
 use super::databases::OpenDatabase;
 use super::{Core, CursorReply, Job, JobError, PipelineReply, Work, spawn_local};
@@ -314,6 +315,9 @@ impl Core {
     /// The output gate: returns when everything up to `seen` is durable. An error says what the client may
     /// conclude; which depends on whether it wrote.
     async fn gate(&self, open: &OpenDatabase, seen: u64, wrote: bool) -> Result<(), ServerError> {
+        if mutant::is_on(Mutant::ReplyBeforeGate) {
+            return Ok(());
+        }
         let limit = self.node.settings.commit_timeout;
         let passed = tokio::select! {
             biased;

@@ -21,6 +21,8 @@ mod cluster;
 mod hits;
 mod list;
 mod machine;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod oracle;
 mod rng;
 mod scratch;

@@ -60,12 +60,14 @@ impl Client {
             (scratch.name(), scratch.generation)
         };
         let value = format!("{generation}/{}", self.next_id());
-        let bytes = self.rng.below(30_000);
+        // The largest spill out of SQLite's cache before they are rolled back.
+        let commits = !self.rng.is_one_in(3);
+        let bytes = self.rng.below(if commits { 30_000 } else { 6_000_000 });
         let statements = [
             "CREATE TABLE IF NOT EXISTS scratch(value TEXT, filler BLOB)".to_owned(),
             format!("INSERT INTO scratch VALUES ('{value}', randomblob({bytes}))"),
         ];
-        let outcome = self.in_one_batch(&name, &statements, true).await;
+        let outcome = self.in_one_batch(&name, &statements, commits).await;
         self.note(format!("fill {name} with {value}: {outcome:?}"));
         let mut scratch = self.story.scratch.borrow_mut();
         match outcome {
@@ -83,6 +85,12 @@ impl Client {
         let found = if is_ok(&body, 0) { rows(&body, 0).unwrap_or_default().concat() } else { Vec::new() };
         let expected = self.story.scratch.borrow().values.clone();
         let has_no_table = body.to_string().contains("no such table");
+        // Every change was one transaction.
+        let lsn = body.pointer("/results/0/response/result/replication_index").map(ToString::to_string);
+        let lsn = lsn.map(|lsn| lsn.trim_matches('"').to_owned());
+        if is_ok(&body, 0) && lsn != Some(expected.len().to_string()) {
+            self.story.breaks(format!("I11: {name} is at LSN {lsn:?} after {} transactions", expected.len()));
+        }
         if found != expected && (is_ok(&body, 0) || has_no_table) {
             self.story.breaks(format!("I1: {name} holds {found:?} instead of {expected:?}"));
         }
