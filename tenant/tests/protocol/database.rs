@@ -21,8 +21,8 @@ use crate::toy::{self, CommitNo, Tip};
 
 /// How long a planned move waits for the log.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(1500);
-/// How long it asks for the head: less than one request may take, so that releases stay unanswered.
-const RELEASE_PATIENCE: Duration = Duration::from_millis(400);
+/// It waits at most so long for the head: often less than one request takes, so that releases stay unanswered.
+const RELEASE_MICROS_MAX: u64 = 60_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -221,10 +221,15 @@ impl Database {
         if !put_pack(node, pack, node.patience()).await {
             return Ok(());
         }
-        let patience = Patience::for_duration(&node.seam, RELEASE_PATIENCE);
         let next = lifecycle::drain(&head.value, fold, last, PutId::random(&node.seam));
         let next = next.map_err(|error| NotOpen(error.to_string()))?;
-        match node.swap(&head, next, patience).await? {
+        let waits = Duration::from_micros(node.seam.random_u64() % RELEASE_MICROS_MAX);
+        let swap = tokio::select! {
+            biased;
+            swap = node.swap(&head, next, node.patience()) => swap?,
+            () = node.seam.sleep(waits) => return Ok(()),
+        };
+        match swap {
             Swap::Won(_) => {
                 self.rebase(node, &tip);
                 node.past_terms.lock().unwrap().push((self.id, self.epoch, tip));

@@ -298,7 +298,13 @@ impl World {
             }
             15..20 => {
                 self.note("release", format_args!("{} at {}", database.name, node.id));
-                node.seam.clone().spawn(async move { drop(database.release(&node).await) });
+                let changes_its_mind = self.rng.one_in(3);
+                node.seam.clone().spawn(async move {
+                    drop(database.release(&node).await);
+                    if changes_its_mind {
+                        node.write(database.name.clone(), 2).await;
+                    }
+                });
             }
             _ => {
                 self.note("drop", format_args!("{} at {}", database.name, node.id));
