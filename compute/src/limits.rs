@@ -1,7 +1,5 @@
 //! Every bound of a compute node, with its reason.
 
-use std::time::Duration;
-
 /// Stack of one running request. SQLite's deepest recursion under the limits that
 /// [`crate::session::connection`] sets needs well under half of it.
 pub const STACK_BYTES: usize = 1 << 20;
@@ -49,9 +47,6 @@ pub const LOG_SLOTS_MAX: u64 = 1024;
 
 /// Commits queued or in flight beyond which a node refuses new ones.
 pub const BACKLOG_BYTES_MAX: usize = 256 << 20;
-
-/// A store that has not answered any PUT for so long makes new commits be refused at once.
-pub const STALL_MAX: Duration = Duration::from_secs(5);
 
 /// Stored SQL texts per stream, and bytes of each.
 pub const STORED_SQL_MAX: usize = 128;

@@ -43,6 +43,8 @@ pub struct Settings {
     pub idle_database_timeout: Duration,
     /// How long a writer waits for its turn.
     pub busy_timeout: Duration,
+    /// A bucket that has left a PUT of the log unanswered for so long makes new commits be refused at once.
+    pub stall_timeout: Duration,
     /// How long a reply waits for the bucket before its outcome is called unknown.
     pub commit_timeout: Duration,
     /// The group-commit window of databases that have none of their own.
@@ -64,6 +66,7 @@ impl Default for Settings {
             idle_stream_timeout: Duration::from_secs(60),
             idle_database_timeout: Duration::from_secs(60),
             busy_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(5),
             commit_timeout: Duration::from_secs(20),
             window: Duration::ZERO,
             temp_directory: std::env::temp_dir(),

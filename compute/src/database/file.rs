@@ -256,7 +256,7 @@ impl Connection {
             return refuse(Code::FULL, Fault::Invalid, text);
         }
         let stalled = node.log.waiting_since().is_some_and(|since| {
-            Duration::from_micros(node.seam.boot_micros().saturating_sub(since)) > limits::STALL_MAX
+            Duration::from_micros(node.seam.boot_micros().saturating_sub(since)) > node.settings.stall_timeout
         });
         if stalled || node.log.backlog_bytes() > limits::BACKLOG_BYTES_MAX {
             let text = "the bucket does not take writes at the moment; nothing was written; try again later";
