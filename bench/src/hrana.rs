@@ -21,12 +21,25 @@ pub fn agent() -> ureq::Agent {
 impl Client {
     /// `url` ends in a slash.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { agent: agent(), url: url.into() }
+        Self::with(agent(), url)
+    }
+
+    /// Shares the agent's connections.
+    pub fn with(agent: ureq::Agent, url: impl Into<String>) -> Self {
+        Self { agent, url: url.into() }
     }
 
     /// Runs one statement in a stream of its own.
     pub fn run(&self, sql: &str) -> anyhow::Result<()> {
-        self.post(&[json!({ "type": "execute", "stmt": { "sql": sql } }), json!({ "type": "close" })])
+        self.post(&[json!({ "type": "execute", "stmt": { "sql": sql } }), json!({ "type": "close" })]).map(drop)
+    }
+
+    /// The one integer that a query comes to.
+    pub fn number(&self, sql: &str) -> anyhow::Result<i64> {
+        let answer =
+            self.post(&[json!({ "type": "execute", "stmt": { "sql": sql } }), json!({ "type": "close" })])?;
+        let number = answer.pointer("/results/0/response/result/rows/0/0/value").and_then(Json::as_str);
+        number.and_then(|number| number.parse().ok()).context("not a number")
     }
 
     /// Runs statements as one transaction.
@@ -37,10 +50,10 @@ impl Client {
             Some(before) => json!({ "stmt": { "sql": sql }, "condition": { "type": "ok", "step": before } }),
         });
         let batch = json!({ "steps": steps.collect::<Vec<_>>() });
-        self.post(&[json!({ "type": "batch", "batch": batch }), json!({ "type": "close" })])
+        self.post(&[json!({ "type": "batch", "batch": batch }), json!({ "type": "close" })]).map(drop)
     }
 
-    fn post(&self, requests: &[Json]) -> anyhow::Result<()> {
+    fn post(&self, requests: &[Json]) -> anyhow::Result<Json> {
         let body = json!({ "requests": requests }).to_string();
         let url = format!("{}v2/pipeline", self.url);
         let mut answer = self.agent.post(&url).header("content-type", "application/json").send(body)?;
@@ -57,6 +70,6 @@ impl Client {
                 bail!("{result}");
             }
         }
-        Ok(())
+        Ok(answer)
     }
 }

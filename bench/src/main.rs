@@ -3,12 +3,15 @@
 //! The emulated store runs on a thread of this process, and Shoal in a process of its own, which is this
 //! same program started again ([`server`]). A run ends with a failure if a goal was missed.
 
+mod chain;
 mod clock;
 mod hrana;
 mod p1;
 mod p2;
+mod p20;
 mod p5;
 mod p6;
+mod pair;
 mod raw;
 mod report;
 mod rig;
@@ -47,6 +50,18 @@ struct Args {
     /// How often what is compared is run, in turns
     #[arg(long, value_name = "COUNT", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+
+    /// P20: how often an owner is killed
+    #[arg(long, value_name = "COUNT", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
+    kills: u32,
+
+    /// P20: how many databases one owner leaves behind
+    #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    databases: u32,
+
+    /// P20: for how many seconds an owner writes at full speed before it is killed
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    log_seconds: u64,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -59,12 +74,17 @@ enum Row {
     P5,
     /// Bytes put per one-row commit against SQLite's WAL
     P6,
+    /// Failover after kill -9: time, round trips, growth with the number of databases, recovery of a long log
+    P20,
 }
 
 /// What a row needs to know.
 pub struct Options {
     pub rounds: u32,
     pub sqld: Option<PathBuf>,
+    pub kills: u32,
+    pub databases: u32,
+    pub log_seconds: u64,
 }
 
 fn main() -> ExitCode {
@@ -76,7 +96,8 @@ fn main() -> ExitCode {
 }
 
 fn measure(args: Args) -> anyhow::Result<ExitCode> {
-    let options = Options { rounds: args.rounds, sqld: args.sqld };
+    let Args { rounds, sqld, kills, databases, log_seconds, .. } = args;
+    let options = Options { rounds, sqld, kills, databases, log_seconds };
     let commit = args.commit.unwrap_or_else(report::commit_of_this_directory);
     let mut reports: Vec<Report> = Vec::new();
     for row in args.rows {
@@ -85,6 +106,7 @@ fn measure(args: Args) -> anyhow::Result<ExitCode> {
             Row::P2 => p2::run(&options),
             Row::P5 => p5::run(&options),
             Row::P6 => p6::run(&options),
+            Row::P20 => p20::run(&options),
         }?;
         report.commit.clone_from(&commit);
         println!("{report}");

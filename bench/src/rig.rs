@@ -4,7 +4,7 @@ use anyhow::Context;
 use emulator::{Counters, Emulator, EmulatorConfig};
 use tempfile::TempDir;
 
-use crate::hrana::{self, Client};
+use crate::hrana::Client;
 use crate::server::ServerProcess;
 
 pub struct Rig {
@@ -25,10 +25,7 @@ impl Rig {
 
     /// Creates a database and returns its URL.
     pub fn create(&self, database: &str) -> anyhow::Result<String> {
-        let url = format!("http://{}/v1/namespaces/{database}/create", self.server.admin);
-        let answer = hrana::agent().post(&url).send("{}")?;
-        anyhow::ensure!(answer.status().is_success(), "cannot create `{database}`: {}", answer.status());
-        Ok(format!("http://{}/db/{database}/", self.server.http))
+        self.server.create(database)
     }
 
     /// Creates a database and runs statements in it.

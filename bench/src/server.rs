@@ -13,6 +13,8 @@ use compute::cli::config::ServeConfig;
 use compute::serve::Server;
 use emulator::Emulator;
 
+use crate::hrana;
+
 const SERVE: &str = "serve";
 
 /// Whether this process was started to be the server.
@@ -43,10 +45,16 @@ pub struct ServerProcess {
 
 impl ServerProcess {
     pub fn start(emulator: &Emulator, cache_dir: &Path) -> anyhow::Result<Self> {
+        Self::start_with(emulator, cache_dir, &[])
+    }
+
+    /// `flags` are those of `shoal serve`.
+    pub fn start_with(emulator: &Emulator, cache_dir: &Path, flags: &[&str]) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.env_clear().envs(emulator.environment());
         command.args([SERVE, "--store", &emulator.store_url(), "--cache-dir"]).arg(cache_dir);
         command.args(["--http-listen-addr", "127.0.0.1:0", "--admin-listen-addr", "127.0.0.1:0"]);
+        command.args(flags);
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start the server")?;
         let mut line = String::new();
@@ -54,6 +62,26 @@ impl ServerProcess {
         let addresses = line.trim().split_once(' ').map(|(http, admin)| (http.to_owned(), admin.to_owned()));
         let (http, admin) = addresses.context("the server did not start")?;
         Ok(Self { child, http, admin })
+    }
+
+    /// `kill -9`. Returns when the process is gone.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Creates a database and returns its URL.
+    pub fn create(&self, database: &str) -> anyhow::Result<String> {
+        let url = format!("http://{}/v1/namespaces/{database}/create", self.admin);
+        let answer = hrana::agent().post(&url).send("{}")?;
+        anyhow::ensure!(answer.status().is_success(), "cannot create `{database}`: {}", answer.status());
+        Ok(self.url(database))
+    }
+
+    /// A database's URL, with the slash at the end.
+    pub fn url(&self, database: &str) -> String {
+        format!("http://{}/db/{database}/", self.http)
     }
 }
 

@@ -87,8 +87,14 @@ impl fmt::Display for Class {
     }
 }
 
+/// The key that a request names, prefix included; empty if it names none.
+pub(crate) fn key_of(uri: &Uri) -> String {
+    let path = decoded(uri.path().trim_start_matches('/'));
+    path.split_once('/').map_or_else(String::new, |(_bucket, key)| key.to_owned())
+}
+
 /// What the request line says.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub operation: Operation,
     pub class: Class,

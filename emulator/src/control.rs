@@ -18,6 +18,8 @@ pub(crate) const PREFIX: &str = "/-/";
 const USAGE: &str = "\
 GET    /-/counters                           requests and bytes by operation and class, faults that struck
 DELETE /-/counters                           start counting anew
+PUT    /-/journal                            begin a journal of all requests
+DELETE /-/journal                            end it: what was answered since, with times in microseconds
 PUT    /-/profile/<local|s3std|express|fixed:MS>
 PUT    /-/outage/<none|unavailable|hang>
 PUT    /-/deny/<on|off>                      answer 403 to everything
@@ -33,6 +35,11 @@ pub(crate) fn answer(core: &Core, method: &Method, path: &str) -> HttpResponse {
             core.tally.reset();
             text(StatusCode::OK, "counting anew\n".to_owned())
         }
+        (&Method::PUT, ["journal"]) => {
+            core.journal.begin();
+            text(StatusCode::OK, "journal: begun\n".to_owned())
+        }
+        (&Method::DELETE, ["journal"]) => journal(core),
         (&Method::PUT, [switch, value]) if set(core, switch, value).is_some() => {
             text(StatusCode::OK, format!("{switch}: {value}\n"))
         }
@@ -84,6 +91,26 @@ fn counters(core: &Core) -> HttpResponse {
         "in_flight_max": in_flight_max,
         "faults": hits,
     });
+    as_json(&body)
+}
+
+/// Ends the journal and hands it over.
+fn journal(core: &Core) -> HttpResponse {
+    let entries = core.journal.end();
+    let rows = entries.iter().map(|entry| {
+        json!({
+            "operation": entry.operation.name(),
+            "class": entry.class.as_str(),
+            "key": entry.key,
+            "began_micros": entry.began.as_micros() as u64,
+            "ended_micros": entry.ended.as_micros() as u64,
+            "status": entry.status,
+        })
+    });
+    as_json(&Value::Array(rows.collect()))
+}
+
+fn as_json(body: &Value) -> HttpResponse {
     let mut response = text(StatusCode::OK, format!("{body:#}\n"));
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);

@@ -4,6 +4,7 @@ use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::net::TcpListener;
@@ -13,6 +14,7 @@ use crate::class::Operation;
 use crate::config::EmulatorConfig;
 use crate::counters::Counters;
 use crate::faults::Faults;
+use crate::journal::JournalEntry;
 use crate::latency::Profile;
 use crate::objects::{Bucket, Condition, Object};
 use crate::server::{self, Core};
@@ -108,6 +110,16 @@ impl Emulator {
     /// The most requests of one operation that were in flight at once since the last reset.
     pub fn in_flight_max(&self, operation: Operation) -> u64 {
         self.core.tally.in_flight_max(operation)
+    }
+
+    /// Begins a journal of all requests, anew if there is one. Returns the moment that its times count from.
+    pub fn begin_journal(&self) -> Instant {
+        self.core.journal.begin().into_std()
+    }
+
+    /// Ends the journal: every request that was answered since it began, in order of arrival.
+    pub fn end_journal(&self) -> Vec<JournalEntry> {
+        self.core.journal.end()
     }
 
     /// How many objects the bucket holds.

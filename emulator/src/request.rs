@@ -11,10 +11,11 @@ use hyper::body::Incoming;
 use s3s::{Body, HttpRequest, HttpResponse, S3Error, S3ErrorCode};
 use tokio::time::Instant;
 
-use crate::class::Target;
+use crate::class::{self, Target};
 use crate::clock;
 use crate::control;
 use crate::fault_answer::{Closed, strike};
+use crate::journal::Arrival;
 use crate::limits::{BODY_BYTES_MAX, BODY_RESERVED_BYTES_MAX};
 use crate::server::Core;
 
@@ -63,13 +64,32 @@ pub(crate) async fn read(head: &Parts, mut body: Incoming) -> Result<Option<Byte
     Ok(Some(Bytes::from(whole)))
 }
 
+/// Carries it out, and keeps in the journal that it was.
 async fn carry_out(
     core: Arc<Core>,
     arrived: Instant,
     head: Parts,
     body: Bytes,
 ) -> Result<HttpResponse, Closed> {
-    let Target { operation, class } = Target::of(&head.method, &head.uri, &core.config.prefix);
+    let target = Target::of(&head.method, &head.uri, &core.config.prefix);
+    let arrival = core.journal.is_running().then(|| {
+        let Target { operation, class } = target.clone();
+        Arrival { operation, class, key: class::key_of(&head.uri), at: arrived }
+    });
+    let answer = apply(&core, target, arrived, head, body).await;
+    if let Some(arrival) = arrival {
+        core.journal.answered(arrival, answer.as_ref().ok().map(|answer| answer.status().as_u16()));
+    }
+    answer
+}
+
+async fn apply(
+    core: &Core,
+    Target { operation, class }: Target,
+    arrived: Instant,
+    head: Parts,
+    body: Bytes,
+) -> Result<HttpResponse, Closed> {
     let _in_flight = core.tally.arrive(operation, &class, body.len() as u64);
     if let Some(fault) = core.faults.admit().await {
         return strike(fault, None).await;

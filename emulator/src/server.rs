@@ -21,6 +21,7 @@ use crate::config::EmulatorConfig;
 use crate::counters::Tally;
 use crate::dice::Dice;
 use crate::faults::Faults;
+use crate::journal::Journal;
 use crate::latency::Profile;
 use crate::limits::LISTEN_QUEUE;
 use crate::objects::Objects;
@@ -37,6 +38,7 @@ pub(crate) struct Core {
     pub objects: Arc<Objects>,
     pub faults: Faults,
     pub tally: Tally,
+    pub journal: Journal,
     pub service: S3Service,
     pace: Mutex<(Profile, Dice)>,
     stopped: watch::Sender<bool>,
@@ -57,6 +59,7 @@ impl Core {
             objects,
             faults,
             tally: Tally::default(),
+            journal: Journal::default(),
             service: builder.build(),
             pace: Mutex::new((config.profile, Dice::new(config.seed))),
             stopped: watch::Sender::new(false),

@@ -105,3 +105,40 @@ async fn a_profile_delays_and_can_change_while_running() {
     // Only a lower bound: a busy machine may take longer, but nothing is answered early.
     assert!(begun.elapsed() >= Duration::from_millis(49));
 }
+
+#[tokio::test]
+async fn the_journal_tells_which_request_waited_for_which() {
+    let config = EmulatorConfig { prefix: "here".to_owned(), ..EmulatorConfig::default() };
+    let (emulator, client) = start_with(config).await;
+    put(&client, "here/w/0", "before").await.unwrap();
+    let hold = emulator.faults().hold("w");
+    emulator.begin_journal();
+    let meanwhile = async {
+        hold.wait().await;
+        get(&client, "here/b c").await.unwrap_err();
+        hold.release();
+    };
+    let (held, ()) = tokio::join!(put(&client, "here/w/1", "x"), meanwhile);
+    held.unwrap();
+    emulator.faults().drop_put_answer(1);
+    assert!(unanswered(&put(&client, "here/w/2", "x").await));
+
+    let journal = emulator.end_journal();
+    let shown: Vec<_> = journal
+        .iter()
+        .map(|entry| (entry.operation, entry.class.as_str(), entry.key.as_str(), entry.status))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            (Operation::Put, "w", "here/w/1", Some(200)),
+            (Operation::Get, "b c", "here/b c", Some(404)),
+            (Operation::Put, "w", "here/w/2", None),
+        ]
+    );
+    let [held, get, after] = &journal[..] else { panic!("three requests") };
+    assert!(held.began <= get.began && get.ended <= held.ended, "the GET came and went meanwhile");
+    assert!(held.ended <= after.began, "in sequence");
+    put(&client, "here/w/3", "x").await.unwrap();
+    assert_eq!(emulator.end_journal(), [], "it has ended");
+}

@@ -97,6 +97,14 @@ async fn the_control_paths_read_counters_and_switch_faults() {
     assert!(unanswered(&put(&client, "w/2", "x").await));
     assert!(raw(&emulator, "DELETE /-/counters").await.0.contains("200"));
     assert_eq!(emulator.counters().of_operation(Operation::Put).requests, 0);
+
+    assert!(raw(&emulator, "PUT /-/journal").await.0.contains("200"));
+    put(&client, "w/3", "x").await.unwrap();
+    let journal: serde_json::Value =
+        serde_json::from_str(&raw(&emulator, "DELETE /-/journal").await.1).unwrap();
+    assert_eq!(journal[0]["key"], "w/3");
+    assert_eq!(journal[0]["status"], 200);
+    assert!(journal[0]["began_micros"].as_u64() <= journal[0]["ended_micros"].as_u64());
 }
 
 #[tokio::test]
