@@ -1,6 +1,7 @@
 //! A node: an incarnation with its log and lease, the cores, and the cache directory.
 
 mod cache_dir;
+mod others;
 mod sealed;
 
 use std::path::PathBuf;
@@ -19,7 +20,8 @@ use walstore::seal::{SealError, Sealed};
 use walstore::seam::Seam;
 
 pub use self::cache_dir::{CacheDir, CacheDirError};
-pub use self::sealed::{LoggedCommit, OwnerProbe, SealedLogs};
+pub use self::others::{OwnerProbe, Others};
+pub use self::sealed::{LogHold, LoggedCommit, SealedLogs};
 
 use crate::core::{self, Message};
 use crate::error::{Fault, ServerError};
@@ -82,6 +84,7 @@ pub struct NodeContext {
     pub stores: Stores,
     pub log: LogHandle,
     pub cache: Arc<PageCache>,
+    pub others: Others,
     pub sealed: SealedLogs,
     lease: OnceLock<Arc<Lease>>,
 }
@@ -103,6 +106,11 @@ impl NodeContext {
         let request = request(self.clone());
         self.seam.spawn(async move { drop(sender.send(request.await)) });
         receiver.await.map_err(|_| ServerError::new(Fault::Closed, "the node is shutting down"))
+    }
+
+    /// The content of a log that is over.
+    pub async fn sealed_log(&self, id: IncarnationId) -> Result<LogHold, SealError> {
+        self.sealed.log(id, self.others.sealed(id).await).await
     }
 
     /// Slots below this one are to be emptied by folds: the log is longer than it should be.
@@ -209,6 +217,7 @@ impl Node {
         let context = Arc::new(NodeContext {
             id,
             cache: Arc::new(PageCache::new(settings.cache_bytes)),
+            others: Others::new(stores.clone(), seam.clone()),
             sealed: SealedLogs::new(stores.clone(), seam.clone()),
             lease: OnceLock::new(),
             seam: seam.clone(),

@@ -36,6 +36,16 @@ pub enum Swap<T> {
     Lost(Option<Versioned<T>>),
 }
 
+impl<T> Swap<T> {
+    /// What is there now, whoever wrote it.
+    pub fn found(self) -> Option<Versioned<T>> {
+        match self {
+            Self::Won(won) => Some(won),
+            Self::Lost(found) => found,
+        }
+    }
+}
+
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RecordError {
     #[error(transparent)]

@@ -243,7 +243,7 @@ impl Core {
                 None => OwnerState::None,
                 Some(owner) if owner == node.id => OwnerState::Me,
                 Some(owner) => {
-                    let probe = node.io(move |node| async move { node.sealed.probe(owner).await });
+                    let probe = node.io(move |node| async move { node.others.probe(owner).await });
                     let probe = probe.await?.map_err(unavailable)?;
                     let is_alive = matches!(probe.state, OwnerState::Alive { .. });
                     // A renewal while we watch proves that it lives; until then it may be dead.
@@ -258,6 +258,7 @@ impl Core {
             match lifecycle::plan_open(&head.value, node.id, owner) {
                 OpenPlan::Serve => return Ok(head),
                 plan @ (OpenPlan::Acquire | OpenPlan::Confirm) => {
+                    self.read_ahead(&head.value);
                     let put_id = PutId::random(&node.seam);
                     let next = match plan {
                         OpenPlan::Acquire => lifecycle::acquire(&head.value, node.id, put_id),
@@ -274,7 +275,7 @@ impl Core {
                     }
                 }
                 OpenPlan::SealFirst(owner) => {
-                    let sealed = node.io(move |node| async move { node.sealed.seal(owner).await });
+                    let sealed = node.io(move |node| async move { node.others.seal(owner).await });
                     sealed.await?.map_err(unavailable)?;
                 }
                 OpenPlan::DrainFirst => return Err(self.tail_is_full(&head.value).into()),
@@ -294,6 +295,14 @@ impl Core {
         }
         let text = format!("the ownership of `{name}` keeps changing; try again");
         Err(ServerError::new(Fault::Retry, text).into())
+    }
+
+    /// Reads the log of the former owner, which this node will need, while it makes itself the owner.
+    fn read_ahead(&self, head: &Head) {
+        let node = self.node.clone();
+        if let Some(owner) = head.owner.filter(|owner| *owner != node.id) {
+            self.node.seam.spawn(async move { drop(node.sealed_log(owner).await) });
+        }
     }
 
     fn tail_is_full(&self, head: &Head) -> ServerError {
@@ -319,7 +328,7 @@ impl Core {
         for entry in &head.value.tail {
             if entry.incarnation != node.id {
                 let incarnation = entry.incarnation;
-                let log = node.io(move |node| async move { node.sealed.log(incarnation).await });
+                let log = node.io(move |node| async move { node.sealed_log(incarnation).await });
                 let log = log.await?.map_err(unavailable)?;
                 for commit in log.commits(database.id) {
                     let is_next = Some(commit.lsn) > database.newest().lsn;
