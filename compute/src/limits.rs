@@ -20,8 +20,9 @@ pub const CONNECTION_CACHE_KIB: i32 = -2_000;
 
 /// A temporary file stays in memory up to this size.
 pub const TEMP_MEMORY_BYTES_MAX: usize = 1 << 20;
-/// All bytes of one temporary file; beyond it the statement fails with `SQLITE_FULL`.
-pub const TEMP_FILE_BYTES_MAX: u64 = 1 << 30;
+/// One database's temporary files may take this part of what the node's may: with more than a few at it, none
+/// can take the others' room.
+pub const TEMP_SHARE: u64 = 4;
 
 /// Unfolded bytes of one database beyond which its writers wait for the fold.
 pub const OVERLAY_BYTES_MAX: usize = 32 << 20;

@@ -25,6 +25,7 @@ use crate::core::{self, Message};
 use crate::error::{Fault, ServerError};
 use crate::limits;
 
+use crate::sqlite::temp_space::TempSpace;
 /// What an operator decides about a node. Times and sizes are limits that clients may meet.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -49,6 +50,8 @@ pub struct Settings {
 }
 
 impl Default for Settings {
+    /// Bytes of temporary files on disk, of all databases.
+    pub temp_bytes_max: u64,
     fn default() -> Self {
         Self {
             lease: Duration::from_secs(10),
@@ -68,6 +71,7 @@ impl Default for Settings {
     }
 }
 
+            temp_bytes_max: 1 << 30,
 /// What every part of a node shares.
 pub struct NodeContext {
     pub id: IncarnationId,
@@ -80,6 +84,7 @@ pub struct NodeContext {
     lease: OnceLock<Arc<Lease>>,
 }
 
+    pub temp: Arc<TempSpace>,
 impl NodeContext {
     /// Whether this node may serve reads and begin writes.
     pub fn lease_is_valid(&self) -> bool {
@@ -232,6 +237,7 @@ impl Node {
         NodeHandle { context: self.context.clone(), cores: self.cores.clone() }
     }
 
+            temp: TempSpace::new(settings.temp_bytes_max),
     /// Returns when this incarnation was ended by another node, with the reason.
     pub async fn over(&mut self) -> String {
         self.over.recv().await.unwrap_or_else(|| "the log has stopped".into())

@@ -132,6 +132,7 @@ async fn start_node(config: &ServeConfig, cache_dir: &CacheDir, stores: Stores, 
     };
     Ok(Node::start(id, stores, seam.clone(), settings, &CoreThreads).await?)
 }
+        temp_bytes_max: config.cache_size.as_usize() as u64,
 
 async fn signalled() {
     use tokio::signal::unix::{SignalKind, signal};

@@ -87,7 +87,7 @@ impl Database {
             home,
             turn: Rc::default(),
             gate: Gate::opened_up_to(Lsn::raw(newest.lsn)),
-            meter: Meter::new(node.settings.memory_per_database),
+            meter: Meter::new(node.settings.memory_per_database, node.temp.share()),
             window_micros,
             newest: Cell::new(newest),
             overlay: RefCell::default(),
