@@ -32,6 +32,10 @@ pub const OVERLAY_BYTES_MAX: usize = 32 << 20;
 pub const TAIL_INCARNATIONS_MAX: usize = 3;
 
 /// Pages that one fold takes at most; what is beyond waits for the next one.
+/// While all databases together have too much unfolded: how long folds get to make room before smaller overlays
+/// are folded too. A fold takes two or three requests to the bucket.
+pub const OVERLAY_ROUND: Duration = Duration::from_millis(100);
+
 pub const FOLD_PAGES_MAX: usize = 90_000;
 
 /// Dead objects that a head may list before folds wait for the readers that keep them alive. Well below what

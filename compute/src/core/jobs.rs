@@ -257,12 +257,17 @@ impl Core {
         let limit = self.node.settings.busy_timeout;
         let turn = async {
             loop {
-                let folded = database.folded.notified();
+                let (folded, room) = (database.folded.notified(), database.node.overlays.room());
                 if let Some(reason) = database.lost() {
                     return Wake::Failed(ServerError::new(Fault::Fenced, reason));
                 }
-                if database.is_overfull() {
-                    folded.await;
+                // If all is folded, what is kept may be kept for this very reader.
+                if database.is_overfull() && !(file.is_pinned() && database.is_folded()) {
+                    tokio::select! {
+                        biased;
+                        () = folded => {}
+                        () = room => {}
+                    }
                     continue;
                 }
                 file.give_turn(database.turn.take().await);
