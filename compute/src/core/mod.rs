@@ -4,6 +4,7 @@
 //! Everything below is single-threaded, so databases, connections and streams need no locks.
 
 mod databases;
+mod deadlines;
 mod folding;
 mod jobs;
 mod streams;
@@ -126,6 +127,7 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
         fenced: RefCell::default(),
         node,
     });
+    spawn_local(core.clone().watch_idle_streams());
     while let Some(message) = inbox.recv().await {
         match message {
             Message::Job(job) => core.clone().start(job),
