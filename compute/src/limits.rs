@@ -2,13 +2,19 @@
 
 use std::time::Duration;
 
-/// Stack of one running request. SQLite's deepest recursion under the limits that
-/// [`crate::session::connection`] sets needs well under half of it.
-pub const STACK_BYTES: usize = 1 << 20;
+/// Stack of one running request: address space, of which only what is touched becomes memory. What SQLite's
+/// deepest recursions need under the limits that [`crate::session::connection`] sets, `tests/stack` measures.
+pub const STACK_BYTES: usize = 16 << 20;
 /// No C frame is larger, so none can jump over the guard.
 pub const STACK_GUARD_BYTES: usize = 64 << 10;
+/// How deep triggers and foreign keys' actions may call each other: SQLite's own default, so that a cascade through a
+/// deep tree works as everywhere. A level takes no stack when it runs, its frame is on the heap and charged to the
+/// database; when triggers of different tables are compiled, a level takes about 1.6 KiB.
+pub const TRIGGER_DEPTH_MAX: i32 = 1_000;
 /// Finished stacks that a core keeps.
 pub const POOLED_STACKS_MAX: usize = 64;
+/// What a statement may have touched of a stack that is kept: ten times what usual ones do.
+pub const POOLED_STACK_BYTES: usize = 256 << 10;
 
 /// Virtual machine steps between two calls of the progress handler, where a long query yields.
 pub const PROGRESS_STEPS: i32 = 4_000;
