@@ -33,15 +33,15 @@ pub const TEMP_SHARE: u64 = 4;
 /// Unfolded bytes of one database beyond which its writers wait for the fold.
 pub const OVERLAY_BYTES_MAX: usize = 32 << 20;
 
+/// While all databases together have too much unfolded: how long folds get to make room before smaller overlays
+/// are folded too. A fold takes two or three requests to the bucket.
+pub const OVERLAY_ROUND: Duration = Duration::from_millis(100);
+
 /// A fold starts when a tail reaches back over this many incarnations, whatever its size: each of them is a
 /// log to read when the database is opened.
 pub const TAIL_INCARNATIONS_MAX: usize = 3;
 
 /// Pages that one fold takes at most; what is beyond waits for the next one.
-/// While all databases together have too much unfolded: how long folds get to make room before smaller overlays
-/// are folded too. A fold takes two or three requests to the bucket.
-pub const OVERLAY_ROUND: Duration = Duration::from_millis(100);
-
 pub const FOLD_PAGES_MAX: usize = 90_000;
 
 /// Dead objects that a head may list before folds wait for the readers that keep them alive. Well below what
