@@ -6,9 +6,8 @@
 
 use std::sync::Arc;
 
-use futures_util::StreamExt;
 use futures_util::future::join_all;
-use futures_util::stream;
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::envelope::Corrupt;
 use crate::fragment::{self, Fragment, SlotObject, TOMBSTONE_BYTES};
@@ -202,6 +201,21 @@ pub async fn read_log(
         }
     }
     Ok(fragments)
+}
+
+/// Reads these slots of a log whose owner knows that they hold commits: a slot that is missing is a hole.
+pub async fn read_slots(
+    stores: &Stores,
+    seam: &Seam,
+    id: IncarnationId,
+    slots: &[Slot],
+    patience: Patience,
+) -> Result<Vec<Fragment>, SealError> {
+    let reads = stream::iter(slots.to_vec()).map(|slot| async move {
+        let fragment = read_slot(&*stores.log, seam, id, slot, patience).await?;
+        fragment.ok_or_else(|| SealError::Hole(keys::fragment(id, slot).to_string()))
+    });
+    reads.buffered(limits::RECOVERY_GETS_MAX).try_collect().await
 }
 
 async fn read_slot(

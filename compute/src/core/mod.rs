@@ -5,8 +5,10 @@
 
 mod databases;
 mod deadlines;
+mod eviction;
 mod folding;
 mod jobs;
+mod release;
 mod streams;
 
 use std::cell::RefCell;
@@ -36,11 +38,15 @@ use crate::sqlite::stack::StackPool;
 pub enum Message {
     Job(Job),
     Durable(Vec<Acknowledged>),
-    /// Look whether the log has become too long, and fold the tails that keep it so.
-    FoldOld,
+    /// Close what is idle; if the log has become too long, fold the tails that keep it so.
+    Sweep,
+    /// The overlays of all databases take too much memory: look who has to fold.
+    LookAtFolds,
     Fenced(String),
     Create { name: Name, reply: oneshot::Sender<Result<DatabaseId, ServerError>> },
     Delete { name: Name, reply: oneshot::Sender<Result<(), OpenError>> },
+    /// Give a database up, so that another node can take it at once.
+    Release { name: Name, reply: oneshot::Sender<Result<(), OpenError>> },
     /// Roll back what no request is running for.
     EndIdleStreams,
     /// Finish: roll back, fold nothing, close everything.
@@ -132,7 +138,8 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
         match message {
             Message::Job(job) => core.clone().start(job),
             Message::Durable(commits) => core.on_durable(&commits),
-            Message::FoldOld => core.databases.look_at_folds(),
+            Message::LookAtFolds => core.databases.look_at_folds(),
+            Message::Sweep => core.sweep(),
             Message::Fenced(reason) => core.on_fenced(&reason).await,
             Message::Create { name, reply } => {
                 let core = core.clone();
@@ -141,6 +148,10 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
             Message::Delete { name, reply } => {
                 let core = core.clone();
                 spawn_local(async move { drop(reply.send(core.delete(name).await)) });
+            }
+            Message::Release { name, reply } => {
+                let core = core.clone();
+                spawn_local(async move { drop(reply.send(core.release(name).await)) });
             }
             Message::EndIdleStreams => core.close_streams().await,
             Message::Stop { done } => {
