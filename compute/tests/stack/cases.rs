@@ -197,10 +197,10 @@ fn extensions() -> Vec<Case> {
         case("FTS5 AND chains", 50, |depth| format!("SELECT * FROM ft WHERE ft MATCH '{}x'", "x AND ".repeat(depth))),
         case("FTS5 phrases", 50, |depth| format!("SELECT * FROM ft WHERE ft MATCH '\"{}\"'", "x ".repeat(depth + 1))),
         Case {
-            schema: "CREATE VIRTUAL TABLE f4 USING fts4(a); INSERT INTO f4 VALUES ('x y z')".into(),
-            ..case("FTS4 parentheses", 5, |depth| nest("SELECT * FROM f4 WHERE f4 MATCH '", "(x OR ", "y", ")", depth) + "'")
+            schema: "CREATE VIRTUAL TABLE four USING fts4(a); INSERT INTO four VALUES ('x y z')".into(),
+            ..case("FTS4 parentheses", 5, |depth| nest("SELECT * FROM four WHERE four MATCH '", "(x OR ", "y", ")", depth) + "'")
         },
-        case("FTS4 OR chains", 5, |depth| format!("SELECT * FROM f4 WHERE f4 MATCH '{}x'", "x OR ".repeat(depth))),
+        case("FTS4 OR chains", 5, |depth| format!("SELECT * FROM four WHERE four MATCH '{}x'", "x OR ".repeat(depth))),
         case("printf of a wide number", 50, |depth| format!("SELECT length(printf('%0{depth}d', 1))")),
     ]);
     cases
