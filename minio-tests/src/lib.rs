@@ -2,6 +2,8 @@
 
 pub mod bucket;
 pub mod clock;
+#[cfg(feature = "docker")]
+pub mod container;
 pub mod dice;
 pub mod hrana;
 pub mod ledger;
