@@ -4,10 +4,10 @@ use serde_json::json;
 
 use crate::support::*;
 
-/// Statements that put so many rows of a kilobyte into temporary files.
+/// Statements that put so many rows of 900 bytes into temporary files: from about 1000 on, each would take a page.
 fn hungry(rows: usize) -> [String; 2] {
     let blobs = format!(
-        "(WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < {rows}) SELECT randomblob(1000) AS b FROM c)"
+        "(WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < {rows}) SELECT randomblob(900) AS b FROM c)"
     );
     [
         format!("SELECT count(DISTINCT b) FROM {blobs}"),
