@@ -64,11 +64,11 @@ fn queries() -> Vec<Case> {
         case("FROM (SELECT … window)", 50, |depth| {
             nest("SELECT * FROM ", "(SELECT sum(x) OVER (ORDER BY x) AS x FROM ", "(SELECT abs(1) AS x)", ")", depth)
         }),
-        case("WHERE EXISTS (SELECT …", 50, |depth| {
+        case("WHERE EXISTS (SELECT …", 20, |depth| {
             nest("SELECT 1", " WHERE EXISTS (SELECT 1 FROM sqlite_schema", "", ")", depth)
         }),
-        case("x IN (SELECT … IN (SELECT", 50, |depth| nest("SELECT 1", " WHERE 1 IN (SELECT abs(1)", "", ")", depth)),
-        case("correlated subqueries", 20, |depth| {
+        case("x IN (SELECT … IN (SELECT", 20, |depth| nest("SELECT 1", " WHERE 1 IN (SELECT abs(1)", "", ")", depth)),
+        case("correlated subqueries", 15, |depth| {
             let open = list(depth, "", |at| format!("(SELECT max(s{at}.rowid + 1) FROM sqlite_schema s{at} WHERE s{at}.rowid >= "));
             format!("SELECT {open}0{}", ")".repeat(depth))
         }),
