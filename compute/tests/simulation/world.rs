@@ -423,6 +423,7 @@ fn draw_faults(rng: &mut Rng) -> Faults {
         slow_time: Latency::uniform(millis(20), millis(900)),
         late_time: Latency::uniform(millis(1), millis(30_000)),
         patience: millis(1_500),
+        ..Faults::default()
     }
 }
 
