@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Stack of one running request: address space, of which only what is touched becomes memory. What SQLite's
 /// deepest recursions need under the limits that [`crate::session::connection`] sets, `tests/stack` measures.
-pub const STACK_BYTES: usize = 64 << 20;
+pub const STACK_BYTES: usize = 128 << 20;
 /// No C frame is larger, so none can jump over the guard.
 pub const STACK_GUARD_BYTES: usize = 64 << 10;
 /// How deep triggers and foreign keys' actions may call each other: SQLite's own default, so that a cascade through a

@@ -29,20 +29,13 @@ impl SqlStack {
         Ok(stack)
     }
 
-    /// Fills the stack with a pattern, so that [`SqlStack::touched_bytes`] can tell how deep it was used. Touches
-    /// all of its memory: for measuring only.
-    pub fn paint(&mut self) {
-        // SAFETY: as in `usable`; exclusive, since nothing runs on a stack that is not inside of a coroutine.
-        unsafe { ptr::write_bytes(self.usable().cast_mut(), PAINT, limits::STACK_BYTES) };
-    }
-
-    /// How many bytes, from the stack's beginning to the last that lost its paint, were used since
-    /// [`SqlStack::paint`].
+    /// How many bytes were used since it was mapped, from its beginning to the last that is not as the operating
+    /// system gave it. Looks at all of them: for measuring only.
     pub fn touched_bytes(&self) -> usize {
         // SAFETY: see `usable`; nothing writes while `self` is borrowed.
         let bytes = unsafe { std::slice::from_raw_parts(self.usable(), limits::STACK_BYTES) };
         // Stacks grow downwards: the deepest byte is the first that has changed.
-        bytes.iter().position(|byte| *byte != PAINT).map_or(0, |untouched| bytes.len() - untouched)
+        bytes.iter().position(|byte| *byte != 0).map_or(0, |untouched| bytes.len() - untouched)
     }
 
     /// Whether a statement has used it deeper than POOLED_STACK_BYTES: a page there is no longer as the operating
@@ -60,9 +53,6 @@ impl SqlStack {
         (self.start.get() + limits::STACK_GUARD_BYTES) as *const u8
     }
 }
-
-/// Not zero, which is what untouched memory and much of what is pushed hold.
-const PAINT: u8 = 0xA5;
 
 impl Drop for SqlStack {
     fn drop(&mut self) {
@@ -125,12 +115,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_of_a_painted_stack_can_be_told() {
-        let mut stack = SqlStack::map().unwrap();
+    fn what_was_used_of_a_fresh_stack_can_be_told() {
         for bytes in [4 << 10, 100 << 10, 1 << 20] {
-            stack.paint();
+            let stack = SqlStack::map().unwrap();
             assert_eq!(stack.touched_bytes(), 0);
-            stack = use_stack(stack, bytes);
+            let stack = use_stack(stack, bytes);
             let touched = stack.touched_bytes();
             assert!((bytes..2 * bytes + 4096).contains(&touched), "{touched} of {bytes}");
         }

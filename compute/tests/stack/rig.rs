@@ -1,4 +1,4 @@
-//! One database of a node on a bucket in memory, with a connection whose statements run on painted stacks.
+//! One database of a node on a bucket in memory, with a connection whose statements run on fresh stacks.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -50,7 +50,7 @@ impl Rig {
             (node, Rc::new(database))
         });
         let of = database.clone();
-        let (connection, _) = on_painted_stack(&runtime, &database, move || SqlConnection::open(&of));
+        let (connection, _) = on_fresh_stack(&runtime, &database, move || SqlConnection::open(&of));
         let connection = Rc::new(connection.unwrap_or_else(|error| panic!("a connection: {error}")));
         Self { connection, database, runtime, _node: node }
     }
@@ -58,7 +58,7 @@ impl Rig {
     /// Runs the statements of a text as a client's `sequence` request does, and tells how much stack it used.
     pub fn run(&self, sql: String) -> (Result<(), String>, usize) {
         let connection = self.connection.clone();
-        on_painted_stack(&self.runtime, &self.database, move || {
+        on_fresh_stack(&self.runtime, &self.database, move || {
             let source = SqlSource { sql: Some(sql), sql_id: None };
             connection.sequence(&source, &BTreeMap::new()).map_err(|failure| match failure {
                 Failure::Statement(error) => error.message,
@@ -68,13 +68,13 @@ impl Rig {
     }
 }
 
-fn on_painted_stack<T: 'static>(
+fn on_fresh_stack<T: 'static>(
     runtime: &Runtime,
     database: &Rc<Database>,
     body: impl FnOnce() -> T + 'static,
 ) -> (T, usize) {
-    let mut stack = SqlStack::map().expect("a stack");
-    stack.paint();
+    // Zeros, until it is used.
+    let stack = SqlStack::map().expect("a stack");
     let serve = |wait: Wait| {
         let node = database.node.clone();
         async move {
