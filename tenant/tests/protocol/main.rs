@@ -154,6 +154,7 @@ fn every_cell_was_hit(hits: &Hits) {
     demand(&[writes.as_slice(), &swaps].concat(), &write);
     demand(&swaps, &conditional);
     demand(&["lease renewal", "log PUT"], &[Fault::Outage, Fault::BlackHole, Fault::Truncated]);
+    demand(&["LIST"], &[Fault::StaleList, Fault::DisorderedList, Fault::Unavailable, Fault::Truncated]);
     for event in ["crash", "pause", "clock", "shutdown", "outage", "straggler", "drop", "release", "eviction", "rash seal", "hedged log PUT"] {
         assert!(hits.total(event) > 0, "no seed met `{event}`");
     }

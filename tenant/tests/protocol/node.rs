@@ -124,11 +124,12 @@ impl Node {
             asleep: Mutex::default(),
             past_terms: Mutex::default(),
         });
+        node.watch.known().nodes.insert(id, Arc::downgrade(&node));
         let starting = node.clone();
         node.seam.spawn(async move {
             let node = starting;
             if let Some(predecessor) = predecessor {
-                let sealed = node.others.seal(predecessor).await;
+                let sealed = node.others.seal_dead(predecessor).await;
                 sealed.unwrap_or_else(|error| node.examine_seal(&error));
             }
             let sink = Arc::new(Sink { id, node: Arc::downgrade(&node), watch: node.watch.clone() });
@@ -339,6 +340,14 @@ impl Node {
             }
         }
         Err(not_open("its head keeps changing"))
+    }
+
+    /// Lists the names. Whatever a listing leaves out, it invents nothing.
+    pub async fn list(self: Arc<Self>, known: Vec<Name>) {
+        let listed = registry::list(&*self.stores.main, &self.seam, "", None, 10, self.patience()).await;
+        if let Some(name) = listed.ok().and_then(|page| page.names.into_iter().find(|name| !known.contains(name))) {
+            self.watch.broken(format!("I2: `{name}` is listed, and nobody created it"));
+        }
     }
 
     /// What is folded, and then the tail of commits out of sealed logs.

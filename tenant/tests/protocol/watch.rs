@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use walstore::register::Record;
 use walstore::store::{Condition, Key, MemoryStore, Object, Put, Store, StoreError, key_class};
 
 use crate::ledger::Ledger;
+use crate::node::Node;
 use crate::toy;
 
 /// One incarnation as the bucket shows it.
@@ -43,6 +44,9 @@ pub struct Known {
     owners: BTreeMap<(DatabaseId, u64), Option<IncarnationId>>,
     logs: BTreeMap<IncarnationId, Logged>,
     packs: BTreeSet<String>,
+    /// No clock lies and nobody seals rashly here: then a lease bounds stale reads.
+    pub is_honest: bool,
+    pub nodes: BTreeMap<IncarnationId, Weak<Node>>,
     /// Head writes of which their writer knows that they never take place.
     lost: BTreeSet<PutId>,
 }
@@ -169,6 +173,11 @@ impl Known {
                 format!("I6: epoch {} of {id} after {}, owner {now:?} after {then:?}", head.epoch, before.epoch)
             })?;
             demand(head.folded.lsn >= before.folded.lsn, || format!("I6: the folded point of {id} falls"))?;
+            let former = before.owner.filter(|_| is_new_owner).and_then(|owner| self.nodes.get(&owner)?.upgrade());
+            let may_serve = former.is_some_and(|node| !node.life.is_dead() && node.may_serve());
+            demand(!may_serve || head.owner.is_none() || !self.is_honest, || {
+                format!("I4: {:?} may still serve reads of {id} when {:?} takes it over", before.owner, head.owner)
+            })?;
             self.takeovers += u64::from(before.owner.is_some() && head.owner.is_some() && is_new_owner);
         }
         let owner = *self.owners.entry((id, head.epoch)).or_insert(head.owner);

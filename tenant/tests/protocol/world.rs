@@ -19,6 +19,8 @@ use crate::watch::{Tap, Watch};
 
 const LEASE: Duration = Duration::from_millis(1500);
 const EVENTS: u64 = 130;
+/// In some seeds no clock lies and nobody seals rashly, so that leases must keep their promise.
+const HONEST_ONE_IN: u64 = 4;
 /// Some seeds begin with a quiet time of so many writes.
 const CALM_ONE_IN: u64 = 12;
 const CALM_WRITES: u64 = 200;
@@ -89,6 +91,7 @@ impl World {
         let mut rng = Rng(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5EED);
         let started = tokio::time::Instant::now();
         let watch = Watch::default();
+        watch.known().is_honest = rng.one_in(HONEST_ONE_IN);
         let shared = Arc::new(Shared { trace: Mutex::default(), is_traced, hits: Mutex::default() });
         let network = life::seam(&Bent::new(started, 0, 0), rng.next(), &Life::new(&watch));
         let mut places = Vec::new();
@@ -225,7 +228,8 @@ impl World {
             _ => {}
         }
         let Some(node) = self.places[at].node.clone().filter(|node| !node.life.is_dead()) else { return };
-        match self.rng.below(19) {
+        let is_honest = self.tap.watch.known().is_honest;
+        match self.rng.below(20) {
             0..4 => {
                 // Soon, in the middle of whatever it does then.
                 let polls = self.rng.below(40);
@@ -239,17 +243,21 @@ impl World {
             5..10 => {
                 node.life.pause();
                 self.places[at].idle = 1 + self.rng.below(60);
-                let is_time_hidden = self.rng.one_in(3);
+                let is_time_hidden = self.rng.one_in(3) && !is_honest;
                 if is_time_hidden {
                     self.places[at].clock.set_rate(0);
                 }
                 self.note("pause", format_args!("{}, hidden: {is_time_hidden}", node.id));
             }
-            10..13 => self.bend_clock(at),
-            16..19 => self.seal_rashly(&node),
+            10..13 if !is_honest => self.bend_clock(at),
+            16..19 if !is_honest => self.seal_rashly(&node),
             13 => {
                 node.seam.spawn(node.clone().shut_down());
                 self.note("shutdown", node.id);
+            }
+            19 => {
+                node.seam.spawn(node.clone().list(self.names.clone()));
+                self.note("listing", node.id);
             }
             _ => {
                 let is_out = self.rng.one_in(2);
@@ -320,7 +328,7 @@ impl World {
         self.note("rash seal", format_args!("of {victim} by {}", node.id));
         let node = node.clone();
         node.seam.clone().spawn(async move {
-            node.others.seal(victim).await.unwrap_or_else(|error| node.examine_seal(&error));
+            node.others.seal_dead(victim).await.unwrap_or_else(|error| node.examine_seal(&error));
         });
     }
 
@@ -447,8 +455,8 @@ fn draw_faults(rng: &mut Rng) -> Faults {
         conflict_applied: rate(),
         own_refusal: rate(),
         truncated: rate(),
-        stale_list: 0,
-        disordered_list: 0,
+        stale_list: 150_000,
+        disordered_list: 50_000,
         black_hole: rate() / 10,
         latency: Latency::uniform(millis(1), millis(15)),
         slow_time: Latency::uniform(millis(20), millis(2_000)),
