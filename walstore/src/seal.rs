@@ -93,7 +93,12 @@ async fn seal_version(
                 let end = find_end(&*stores.log, seam, id, found.value.hint, patience).await?;
                 return Ok(Some(Sealed { low: found.value.low, end }));
             }
-            State::Open if watched.is_some_and(|version| version != found.value.version) => return Ok(None),
+            State::Open
+                if watched.is_some_and(|version| version != found.value.version)
+                    && !mutant::is_on(Mutant::SealThoughRenewed) =>
+            {
+                return Ok(None);
+            }
             State::Open => {
                 first_hint.get_or_insert(found.value.hint);
                 let mut next = found.value.successor(PutId::random(seam));
