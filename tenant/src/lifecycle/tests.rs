@@ -118,9 +118,9 @@ fn each_owner_adds_its_entry_and_a_full_tail_is_drained_first() {
     assert_eq!(tail(&acquired), [(C, head.epoch + 2, 9)]);
 }
 
-/// Bug: a node that was sealed without knowing it acquired its former database again. Damage: it left out its own
-/// commits, which it took to be in its open log, and reported the next owner's as corrupt. Fix: its entry in the
-/// tail of another owner's head tells it that it is over.
+/// Bug: a node that was sealed without knowing it acquired its former database again, once its successor was sealed
+/// too. Damage: it left out its own commits, which it took to be in its open log; its next fold would have dropped
+/// them from the tail. Fix: its entry in the tail of another owner's head tells it that it is over.
 #[test]
 fn a_node_that_others_have_succeeded_knows_that_it_is_over() {
     let theirs = step(&new_head(), acquire(&new_head(), B, put(2)));
