@@ -107,7 +107,7 @@ fn a_state_of_another_owner_is_never_acted_upon() {
 fn each_owner_adds_its_entry_and_a_full_tail_is_drained_first() {
     let mut head = new_head();
     while head.tail.len() < limits::TAIL_ENTRIES_MAX {
-        let next = IncarnationId::from_bytes([head.tail.len() as u8; 16]);
+        let next = IncarnationId::from_bytes((head.epoch as u128).to_le_bytes());
         assert_eq!(plan_open(&head, next, OwnerState::Sealed), OpenPlan::Acquire);
         head = step(&head, acquire(&head, next, put(head.version + 1)));
     }
