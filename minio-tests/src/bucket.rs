@@ -20,8 +20,8 @@ pub enum Bucket {
     Directory(TempDir),
     Minio(MinioProcess),
     Emulator(Emulator),
-    /// Another of these with a proxy before its server.
-    Behind(Proxy, Box<Self>),
+    /// Another of these with proxies before its server, one for each way to it.
+    Behind(Vec<Proxy>, Box<Self>),
 }
 
 impl Bucket {
@@ -51,20 +51,27 @@ impl Bucket {
         Self::emulator()
     }
 
-    /// The same with a proxy before its server, where faults can strike.
+    /// The same with so many proxies before its server, where faults can strike.
     ///
     /// # Panics
     /// A directory has no server.
-    pub fn behind_proxy(self, seed: u64) -> Self {
-        let address = self.endpoint().trim_start_matches("http://").parse().expect("an address and a port");
-        Self::Behind(Proxy::start(address, seed).expect("a port to listen on"), Box::new(self))
+    pub fn behind_proxies(self, count: usize, seed: u64) -> Self {
+        let address = self.endpoint(0).trim_start_matches("http://").parse().expect("an address and a port");
+        let seeds = (0..count as u64).map(|number| seed.wrapping_add(number));
+        let proxies = seeds.map(|seed| Proxy::start(address, seed).expect("a port to listen on"));
+        Self::Behind(proxies.collect(), Box::new(self))
     }
 
     /// What `--store` is told.
     pub fn store_url(&self) -> String {
+        self.store_url_through(0)
+    }
+
+    /// What `--store` of the `number`-th process is told, if processes have different ways to the server.
+    pub fn store_url_through(&self, number: usize) -> String {
         match self {
             Self::Directory(directory) => format!("file://{}", directory.path().display()),
-            _ => self.url_of(BUCKET),
+            _ => url(BUCKET, &self.endpoint(number)),
         }
     }
 
@@ -73,15 +80,15 @@ impl Bucket {
     /// # Panics
     /// A directory has no server.
     pub fn url_of(&self, bucket: &str) -> String {
-        format!("s3://{bucket}/{PREFIX}?endpoint={}&region=us-east-1", self.endpoint())
+        url(bucket, &self.endpoint(0))
     }
 
-    fn endpoint(&self) -> String {
+    fn endpoint(&self, number: usize) -> String {
         match self {
             Self::Directory(_) => panic!("a directory has no endpoint"),
             Self::Minio(minio) => minio.endpoint().to_owned(),
             Self::Emulator(emulator) => emulator.endpoint(),
-            Self::Behind(proxy, _) => proxy.endpoint(),
+            Self::Behind(proxies, _) => proxies[number % proxies.len()].endpoint(),
         }
     }
 
@@ -121,13 +128,13 @@ impl Bucket {
         }
     }
 
-    /// The faults of the proxy before it.
+    /// The faults on the way of each process.
     ///
     /// # Panics
-    /// If there is none.
-    pub fn proxy_faults(&self) -> &ProxyFaults {
+    /// If there are no proxies.
+    pub fn proxy_faults(&self) -> Vec<ProxyFaults> {
         match self {
-            Self::Behind(proxy, _) => proxy.faults(),
+            Self::Behind(proxies, _) => proxies.iter().map(|proxy| proxy.faults().clone()).collect(),
             _ => panic!("there is no proxy before this bucket"),
         }
     }
@@ -142,4 +149,8 @@ impl Bucket {
             _ => panic!("this bucket is not a directory"),
         }
     }
+}
+
+fn url(bucket: &str, endpoint: &str) -> String {
+    format!("s3://{bucket}/{PREFIX}?endpoint={endpoint}&region=us-east-1")
 }

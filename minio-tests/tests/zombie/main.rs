@@ -135,13 +135,13 @@ impl Run {
                     },
                 ),
             }
-            let before = acknowledged(traffic, zombie);
+            let before = traffic.all_acknowledged_by(zombie);
             self.come_back(traffic, zombie, &at);
             if nap.is_none() && has_begun && reader.execute("SELECT count(*) FROM rows", &[]).is_ok() {
                 wrong.push("a transaction went on reading the past".to_owned());
             }
             let is_over = self.watch(traffic, zombie, &at);
-            self.late += acknowledged(traffic, zombie) - before;
+            self.late += traffic.all_acknowledged_by(zombie) - before;
             // Whoever serves now, serves everything.
             traffic.wait_for_acknowledgements(
                 |_| true,
@@ -189,9 +189,4 @@ impl Run {
         }
         false
     }
-}
-
-/// What a process has acknowledged, of all databases.
-fn acknowledged(traffic: &Traffic<'_>, node: usize) -> u64 {
-    (0..DATABASES).map(|database| traffic.acknowledged_by(database, node)).sum()
 }
