@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tenant::lifecycle::OwnerState;
 use tokio::sync::OnceCell;
 use tracing::info;
+use walstore::fragment::Run;
 use walstore::id::{DatabaseId, IncarnationId, Lsn};
 use walstore::incarnation::{IncarnationRecord, State};
 use walstore::keys;
@@ -25,6 +26,14 @@ pub struct LoggedCommit {
     pub epoch: u64,
     pub lsn: Lsn,
     pub bytes: Bytes,
+}
+
+impl LoggedCommit {
+    /// The commits of one database in one slot.
+    pub fn of_run(run: Run) -> impl Iterator<Item = Self> {
+        let lsns = std::iter::successors(Some(run.first), |lsn| Some(Lsn::after(Some(*lsn))));
+        lsns.zip(run.commits).map(move |(lsn, bytes)| Self { epoch: run.epoch, lsn, bytes })
+    }
 }
 
 /// The content of a sealed log, by database.
@@ -150,12 +159,7 @@ impl SealedLogs {
         let mut log = SealedLog::default();
         for fragment in fragments {
             for run in fragment.runs {
-                let commits = log.commits.entry(run.database).or_default();
-                let mut lsn = run.first;
-                for bytes in run.commits {
-                    commits.push(LoggedCommit { epoch: run.epoch, lsn, bytes });
-                    lsn = Lsn::after(Some(lsn));
-                }
+                log.commits.entry(run.database).or_default().extend(LoggedCommit::of_run(run));
             }
         }
         info!(incarnation = %id, slots = sealed.end.0 - sealed.low.0, databases = log.commits.len(), "read its log");

@@ -1,9 +1,17 @@
 //! One node's log: group commit over all of its databases.
 //!
-//! [`core`] decides, [`run`] talks to the store. A [`LogHandle`] is what the rest of the node holds.
+//! [`core`] decides (`pace`: when a batch closes; `queue` and `bucket`: what is in it; `unfolded`: which slots may
+//! go), [`run`] talks to the store (`slot_put`: until a slot decides; `hedge`: when a PUT is sent twice). A
+//! [`LogHandle`] is what the rest of the node holds.
 
+mod bucket;
 pub mod core;
 mod driver;
+mod hedge;
+mod pace;
+mod queue;
+mod slot_put;
+mod unfolded;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,6 +21,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 pub use self::core::{Acknowledged, Commit};
 pub use driver::run;
 
+use self::hedge::Hedging;
 use crate::id::{DatabaseId, Lsn, Slot};
 
 /// Told what became of commits. Called on the I/O runtime; must not block.
@@ -41,6 +50,7 @@ struct Shared {
     hint_lags: Notify,
     /// The hint that the record in the bucket carries.
     hint_written: AtomicU64,
+    hedging: Hedging,
 }
 
 /// Sends to the log's task. Cheap to clone; usable from any thread.
@@ -111,6 +121,11 @@ impl LogHandle {
     /// What `low` may say, before it is bounded by the hint.
     pub fn low(&self) -> Slot {
         Slot(self.shared.low.load(Ordering::Acquire))
+    }
+
+    /// How many PUTs were sent a second time because the first was slow: requests beyond one for a batch.
+    pub fn hedges(&self) -> u64 {
+        self.shared.hedging.sent()
     }
 
     pub(crate) async fn hint_lags(&self) {
