@@ -1,6 +1,7 @@
 //! The buckets that the tests run on.
 
-use std::path::PathBuf;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
 
 use emulator::{Emulator, EmulatorConfig, Proxy, ProxyFaults};
 use tempfile::TempDir;
@@ -14,6 +15,8 @@ const REQUIRE_VARIABLE: &str = "SHOAL_REQUIRE_MINIO";
 const BUCKET: &str = "shoal";
 /// Shoal shares its bucket, and so do the tests.
 const PREFIX: &str = "some/prefix";
+/// Where a directory store has its locks.
+const LOCKS: &str = "locks";
 
 /// An empty bucket with its own server, which ends when this is dropped.
 pub enum Bucket {
@@ -139,6 +142,13 @@ impl Bucket {
         }
     }
 
+    /// Of a directory: the locks that a process holds at the moment. No other store has any.
+    pub fn held_locks(&self) -> Vec<PathBuf> {
+        let Self::Directory(directory) = self else { return Vec::new() };
+        let locks = std::fs::read_dir(directory.path().join(LOCKS)).expect("a store has been opened");
+        locks.map(|lock| lock.expect("a lock").path()).filter(|lock| is_held(lock)).collect()
+    }
+
     /// The directory behind it.
     ///
     /// # Panics
@@ -153,4 +163,11 @@ impl Bucket {
 
 fn url(bucket: &str, endpoint: &str) -> String {
     format!("s3://{bucket}/{PREFIX}?endpoint={endpoint}&region=us-east-1")
+}
+
+/// Whether a process holds this lock of a directory store.
+pub fn is_held(lock: &Path) -> bool {
+    // Held by the test for no longer than this takes.
+    let file = File::open(lock).expect("locks are never removed");
+    matches!(file.try_lock(), Err(TryLockError::WouldBlock))
 }
