@@ -1,27 +1,30 @@
 //! The buckets that the tests run on.
 
-use std::path::PathBuf;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
 
 use emulator::{Emulator, EmulatorConfig, Proxy, ProxyFaults};
 use tempfile::TempDir;
 use walstore::store::{S3Credentials, S3Options, S3Store, StoreUrl};
 
 use crate::announce;
-use crate::minio::{self, MinioProcess};
+use crate::minio::{self, Minio, MinioProcess};
 
 /// When this is `1`, tests that want MinIO fail without it.
 const REQUIRE_VARIABLE: &str = "SHOAL_REQUIRE_MINIO";
 const BUCKET: &str = "shoal";
 /// Shoal shares its bucket, and so do the tests.
 const PREFIX: &str = "some/prefix";
+/// Where a directory store has its locks.
+const LOCKS: &str = "locks";
 
 /// An empty bucket with its own server, which ends when this is dropped.
 pub enum Bucket {
     Directory(TempDir),
-    Minio(MinioProcess),
+    Minio(Minio),
     Emulator(Emulator),
-    /// Another of these with a proxy before its server.
-    Behind(Proxy, Box<Self>),
+    /// Another of these with proxies before its server, one for each way to it.
+    Behind(Vec<Proxy>, Box<Self>),
 }
 
 impl Bucket {
@@ -34,37 +37,52 @@ impl Bucket {
         Self::Emulator(Emulator::start_in_thread(config).expect("a port to listen on"))
     }
 
-    /// A bucket on real MinIO. On a machine without it, and unless `SHOAL_REQUIRE_MINIO` is `1`, on the
-    /// emulator instead. Says loudly which.
+    /// A bucket on real MinIO: a binary of this machine, or else (with the feature `docker`) a container. On a
+    /// machine without either, and unless `SHOAL_REQUIRE_MINIO` is `1`, on the emulator instead. Says loudly
+    /// which.
     ///
     /// # Panics
     /// If MinIO is required and missing.
     pub fn minio() -> Self {
         if let Some(binary) = minio::find_binary() {
             announce(&format!("running on real MinIO ({})", binary.display()));
-            return Self::Minio(MinioProcess::start(&binary, BUCKET));
+            return Self::Minio(Minio::Process(MinioProcess::start(&binary, BUCKET)));
         }
-        let looked = "SHOAL_MINIO, ~/.cache/shoal-ci/bin/minio and the PATH name no minio binary";
+        let why_not = match Minio::in_container(BUCKET) {
+            Ok(minio) => {
+                announce("running on real MinIO (in a container)");
+                return Self::Minio(minio);
+            }
+            Err(why_not) => why_not,
+        };
+        let looked = format!("SHOAL_MINIO, ~/.cache/shoal-ci/bin/minio and the PATH name no minio binary; {why_not}");
         let is_required = std::env::var_os(REQUIRE_VARIABLE).is_some_and(|value| value == "1");
         assert!(!is_required, "{REQUIRE_VARIABLE}=1, but {looked}");
         announce(&format!("NOT RUNNING ON MINIO BUT ON THE EMULATOR: {looked}"));
         Self::emulator()
     }
 
-    /// The same with a proxy before its server, where faults can strike.
+    /// The same with so many proxies before its server, where faults can strike.
     ///
     /// # Panics
     /// A directory has no server.
-    pub fn behind_proxy(self, seed: u64) -> Self {
-        let address = self.endpoint().trim_start_matches("http://").parse().expect("an address and a port");
-        Self::Behind(Proxy::start(address, seed).expect("a port to listen on"), Box::new(self))
+    pub fn behind_proxies(self, count: usize, seed: u64) -> Self {
+        let address = self.endpoint(0).trim_start_matches("http://").parse().expect("an address and a port");
+        let seeds = (0..count as u64).map(|number| seed.wrapping_add(number));
+        let proxies = seeds.map(|seed| Proxy::start(address, seed).expect("a port to listen on"));
+        Self::Behind(proxies.collect(), Box::new(self))
     }
 
     /// What `--store` is told.
     pub fn store_url(&self) -> String {
+        self.store_url_through(0)
+    }
+
+    /// What `--store` of the `number`-th process is told, if processes have different ways to the server.
+    pub fn store_url_through(&self, number: usize) -> String {
         match self {
             Self::Directory(directory) => format!("file://{}", directory.path().display()),
-            _ => self.url_of(BUCKET),
+            _ => url(BUCKET, &self.endpoint(number)),
         }
     }
 
@@ -73,15 +91,15 @@ impl Bucket {
     /// # Panics
     /// A directory has no server.
     pub fn url_of(&self, bucket: &str) -> String {
-        format!("s3://{bucket}/{PREFIX}?endpoint={}&region=us-east-1", self.endpoint())
+        url(bucket, &self.endpoint(0))
     }
 
-    fn endpoint(&self) -> String {
+    fn endpoint(&self, number: usize) -> String {
         match self {
             Self::Directory(_) => panic!("a directory has no endpoint"),
             Self::Minio(minio) => minio.endpoint().to_owned(),
             Self::Emulator(emulator) => emulator.endpoint(),
-            Self::Behind(proxy, _) => proxy.endpoint(),
+            Self::Behind(proxies, _) => proxies[number % proxies.len()].endpoint(),
         }
     }
 
@@ -121,15 +139,22 @@ impl Bucket {
         }
     }
 
-    /// The faults of the proxy before it.
+    /// The faults on the way of each process.
     ///
     /// # Panics
-    /// If there is none.
-    pub fn proxy_faults(&self) -> &ProxyFaults {
+    /// If there are no proxies.
+    pub fn proxy_faults(&self) -> Vec<ProxyFaults> {
         match self {
-            Self::Behind(proxy, _) => proxy.faults(),
+            Self::Behind(proxies, _) => proxies.iter().map(|proxy| proxy.faults().clone()).collect(),
             _ => panic!("there is no proxy before this bucket"),
         }
+    }
+
+    /// Of a directory: the locks that a process holds at the moment. No other store has any.
+    pub fn held_locks(&self) -> Vec<PathBuf> {
+        let Self::Directory(directory) = self else { return Vec::new() };
+        let locks = std::fs::read_dir(directory.path().join(LOCKS)).expect("a store has been opened");
+        locks.map(|lock| lock.expect("a lock").path()).filter(|lock| is_held(lock)).collect()
     }
 
     /// The directory behind it.
@@ -142,4 +167,15 @@ impl Bucket {
             _ => panic!("this bucket is not a directory"),
         }
     }
+}
+
+fn url(bucket: &str, endpoint: &str) -> String {
+    format!("s3://{bucket}/{PREFIX}?endpoint={endpoint}&region=us-east-1")
+}
+
+/// Whether a process holds this lock of a directory store.
+pub fn is_held(lock: &Path) -> bool {
+    // Held by the test for no longer than this takes.
+    let file = File::open(lock).expect("locks are never removed");
+    matches!(file.try_lock(), Err(TryLockError::WouldBlock))
 }

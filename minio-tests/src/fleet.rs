@@ -69,7 +69,7 @@ impl Fleet {
     /// Starts a process where none runs.
     pub fn start(&mut self, number: usize) {
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
-        let process = Shoal::on(&self.bucket, &self.cache_dir(number)).with(&arguments).start();
+        let process = Shoal::on_way(&self.bucket, number, &self.cache_dir(number)).with(&arguments).start();
         self.nodes.set(number, Some(process.http().to_owned()));
         let former = self.processes[number].replace(process);
         assert!(former.is_none(), "process {number} runs already");

@@ -61,7 +61,12 @@ pub fn command() -> Command {
 impl Shoal {
     /// Serves from `bucket`, with its credentials.
     pub fn on(bucket: &Bucket, cache_dir: &Path) -> Self {
-        let mut shoal = Self::at(&bucket.store_url(), cache_dir);
+        Self::on_way(bucket, 0, cache_dir)
+    }
+
+    /// The same as the `number`-th process, if processes have different ways to the bucket.
+    pub fn on_way(bucket: &Bucket, number: usize, cache_dir: &Path) -> Self {
+        let mut shoal = Self::at(&bucket.store_url_through(number), cache_dir);
         if let Some((access, secret)) = bucket.credentials() {
             shoal.command.env("AWS_ACCESS_KEY_ID", access).env("AWS_SECRET_ACCESS_KEY", secret);
         }

@@ -14,12 +14,14 @@ use crate::dice::Dice;
 use crate::fleet::Nodes;
 use crate::hrana::{Database, Failure};
 use crate::ledger::{Ledger, TransactionId};
-use crate::limits::{POLL, RECOVERY};
+use crate::limits::RECOVERY;
 use crate::writer::{InFlight, Writer};
 
 /// Refusals that are part of normal life while processes come and go.
 const REFUSALS: [&str; 6] =
     ["SQLITE_BUSY", "SHOAL_UNAVAILABLE", "SHOAL_CLOSED", "SHOAL_FENCED", "SHOAL_OUTCOME_UNKNOWN", "STREAM_EXPIRED"];
+/// A client that is refused does not come back at once.
+const REFUSED_PAUSE: Duration = Duration::from_millis(30);
 /// Between two reads of one reader.
 const READ_PAUSE: Duration = Duration::from_millis(4);
 
@@ -138,6 +140,11 @@ impl Traffic<'_> {
         self.acknowledged(database).counts.get(node).copied().unwrap_or(0)
     }
 
+    /// Transactions that a process has acknowledged, of all databases.
+    pub fn all_acknowledged_by(&self, node: usize) -> u64 {
+        (0..self.names.len()).map(|database| self.acknowledged_by(database, node)).sum()
+    }
+
     /// Waits until such processes have acknowledged more transactions of every database, and does something
     /// `meanwhile`, again and again.
     ///
@@ -171,7 +178,7 @@ impl Traffic<'_> {
             if self.habit == Habit::Roam {
                 node = (node + 1) % self.nodes.count();
             }
-            clock::sleep(POLL);
+            clock::sleep(REFUSED_PAUSE);
         }
         writer.ledger
     }

@@ -43,9 +43,9 @@ fn every_lost_answer_is_survived_on_minio() {
 type Model = Vec<(i64, String, usize)>;
 
 fn lose_every_answer(test: &str, bucket: Bucket, drops_min: u64) {
-    let bucket = bucket.behind_proxy(1);
+    let bucket = bucket.behind_proxies(1, 1);
     let caches = tempfile::tempdir().expect("a temporary directory");
-    let faults = bucket.proxy_faults();
+    let faults = &bucket.proxy_faults()[0];
     let start = |cache: &str| Shoal::on(&bucket, &caches.path().join(cache)).with(&["--lease", "1s"]).start();
     let parts = drops_min.div_ceil(PUTS_PER_PART_MIN);
     let process = start("one");
@@ -82,7 +82,7 @@ fn lose_answers_of_starts_and_ends(
     start: &dyn Fn(&str) -> ShoalProcess,
     models: &mut [(String, Model)],
 ) -> u64 {
-    let faults = bucket.proxy_faults();
+    let faults = &bucket.proxy_faults()[0];
     for n in 1.. {
         faults.drop_put_answer(n);
         let process = start("two");

@@ -7,12 +7,13 @@
 //! through it, and in one that has only the bucket. Readers watch that nothing acknowledged is missing meanwhile.
 //! A server is killed and started again between rounds, so that databases are also recovered and read from the
 //! bucket while faults strike. A server that is alone never takes itself for fenced. Of two, with clients that
-//! roam, each may take the other for dead when both have been in a black hole: then one of them ends, under load
-//! and in good health, and is started again.
+//! roam, the busier falls into a black hole in each round: the other takes it for dead, so it ends in good health,
+//! and is started again.
 //!
 //! `SHOAL_FAULT_OPS` is the number of clients' requests on each store (default 2,000), `SHOAL_SEED` repeats a
 //! run's choices.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use emulator::{ProxyFault, ProxyFaults};
@@ -29,6 +30,8 @@ use minio_tests::{announce, clock, rows};
 const OPS_DEFAULT: u64 = 2_000;
 /// Requests of a round. Between two rounds the server is killed.
 const OPS_PER_ROUND: usize = 1_000;
+/// Transactions of a round that are acknowledged, at least: refusals alone make no round.
+const COMMITS_PER_ROUND: u64 = 150;
 const DATABASES: usize = 4;
 const WRITERS_PER_DATABASE: usize = 2;
 /// Requests that the black hole of a round finds in flight, at least.
@@ -39,7 +42,7 @@ const ROUNDS_PER_ERA: u64 = 10;
 const CLOSING_CLIENT: usize = 200;
 /// A black hole outlasts both the commit time-out and the lease, so that outcomes become unknown and reads stop.
 const ARGUMENTS: [&str; 6] = ["--lease", "900ms", "--commit-timeout", "1s", "--memory", "16MiB"];
-const HOLE: Duration = Duration::from_millis(1300);
+const HOLE: Duration = Duration::from_millis(1600);
 
 #[test]
 fn whatever_the_store_does_the_clients_are_told_the_truth_on_the_emulator() {
@@ -90,7 +93,7 @@ struct Run {
 impl Run {
     fn new(name: &'static str, bucket: Bucket, nodes: usize) -> Self {
         let seed = seed(name);
-        let mut fleet = Fleet::new(bucket.behind_proxy(seed), nodes, &ARGUMENTS);
+        let mut fleet = Fleet::new(bucket.behind_proxies(nodes, seed), nodes, &ARGUMENTS);
         (0..nodes).for_each(|node| fleet.start(node));
         Self { name, fleet, dice: Dice::new(seed), books: Books::default(), ops: 0, nodes, fenced: 0 }
     }
@@ -117,11 +120,20 @@ impl Run {
         let names = self.books.names();
         let wrong: Vec<String> = names.iter().flat_map(|name| self.check(name, 0, 0..first_id(round))).collect();
         assert!(wrong.is_empty(), "{}, from the bucket alone:\n{}", self.name, wrong.join("\n"));
-        let faults = self.fleet.bucket.proxy_faults();
-        let (requests, hits, tally) = (faults.requests(), faults.hits(), self.books.tally);
+        let requests: u64 = self.fleet.bucket.proxy_faults().iter().map(ProxyFaults::requests).sum();
+        let (hits, tally) = (self.hits(), self.books.tally);
         let Self { name, ops, fenced, .. } = &self;
         announce(&format!("{name}: {ops} ops, {requests} requests to the store, {hits:?}; {fenced} fenced; {tally:?}"));
         self.fleet.terminate();
+    }
+
+    /// How often each fault struck anybody.
+    fn hits(&self) -> BTreeMap<ProxyFault, u64> {
+        let mut all = BTreeMap::new();
+        for (fault, hits) in self.fleet.bucket.proxy_faults().iter().flat_map(ProxyFaults::hits) {
+            *all.entry(fault).or_default() += hits;
+        }
+        all
     }
 
     /// Every fault, and every outcome.
@@ -133,7 +145,7 @@ impl Run {
     }
 
     fn faults_that_never_struck(&self) -> Vec<ProxyFault> {
-        let hits = self.fleet.bucket.proxy_faults().hits();
+        let hits = self.hits();
         ProxyFault::ALL.into_iter().filter(|fault| !hits.contains_key(fault)).collect()
     }
 
@@ -155,14 +167,14 @@ impl Run {
             }
             self.fleet.start(victim);
         }
-        let faults = self.fleet.bucket.proxy_faults().clone();
-        bad_day(&faults);
+        let faults = self.fleet.bucket.proxy_faults();
+        faults.iter().for_each(bad_day);
         let nodes = self.fleet.nodes();
         let dice = self.dice.split(round);
         let crew = (WRITERS_PER_DATABASE, Habit::Roam);
         let ended = traffic::during((&nodes, &names), crew, (round, &dice), |traffic| {
             self.live_through(traffic, &faults);
-            faults.clear();
+            faults.iter().for_each(ProxyFaults::clear);
             // What was refused for now succeeds by itself.
             traffic.wait_for_acknowledgements(
                 |_| true,
@@ -182,26 +194,29 @@ impl Run {
     }
 
     /// Until enough was asked, and somebody has listed the databases now and then.
-    fn live_through(&mut self, traffic: &Traffic<'_>, faults: &ProxyFaults) {
+    fn live_through(&mut self, traffic: &Traffic<'_>, faults: &[ProxyFaults]) {
+        traffic.wait_for_acknowledgements(|_| true, || {});
         traffic.in_flight.wait_for(IN_FLIGHT_MIN);
-        faults.open_hole();
+        let busiest = (0..self.nodes).max_by_key(|node| traffic.all_acknowledged_by(*node)).expect("a node");
+        faults[busiest].open_hole();
         let enough = clock::poll(RECOVERY, || {
             if self.start_again_if_fenced(faults) {
-                bad_day(faults);
+                faults.iter().for_each(bad_day);
             }
             // It may be refused, and may be stale.
             let _ = self.fleet.process(0).listing();
-            (traffic.in_flight.sent() >= OPS_PER_ROUND).then_some(())
+            let acknowledged: u64 = (0..self.nodes).map(|node| traffic.all_acknowledged_by(node)).sum();
+            (traffic.in_flight.sent() >= OPS_PER_ROUND && acknowledged >= COMMITS_PER_ROUND).then_some(())
         });
         assert!(enough.is_some(), "no more than {} requests within {RECOVERY:?}", traffic.in_flight.sent());
     }
 
     /// Whether there was one. A start may fail while the store does not answer, so the faults end for it.
-    fn start_again_if_fenced(&mut self, faults: &ProxyFaults) -> bool {
+    fn start_again_if_fenced(&mut self, faults: &[ProxyFaults]) -> bool {
         let ended: Vec<usize> = (0..self.nodes).filter(|node| self.fleet.has_ended(*node)).collect();
         assert!(ended.is_empty() || self.nodes > 1, "a server ended, and nobody could have taken it for dead");
         if !ended.is_empty() {
-            faults.clear();
+            faults.iter().for_each(ProxyFaults::clear);
         }
         ended.iter().for_each(|node| self.fleet.start(*node));
         self.fenced += ended.len() as u64;
@@ -213,7 +228,7 @@ impl Run {
     fn close(&mut self, name: &str, guess: usize, round: u64, client: usize) -> usize {
         let in_flight = InFlight::default();
         let mut writer = Writer::new(round, client, &self.dice, &in_flight);
-        let faults = self.fleet.bucket.proxy_faults().clone();
+        let faults = self.fleet.bucket.proxy_faults();
         let closed = clock::poll(RECOVERY, || {
             self.start_again_if_fenced(&faults);
             let owner = self.fleet.owner(name, guess);

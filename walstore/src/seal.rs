@@ -16,7 +16,7 @@ use crate::incarnation::{IncarnationRecord, State};
 use crate::keys;
 use crate::limits;
 use crate::mutant::{self, Mutant};
-use crate::register::{self, Backoff, Patience, Record, RecordError, Swap, Versioned};
+use crate::register::{self, Backoff, Patience, Record, RecordError, Versioned};
 use crate::seam::Seam;
 use crate::life::Stores;
 use crate::store::{Condition, Put, Store, StoreError};
@@ -48,19 +48,47 @@ impl From<Corrupt> for SealError {
     }
 }
 
-/// Seals the log of `id`, or learns how it was sealed. The caller knows that the incarnation is dead or
-/// that its lease has run out; being wrong about that costs the incarnation its life, never a commit.
-pub async fn seal(
+/// Seals the log of `id`, or learns how it was sealed. The caller knows that the incarnation is dead; being
+/// wrong about that costs the incarnation its life, and may cost its readers a stale answer, but never a commit.
+pub async fn seal(stores: &Stores, seam: &Seam, id: IncarnationId, patience: Patience) -> Result<Sealed, SealError> {
+    let sealed = seal_from(stores, seam, id, (None, None), patience).await?;
+    Ok(sealed.expect("BUG: a log that is sealed at any version was left open"))
+}
+
+/// Like [`seal`], for an incarnation that is only suspected to be dead, because its record has stood as `watched` (or
+/// has been absent) for a whole lease. `None` if it has been renewed since: then it lives, and serves reads for
+/// another lease.
+///
+/// The record is not read again: the swap shows whether it is still the one that was watched.
+pub async fn seal_unless_renewed(
     stores: &Stores,
     seam: &Seam,
     id: IncarnationId,
+    watched: Option<Versioned<IncarnationRecord>>,
     patience: Patience,
-) -> Result<Sealed, SealError> {
+) -> Result<Option<Sealed>, SealError> {
+    let version = watched.as_ref().map_or(0, |watched| watched.value.version);
+    seal_from(stores, seam, id, (watched, Some(version)), patience).await
+}
+
+/// `known` is the record as it was read or written last. An open record is swung to *recovering* only from the
+/// version that was watched, if one was.
+async fn seal_from(
+    stores: &Stores,
+    seam: &Seam,
+    id: IncarnationId,
+    (mut known, watched): (Option<Versioned<IncarnationRecord>>, Option<u64>),
+    patience: Patience,
+) -> Result<Option<Sealed>, SealError> {
     let key = keys::incarnation(id);
     let store = &*stores.main;
     let mut first_hint = None;
     loop {
-        let Some(found) = register::read::<IncarnationRecord>(store, seam, &key, patience).await? else {
+        let found = match known.take() {
+            Some(known) => Some(known),
+            None => register::read::<IncarnationRecord>(store, seam, &key, patience).await?,
+        };
+        let Some(found) = found else {
             // A marker without a record: the process died between the two, or its create is still on the
             // way. Occupying the key closes it.
             let mut record = IncarnationRecord::new(PutId::random(seam), 0, String::new());
@@ -69,35 +97,42 @@ pub async fn seal(
             continue;
         };
         match found.value.state {
-            State::Sealed { end } => return Ok(Sealed { low: found.value.low, end }),
+            State::Sealed { end } => return Ok(Some(Sealed { low: found.value.low, end })),
             State::Open | State::Recovering if mutant::is_on(Mutant::TakeOverBeforeSeal) => {
                 let end = find_end(&*stores.log, seam, id, found.value.hint, patience).await?;
-                return Ok(Sealed { low: found.value.low, end });
+                return Ok(Some(Sealed { low: found.value.low, end }));
+            }
+            State::Open
+                if watched.is_some_and(|version| version != found.value.version)
+                    && !mutant::is_on(Mutant::SealThoughRenewed) =>
+            {
+                return Ok(None);
             }
             State::Open => {
                 first_hint.get_or_insert(found.value.hint);
                 let mut next = found.value.successor(PutId::random(seam));
                 next.state = State::Recovering;
-                register::replace(store, seam, &key, &found.etag, next, patience).await?;
+                known = register::replace(store, seam, &key, &found.etag, next, patience).await?.found();
             }
             State::Recovering if mutant::is_on(Mutant::ProbeFromOldHint) => {
                 let old = first_hint.unwrap_or(found.value.hint);
                 let value = IncarnationRecord { hint: old, low: old.min(found.value.low), ..found.value };
-                finish(stores, seam, id, Versioned { value, ..found }, patience).await?;
+                known = finish(stores, seam, id, Versioned { value, ..found }, patience).await?;
             }
-            State::Recovering => finish(stores, seam, id, found, patience).await?,
+            State::Recovering => known = finish(stores, seam, id, found, patience).await?,
         }
     }
 }
 
-/// From `recovering` on: finds the end and records it. Losing the CAS is fine; the caller reads again.
+/// From `recovering` on: finds the end and records it. Losing the CAS is fine. Returns the record that is there
+/// then, if that is known.
 async fn finish(
     stores: &Stores,
     seam: &Seam,
     id: IncarnationId,
     recovering: Versioned<IncarnationRecord>,
     patience: Patience,
-) -> Result<(), SealError> {
+) -> Result<Option<Versioned<IncarnationRecord>>, SealError> {
     let end = find_end(&*stores.log, seam, id, recovering.value.hint, patience).await?;
     let mut next = recovering.value.successor(PutId::random(seam));
     next.state = State::Sealed { end };
@@ -105,16 +140,14 @@ async fn finish(
     let key = keys::incarnation(id);
     if mutant::is_on(Mutant::SealWithoutCas) {
         stores.main.put(&key, next.encode(), &Condition::None).await?;
-        return Ok(());
+        return Ok(None);
     }
     if mutant::is_on(Mutant::CollectTombstone) {
         stores.log.delete(&keys::fragment(id, end)).await?;
     }
-    match register::replace(&*stores.main, seam, &key, &recovering.etag, next, patience).await? {
-        Swap::Won(_) | Swap::Lost(Some(_)) => Ok(()),
-        Swap::Lost(None) => {
-            Err(Corrupt::new("an incarnation record was deleted; they never are").at(key).into())
-        }
+    match register::replace(&*stores.main, seam, &key, &recovering.etag, next, patience).await?.found() {
+        None => Err(Corrupt::new("an incarnation record was deleted; they never are").at(key).into()),
+        found => Ok(found),
     }
 }
 
@@ -268,5 +301,60 @@ async fn missing_below_low(
     match record {
         Some(record) if slot < record.value.low => Ok(()),
         _ => Err(SealError::Hole(keys::fragment(id, slot).to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{CountedStore, MemoryStore, Op};
+
+    const ID: IncarnationId = IncarnationId::from_bytes([7; 16]);
+
+    /// Bug: a sealer whose CAS met a renewal read the record again and sealed it all the same. Damage: the owner
+    /// served reads within its lease while another node took its databases over. Fix: only the version that was
+    /// watched for a lease is sealed on suspicion.
+    #[tokio::test]
+    async fn a_record_that_was_renewed_is_not_sealed_on_suspicion() {
+        let (stores, seam) = (Stores::one(Arc::new(MemoryStore::new())), Seam::production());
+        let (key, patience) = (keys::incarnation(ID), Patience::endless());
+        let store = &*stores.main;
+        let watched = open_record(&stores, &seam).await;
+        let renewed = watched.value.successor(PutId::random(&seam));
+        let renewed = register::replace(store, &seam, &key, &watched.etag, renewed, patience).await.unwrap().found();
+        let seal = |watched| seal_unless_renewed(&stores, &seam, ID, watched, patience);
+        assert_eq!(seal(Some(watched.clone())).await.unwrap(), None);
+        assert_eq!(seal(None).await.unwrap(), None, "it was not there when it was looked for");
+        let record = register::read::<IncarnationRecord>(store, &seam, &key, patience).await.unwrap().unwrap();
+        assert_eq!(record.value.state, State::Open);
+        let sealed = Sealed { low: Slot::ZERO, end: Slot::ZERO };
+        assert_eq!(seal(renewed).await.unwrap(), Some(sealed));
+        // From then on there is nothing to be careful about.
+        assert_eq!(seal(Some(watched)).await.unwrap(), Some(sealed));
+    }
+
+    /// While clients wait for a takeover, every round trip counts.
+    #[tokio::test]
+    async fn sealing_what_was_watched_takes_four_round_trips() {
+        let store = Arc::new(CountedStore::new(MemoryStore::new()));
+        let (stores, seam) = (Stores::one(store.clone()), Seam::production());
+        let watched = open_record(&stores, &seam).await;
+        store.take();
+        seal_unless_renewed(&stores, &seam, ID, Some(watched), Patience::endless()).await.unwrap().unwrap();
+        let spent: Vec<_> = store.take().into_iter().map(|((op, class), spent)| (op, class, spent.requests)).collect();
+        let expected = [
+            // All of these at once.
+            (Op::GetRange, "w".to_owned(), limits::SEAL_PROBE_SLOTS),
+            // To recovering, and to sealed.
+            (Op::Put, "inc".to_owned(), 2),
+            (Op::Put, "w".to_owned(), 1),
+        ];
+        assert_eq!(spent, expected);
+    }
+
+    async fn open_record(stores: &Stores, seam: &Seam) -> Versioned<IncarnationRecord> {
+        let first = IncarnationRecord::new(PutId::random(seam), 1, String::new());
+        let created = register::create(&*stores.main, seam, &keys::incarnation(ID), first, Patience::endless()).await;
+        created.unwrap().found().unwrap()
     }
 }

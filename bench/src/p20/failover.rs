@@ -40,8 +40,8 @@ pub fn measure(kills: u32) -> anyhow::Result<Vec<Value>> {
     for kill in 0..kills {
         let failover = fail_over(&mut pair, kill)?;
         println!(
-            "kill {kill}: {:.0} ms, of these {:.0} to the first sight and {:.0} after suspicion: {}",
-            failover.total, failover.to_first_sight, failover.after_suspicion, failover.chain
+            "kill {kill}: {:.0} ms; {:.0} to the first sight, {:.0} after suspicion, {:.0} of these in: {}",
+            failover.total, failover.to_first_sight, failover.after_suspicion, failover.in_round_trips, failover.chain
         );
         failovers.push(failover);
         pair = pair.promote_standby()?;

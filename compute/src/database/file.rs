@@ -198,6 +198,11 @@ impl Connection {
         self.seen.set(self.seen.get().max(Lsn::raw(lsn)));
     }
 
+    /// Whether a snapshot is pinned, and with it a base.
+    pub fn is_pinned(&self) -> bool {
+        self.snapshot.borrow().is_some()
+    }
+
     fn unpin(&self) {
         let was_old = self.database.has_old_readers();
         self.snapshot.borrow_mut().take();

@@ -128,12 +128,8 @@ impl Others {
         if !is_over || other.read_micros.take().is_none() {
             return Ok(());
         }
-        let sealed = match other.record.clone() {
-            Some(watched) => {
-                seal::seal_unless_renewed(&self.stores, &self.seam, id, watched, self.patience()).await?
-            }
-            None => Some(seal::seal(&self.stores, &self.seam, id, self.patience()).await?),
-        };
+        let watched = other.record.clone();
+        let sealed = seal::seal_unless_renewed(&self.stores, &self.seam, id, watched, self.patience()).await?;
         match &sealed {
             Some(sealed) => info!(incarnation = %id, end = %sealed.end, low = %sealed.low, "its log is sealed"),
             None => info!(incarnation = %id, "it lives after all"),

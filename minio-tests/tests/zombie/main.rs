@@ -19,7 +19,7 @@ use std::thread;
 use std::time::Duration;
 
 use minio_tests::books::Books;
-use minio_tests::bucket::Bucket;
+use minio_tests::bucket::{Bucket, is_held};
 use minio_tests::dice::Dice;
 use minio_tests::fleet::Fleet;
 use minio_tests::hrana::Database;
@@ -39,6 +39,10 @@ const ROUNDS_PER_ERA: u64 = 20;
 const MOMENTS: Range<u64> = 0..500;
 /// For how long it is stopped in rounds in which it comes back early, in percent of its lease.
 const NAPS: Range<u64> = 40..140;
+/// A signal has reached every thread of a process after this.
+const STOPPED_WITHIN: Duration = Duration::from_millis(5);
+/// A process that runs holds a lock of a directory store no longer than this.
+const LOCKED_MAX: Duration = Duration::from_millis(150);
 /// Reads that wait for a stopped process.
 const WAITING_READS: usize = 6;
 /// A process whose lease has run out knows it after two thirds of a lease; this is how many of them it gets.
@@ -125,7 +129,7 @@ impl Run {
             let _ = reader.execute("BEGIN", &[]);
             let has_begun = reader.execute("SELECT count(*) FROM rows", &[]).is_ok();
             clock::sleep(moment);
-            self.fleet.process(zombie).pause();
+            self.pause(zombie);
             match nap {
                 Some(nap) => clock::sleep(nap),
                 None => traffic.wait_for_acknowledgements(
@@ -135,13 +139,13 @@ impl Run {
                     },
                 ),
             }
-            let before = acknowledged(traffic, zombie);
+            let before = traffic.all_acknowledged_by(zombie);
             self.come_back(traffic, zombie, &at);
             if nap.is_none() && has_begun && reader.execute("SELECT count(*) FROM rows", &[]).is_ok() {
                 wrong.push("a transaction went on reading the past".to_owned());
             }
             let is_over = self.watch(traffic, zombie, &at);
-            self.late += acknowledged(traffic, zombie) - before;
+            self.late += traffic.all_acknowledged_by(zombie) - before;
             // Whoever serves now, serves everything.
             traffic.wait_for_acknowledgements(
                 |_| true,
@@ -161,6 +165,27 @@ impl Run {
             wrong.extend(self.books.check(name, &database, first_id(round)..first_id(round + 1)));
         }
         assert!(wrong.is_empty(), "{}, round {round}, nap {nap:?}:\n{}", self.name, wrong.join("\n"));
+    }
+
+    /// Stops a process, but not while it holds a lock of a directory store. A process that is stopped keeps it, and
+    /// then nobody can write the objects of that lock: the one thing that a stopped process can do to others there.
+    fn pause(&self, zombie: usize) {
+        let (process, bucket) = (self.fleet.process(zombie), &self.fleet.bucket);
+        loop {
+            process.pause();
+            clock::sleep(STOPPED_WITHIN);
+            // Others hold a lock for moments only.
+            let mut held = bucket.held_locks();
+            let is_free = clock::poll(LOCKED_MAX, || {
+                held.retain(|lock| is_held(lock));
+                held.is_empty().then_some(())
+            });
+            if is_free.is_some() {
+                return;
+            }
+            process.resume();
+            clock::sleep(STOPPED_WITHIN);
+        }
     }
 
     /// Lets reads wait for it, and then lets it go on.
@@ -189,9 +214,4 @@ impl Run {
         }
         false
     }
-}
-
-/// What a process has acknowledged, of all databases.
-fn acknowledged(traffic: &Traffic<'_>, node: usize) -> u64 {
-    (0..DATABASES).map(|database| traffic.acknowledged_by(database, node)).sum()
 }

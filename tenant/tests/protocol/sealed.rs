@@ -10,7 +10,7 @@ use walstore::id::{DatabaseId, IncarnationId, Lsn};
 use walstore::incarnation::{IncarnationRecord, State};
 use walstore::keys;
 use walstore::life::Stores;
-use walstore::register::{self, Patience, RecordError};
+use walstore::register::{self, Patience, RecordError, Versioned};
 use walstore::seal::{self, SealError};
 use walstore::seam::Seam;
 
@@ -23,8 +23,8 @@ pub type Log = BTreeMap<DatabaseId, Vec<Logged>>;
 pub struct Others {
     stores: Stores,
     seam: Seam,
-    /// The version of a record and since when it was seen.
-    sightings: Mutex<BTreeMap<IncarnationId, (u64, u64)>>,
+    /// An open record and since when it was seen.
+    sightings: Mutex<BTreeMap<IncarnationId, (Versioned<IncarnationRecord>, u64)>>,
     logs: Mutex<BTreeMap<IncarnationId, Arc<Log>>>,
 }
 
@@ -48,28 +48,36 @@ impl Others {
         let key = keys::incarnation(id);
         let record = register::read::<IncarnationRecord>(&*self.stores.main, &self.seam, &key, self.patience()).await?;
         let probe = |state| Probe { state, ask_again: Duration::ZERO, renewed: 0 };
-        let Some(record) = record.map(|record| record.value) else { return Ok(probe(OwnerState::LeaseOver)) };
-        Ok(match record.state {
+        let Some(record) = record else { return Ok(probe(OwnerState::LeaseOver)) };
+        Ok(match record.value.state {
             State::Sealed { .. } => probe(OwnerState::Sealed),
             State::Recovering => probe(OwnerState::LeaseOver),
-            State::Open => self.watch(id, &record),
+            State::Open => self.watch(id, record),
         })
     }
 
-    fn watch(&self, id: IncarnationId, record: &IncarnationRecord) -> Probe {
+    fn watch(&self, id: IncarnationId, record: Versioned<IncarnationRecord>) -> Probe {
         let now = self.seam.boot_micros();
+        let (renewed, lease) = (record.value.version, record.value.lease_micros);
         let mut sightings = self.sightings.lock().unwrap();
-        let sighting = sightings.entry(id).or_insert((record.version, now));
-        if sighting.0 != record.version {
-            *sighting = (record.version, now);
+        let sighting = sightings.entry(id).or_insert((record.clone(), now));
+        if sighting.0.value.version != renewed {
+            *sighting = (record, now);
         }
-        let left = sighting.1.saturating_add(record.lease_micros).saturating_sub(now);
+        let left = sighting.1.saturating_add(lease).saturating_sub(now);
         let state = if left == 0 { OwnerState::LeaseOver } else { OwnerState::Alive { address: String::new() } };
-        let ask_again = Duration::from_micros(left.min(record.lease_micros / 4).max(10_000));
-        Probe { state, ask_again, renewed: record.version }
+        let ask_again = Duration::from_micros(left.min(lease / 4).max(10_000));
+        Probe { state, ask_again, renewed }
     }
 
+    /// Ends the log of an incarnation whose lease is over by our own watch, unless it was renewed since.
     pub async fn seal(&self, id: IncarnationId) -> Result<(), SealError> {
+        let watched = self.sightings.lock().unwrap().get(&id).map(|sighting| sighting.0.clone());
+        seal::seal_unless_renewed(&self.stores, &self.seam, id, watched, self.patience()).await.map(|_| ())
+    }
+
+    /// Ends the log of an incarnation that is, or is taken to be, dead for certain.
+    pub async fn seal_dead(&self, id: IncarnationId) -> Result<(), SealError> {
         seal::seal(&self.stores, &self.seam, id, self.patience()).await.map(|_| ())
     }
 
