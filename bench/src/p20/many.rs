@@ -14,7 +14,7 @@ use crate::stats::median;
 /// In turns with one database.
 const ROUNDS: u32 = 3;
 /// So many clients ask for them.
-const CLIENTS: u32 = 64;
+const CLIENTS: u32 = 256;
 /// So many create them, with a store that answers at once.
 const CREATORS: u32 = 8;
 
