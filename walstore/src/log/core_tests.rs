@@ -8,7 +8,7 @@ fn commit(database: u8, lsn: u64) -> Commit {
         database: DatabaseId::from_bytes([database; 16]),
         epoch: 1,
         lsn: Lsn::new(lsn).unwrap(),
-        bytes: Bytes::from_static(b"commit"),
+        bytes: Bytes::from_static(b"commit").into(),
     };
     Commit { entry, window_micros: 0, home: 0 }
 }

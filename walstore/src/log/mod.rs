@@ -4,9 +4,11 @@
 
 pub mod core;
 mod driver;
+pub(crate) mod side;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -41,6 +43,19 @@ struct Shared {
     hint_lags: Notify,
     /// The hint that the record in the bucket carries.
     hint_written: AtomicU64,
+    /// Side objects of durable commits, by the slot that refers to them.
+    sides: Mutex<BTreeMap<Slot, Vec<side::Nonce>>>,
+}
+
+impl Shared {
+    fn place_sides(&self, placed: Vec<(Slot, side::Nonce)>) {
+        if !placed.is_empty() {
+            let mut sides = self.sides.lock().unwrap_or_else(PoisonError::into_inner);
+            for (slot, nonce) in placed {
+                sides.entry(slot).or_default().push(nonce);
+            }
+        }
+    }
 }
 
 /// Sends to the log's task. Cheap to clone; usable from any thread.
@@ -111,6 +126,13 @@ impl LogHandle {
     /// What `low` may say, before it is bounded by the hint.
     pub fn low(&self) -> Slot {
         Slot(self.shared.low.load(Ordering::Acquire))
+    }
+
+    /// Side objects that go with the slots below `low`, to be deleted by the caller.
+    pub(crate) fn take_sides_below(&self, low: Slot) -> Vec<side::Nonce> {
+        let mut sides = self.shared.sides.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = sides.split_off(&low);
+        std::mem::replace(&mut *sides, kept).into_values().flatten().collect()
     }
 
     pub(crate) async fn hint_lags(&self) {
