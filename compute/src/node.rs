@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use pageserver::drain::Drainer;
 use segments::cache::PageCache;
 use tenant::name::Name;
 use tokio::sync::{mpsc, oneshot};
@@ -46,6 +47,8 @@ pub struct Settings {
     /// The group-commit window of databases that have none of their own.
     pub window: Duration,
     pub temp_directory: PathBuf,
+    /// How often the node looks for logs of incarnations that are over; zero is never.
+    pub drain_interval: Duration,
 }
 
 impl Default for Settings {
@@ -64,6 +67,7 @@ impl Default for Settings {
             commit_timeout: Duration::from_secs(20),
             window: Duration::ZERO,
             temp_directory: std::env::temp_dir(),
+            drain_interval: Duration::from_secs(300),
         }
     }
 }
@@ -225,6 +229,10 @@ impl Node {
             cores.run_core(number, context.clone(), inbox);
         }
         seam.spawn(watch_log(context.clone(), inboxes.clone()));
+        let drain_interval = context.settings.drain_interval;
+        if !drain_interval.is_zero() {
+            seam.spawn(Drainer::new(id, context.stores.clone(), seam.clone()).run(drain_interval));
+        }
         Ok(Self { context, incarnation, cores: inboxes, over })
     }
 
