@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::Arc;
 
-use support::{Held, LARGE, Rig, access, database};
+use support::{Held, LARGE, Rig, access, database, virtual_seam};
 use walstore::bundling;
 use walstore::drained;
 use walstore::id::IncarnationId;
@@ -64,7 +64,7 @@ fn assert_only_its_end_is_left(memory: &MemoryStore, id: IncarnationId) {
 #[tokio::test(start_paused = true)]
 async fn a_bundle_holds_what_the_slots_held() {
     let (memory, id) = a_log().await;
-    let (stores, seam) = (stores(memory.clone()), Seam::production());
+    let (stores, seam) = (stores(memory.clone()), virtual_seam());
     let before = everything(&stores, &seam, id).await;
     let end = record(&memory, id).hint;
     let sealed = bundling::bundle(access(&stores, &seam), id).await.unwrap();
@@ -84,7 +84,7 @@ async fn a_bundle_holds_what_the_slots_held() {
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_meets_a_404_goes_to_the_bundle() {
     let (memory, id) = a_log().await;
-    let (stores, seam) = (stores(memory.clone()), Seam::production());
+    let (stores, seam) = (stores(memory.clone()), virtual_seam());
     let before = everything(&stores, &seam, id).await;
     let log = SealedLog::open(access(&stores, &seam), id).await.unwrap();
     bundling::bundle(access(&stores, &seam), id).await.unwrap();
@@ -108,7 +108,7 @@ async fn a_reader_that_meets_a_404_goes_to_the_bundle() {
 #[tokio::test(start_paused = true)]
 async fn a_missing_slot_is_an_error_that_names_it() {
     let (memory, id) = a_log().await;
-    let (stores, seam) = (stores(memory.clone()), Seam::production());
+    let (stores, seam) = (stores(memory.clone()), virtual_seam());
     let slot = walstore::keys::fragment(id, walstore::id::Slot(1));
     memory.delete(&slot).await.unwrap();
     let error = bundling::bundle(access(&stores, &seam), id).await.unwrap_err();
@@ -119,7 +119,7 @@ async fn a_missing_slot_is_an_error_that_names_it() {
 #[tokio::test(start_paused = true)]
 async fn of_several_bundlers_one_wins_and_the_others_leave_nothing() {
     let (memory, id) = a_log().await;
-    let seam = Seam::production();
+    let seam = virtual_seam();
     let alone = stores(memory.clone());
     let before = everything(&alone, &seam, id).await;
     let held = Held::over(&memory);
@@ -144,7 +144,7 @@ async fn whoever_dies_at_any_request_of_bundling_and_forgetting_loses_nothing_an
     let mut at = 0;
     loop {
         let (memory, id) = a_log().await;
-        let (alone, seam) = (stores(memory.clone()), Seam::production());
+        let (alone, seam) = (stores(memory.clone()), virtual_seam());
         let before = everything(&alone, &seam, id).await;
         let dying = stores(Held::dying(&memory, at));
         let bundled = bundling::bundle(access(&dying, &seam), id).await;

@@ -15,8 +15,42 @@ use walstore::life::{Incarnation, Stores};
 use walstore::log::{self, Acknowledged, Commit, LogSink};
 use walstore::recovery::Access;
 use walstore::register::Patience;
-use walstore::seam::Seam;
+use walstore::seam::{Clock, Random, Seam};
 use walstore::store::{Condition, Key, MemoryStore, Object, Put, Store, StoreError, StoreErrorKind};
+
+/// Virtual time, and the same randomness in every run.
+pub fn virtual_seam() -> Seam {
+    let clock = VirtualClock(tokio::time::Instant::now());
+    Seam::new(Arc::new(clock), Arc::new(SeededRandom(Mutex::new(7))), Arc::new(tokio::runtime::Handle::current()))
+}
+
+struct VirtualClock(tokio::time::Instant);
+
+impl Clock for VirtualClock {
+    fn wall_micros(&self) -> u64 {
+        1_795_000_000_000_000 + self.boot_micros()
+    }
+
+    fn boot_micros(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_micros()).unwrap() + 1
+    }
+}
+
+/// SplitMix64.
+struct SeededRandom(Mutex<u64>);
+
+impl Random for SeededRandom {
+    fn fill(&self, buffer: &mut [u8]) {
+        let mut state = self.0.lock().unwrap();
+        for chunk in buffer.chunks_mut(8) {
+            *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mut mixed = *state;
+            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            chunk.copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes()[..chunk.len()]);
+        }
+    }
+}
 
 pub const LARGE: usize = walstore::limits::INLINE_COMMIT_BYTES_MAX + 1;
 
@@ -144,7 +178,7 @@ pub struct Rig {
 
 impl Rig {
     pub async fn start(store: impl Store) -> Self {
-        let seam = Seam::production();
+        let seam = virtual_seam();
         let stores = Stores::one(Arc::new(store));
         let id = IncarnationId::random(&seam);
         let sink = Arc::new(Sink::default());
