@@ -40,6 +40,8 @@ pub struct Settings {
     pub statement_timeout: Duration,
     pub idle_transaction_timeout: Duration,
     pub idle_stream_timeout: Duration,
+    /// How long a database that nobody uses stays open.
+    pub idle_database_timeout: Duration,
     /// How long a writer waits for its turn.
     pub busy_timeout: Duration,
     /// How long a reply waits for the bucket before its outcome is called unknown.
@@ -63,6 +65,7 @@ impl Default for Settings {
             statement_timeout: Duration::from_secs(60),
             idle_transaction_timeout: Duration::from_secs(5),
             idle_stream_timeout: Duration::from_secs(60),
+            idle_database_timeout: Duration::from_secs(60),
             busy_timeout: Duration::from_secs(10),
             commit_timeout: Duration::from_secs(20),
             window: Duration::ZERO,
@@ -158,15 +161,12 @@ impl RunCores for CoreThreads {
     }
 }
 
-/// Looks at the log's length as often as the lease is renewed, and has old tails folded. One timer for the
-/// whole node.
-async fn watch_log(node: Arc<NodeContext>, cores: Vec<mpsc::UnboundedSender<Message>>) {
+/// As often as the lease is renewed: has idle databases closed, and old tails folded. One timer for the whole node.
+async fn sweep(node: Arc<NodeContext>, cores: Vec<mpsc::UnboundedSender<Message>>) {
     while cores.iter().all(|core| !core.is_closed()) {
         node.seam.sleep(node.settings.lease / 3).await;
-        if node.fold_below() > Slot::ZERO {
-            for core in &cores {
-                let _ = core.send(Message::FoldOld);
-            }
+        for core in &cores {
+            let _ = core.send(Message::Sweep);
         }
     }
 }
@@ -228,7 +228,7 @@ impl Node {
             let number = u16::try_from(number).expect("BUG: fewer than 2^16 cores");
             cores.run_core(number, context.clone(), inbox);
         }
-        seam.spawn(watch_log(context.clone(), inboxes.clone()));
+        seam.spawn(sweep(context.clone(), inboxes.clone()));
         let drain_interval = context.settings.drain_interval;
         if !drain_interval.is_zero() {
             seam.spawn(Drainer::new(id, context.stores.clone(), seam.clone()).run(drain_interval));

@@ -8,6 +8,35 @@ pub const PUTS_IN_FLIGHT_MAX: usize = 8;
 /// last quarter of latency.
 pub const CROWD_COMMITS_MIN: usize = 16;
 
+/// What a database may add to a batch in one turn, when more waits than fits: a few one-row commits.
+pub const TURN_BYTES: usize = 2 << 10;
+
+/// What one database may send for long. At 28 ms per PUT that is less than half of what the PUTs in flight carry,
+/// so a flooding database leaves room for the others, and a backlog as large as a node allows is through before
+/// its clients give up.
+pub const DATABASE_BYTES_PER_SECOND: u64 = 16 << 20;
+
+/// What it may send at once before that counts.
+pub const DATABASE_BURST_BYTES: usize = 64 << 20;
+
+/// No commit makes those behind it wait longer for the bucket to fill.
+pub const DATABASE_DEBT_MICROS_MAX: u64 = 1_000_000;
+
+/// One in so many PUTs may be hedged, that is 5 %: as many as there are beyond the 95th percentile.
+pub const HEDGE_ONE_IN: u32 = 20;
+
+/// So many hedges may be saved up: a store that is slow for everybody is not asked twice by everybody.
+pub const HEDGES_SAVED_MAX: u32 = 2;
+
+/// PUTs that are looked at to tell which one is slow.
+pub const HEDGE_SAMPLES: usize = 64;
+
+/// No hedge before: a store this fast loses more to a second request than it can win.
+pub const HEDGE_AFTER_MICROS_MIN: u32 = 20_000;
+
+/// No hedge for larger objects: their size is what takes time.
+pub const HEDGE_BYTES_MAX: usize = 1 << 20;
+
 /// A batch closes at this size: larger PUTs take measurably longer on standard S3.
 pub const FRAGMENT_BYTES_TARGET: usize = 128 << 10;
 
@@ -58,6 +87,12 @@ pub const HINT_LAG_SLOTS_MAX: u64 = 64;
 pub const DELETES_IN_FLIGHT_MAX: usize = 16;
 
 const _: () = assert!(PUTS_IN_FLIGHT_MAX as u64 <= SEAL_PROBE_SLOTS, "one probe round sees every PUT in flight");
+const _: () = assert!(
+    DATABASE_BYTES_PER_SECOND * 28 / 1000 * 2 <= (PUTS_IN_FLIGHT_MAX * FRAGMENT_BYTES_TARGET) as u64,
+    "one database cannot fill the pipeline for long"
+);
+const _: () = assert!(TURN_BYTES * 32 * 2 == FRAGMENT_BYTES_TARGET, "the bound that log/queue.rs states");
+const _: () = assert!(FRAGMENT_BYTES_TARGET <= HEDGE_BYTES_MAX, "a batch of small commits may be hedged");
 const _: () = assert!(FRAGMENT_BYTES_MAX < u32::MAX as usize, "offsets in a fragment are u32");
 const _: () = assert!(BUNDLES_MAX * crate::bundle::REFERENCE_BYTES < RECORD_BYTES_MAX / 2, "references fit the record");
 const _: () = assert!(BUNDLE_BYTES_TARGET + FRAGMENT_BYTES_MAX < u32::MAX as usize, "offsets in a bundle are u32");

@@ -171,6 +171,40 @@ impl SealedLog {
     }
 }
 
+/// The commits of one (database, epoch) in these slots of a log, whose owner knows that they are there: a slot or a
+/// side object that is missing is a hole.
+pub async fn read_own(
+    access: Access<'_>,
+    id: IncarnationId,
+    slots: Vec<Slot>,
+    database: DatabaseId,
+    epoch: u64,
+) -> Result<Vec<LoggedCommit>, SealError> {
+    let reads = stream::iter(slots).map(|slot| async move {
+        let key = keys::fragment(id, slot);
+        let object = register::get(&*access.stores.log, access.seam, &key, access.patience).await?;
+        let (bytes, _) = object.ok_or_else(|| SealError::Hole(key.to_string()))?;
+        decode_slot(&bytes, id, slot)
+    });
+    let fragments: Vec<Fragment> = reads.buffered(limits::RECOVERY_GETS_MAX).try_collect().await?;
+    let mut commits = Vec::new();
+    let runs = fragments.iter().flat_map(|fragment| &fragment.runs);
+    for run in runs.filter(|run| (run.database, run.epoch) == (database, epoch)) {
+        for (lsn, content) in run.commits() {
+            let bytes = match content {
+                Content::Inline(bytes) => bytes.clone(),
+                Content::Side(reference) => {
+                    let side = SideId { incarnation: id, database, epoch, lsn };
+                    let read = side::read(&*access.stores.main, access.seam, side, reference, access.patience).await?;
+                    read.ok_or_else(|| SealError::Hole(keys::side(id, reference.nonce).to_string()))?
+                }
+            };
+            commits.push(LoggedCommit { epoch, lsn, bytes });
+        }
+    }
+    Ok(commits)
+}
+
 /// The fragments in the slots `low..end`, in order, read many at once.
 pub(crate) fn fragments<'a>(
     access: Access<'a>,
@@ -190,7 +224,12 @@ async fn read_slot(access: Access<'_>, id: IncarnationId, slot: Slot, version: u
             other => other,
         });
     };
-    match fragment::decode(&bytes, id, slot).map_err(|corrupt| corrupt.at(&key))? {
+    decode_slot(&bytes, id, slot)
+}
+
+fn decode_slot(bytes: &Bytes, id: IncarnationId, slot: Slot) -> Result<Fragment, SealError> {
+    let key = keys::fragment(id, slot);
+    match fragment::decode(bytes, id, slot).map_err(|corrupt| corrupt.at(&key))? {
         SlotObject::Fragment(fragment) => Ok(fragment),
         SlotObject::Tombstone { .. } => Err(Corrupt::new("a tombstone below the recorded end").at(&key).into()),
     }

@@ -1,9 +1,10 @@
-//! `shoal db`: databases created, listed and deleted through a server's administration interface.
+//! `shoal db`: databases created, listed, handed over and deleted through a server's administration interface.
 //!
 //! | command | request | answer |
 //! |---|---|---|
 //! | `create` | `POST /v1/namespaces/<name>/create`, `{}` | 200 |
 //! | `delete` | `DELETE /v1/namespaces/<name>` | 200 |
+//! | `release` | `POST /v1/namespaces/<name>/release` | 200 |
 //! | `list` | `GET /v1/namespaces?prefix=&after=&limit=` | `{"namespaces":[{"name":"a"}],"next":"a"}`, `next` null on the last page |
 //!
 //! Errors come as a status with `{"error":"…"}`. *Namespace* is libSQL's word for a database's name.
@@ -53,6 +54,10 @@ pub fn run(args: DbArgs) -> anyhow::Result<ExitCode> {
             }
             admin.delete(&name)?;
             report(&mut out, args.output, "deleted", &name)?;
+        }
+        DbCommand::Release { name } => {
+            admin.release(&name)?;
+            report(&mut out, args.output, "released", &name)?;
         }
         DbCommand::List { prefix } => list(&admin, &mut out, args.output, &prefix)?,
     }
@@ -131,6 +136,11 @@ impl Admin {
         let url = format!("{}/create", self.namespace_url(name)?);
         let request = self.agent.post(&url).header("content-type", "application/json");
         self.read(request.send("{}"), &url).map(drop)
+    }
+
+    fn release(&self, name: &str) -> Result<(), AdminError> {
+        let url = format!("{}/release", self.namespace_url(name)?);
+        self.read(self.agent.post(&url).send_empty(), &url).map(drop)
     }
 
     fn delete(&self, name: &str) -> Result<(), AdminError> {

@@ -219,6 +219,11 @@ pub enum DbCommand {
         #[arg(long, default_value = "")]
         prefix: String,
     },
+    /// Make the node that serves a database fold it and give it up, so that another can take it at once
+    Release {
+        /// Its name
+        name: String,
+    },
     /// Delete a database and all that is in it
     Delete {
         /// Its name

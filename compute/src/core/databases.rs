@@ -12,15 +12,17 @@ use tenant::lifecycle::{self, OpenPlan, OwnerState};
 use tenant::name::Name;
 use tenant::registry::{self, CreateError, DeleteError};
 use tenant::settings::Settings;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 use tracing::{info, warn};
 use walstore::id::{DatabaseId, Lsn, PutId, Slot};
 use walstore::register::{Backoff, Patience, Swap, Versioned};
 
 use super::Core;
+use super::eviction::Sleepers;
 use crate::database::Database;
 use crate::database::pages::{self, Base, Fetch};
 use crate::error::{Fault, ServerError};
+use crate::limits;
 use crate::node::LoggedCommit;
 use crate::session::pool::Pool;
 
@@ -51,6 +53,12 @@ pub struct OpenDatabase {
     pub own_after: Option<Lsn>,
     /// Entries of the head's dead list that are deleted already.
     pub deleted: RefCell<Vec<PackRef>>,
+    /// When it was last used, by the boot clock.
+    pub used_micros: Cell<u64>,
+    /// Held by whoever folds.
+    pub folding: Mutex<()>,
+    /// Closed because nobody used it.
+    pub is_closed: Cell<bool>,
     /// Where this log holds commits that are not folded, oldest first.
     unfolded: RefCell<VecDeque<(Lsn, Slot)>>,
     folds: Cell<u32>,
@@ -79,6 +87,11 @@ impl OpenDatabase {
         fold
     }
 
+    /// Where this log holds commits that are not folded.
+    pub fn unfolded_slots(&self) -> VecDeque<(Lsn, Slot)> {
+        self.unfolded.borrow().clone()
+    }
+
     /// Whether slots of the log below `slot` cannot be deleted because of this database.
     pub fn holds_slots_below(&self, slot: Slot) -> bool {
         self.unfolded.borrow().front().is_some_and(|(_, oldest)| *oldest < slot)
@@ -103,6 +116,8 @@ pub struct Databases {
     /// Ended on this node with commits that only its own log has. That log can be read back once it is
     /// sealed, so this incarnation must not serve them again.
     ended: RefCell<BTreeSet<DatabaseId>>,
+    /// Closed while nobody used them, with commits that only this log has.
+    pub sleepers: RefCell<Sleepers>,
 }
 
 impl Databases {
@@ -110,11 +125,23 @@ impl Databases {
         self.by_name.borrow_mut().entry(name.clone()).or_default().clone()
     }
 
-    /// Forgets a database, so that its next use opens it anew.
+    /// Forgets a database that has ended on this node.
     pub fn forget(&self, open: &OpenDatabase) {
         if open.database.newest().lsn > open.database.base().tip.lsn {
             self.ended.borrow_mut().insert(open.database.id);
         }
+        self.close(open);
+    }
+
+    /// Whether nobody is on the way to this open database.
+    pub fn nobody_waits_for(&self, open: &Rc<OpenDatabase>) -> bool {
+        self.by_name.borrow().get(&open.database.name).is_some_and(|opening| {
+            Rc::strong_count(opening) == 1 && opening.get().is_some_and(|it| Rc::ptr_eq(it, open))
+        })
+    }
+
+    /// Takes a database out, so that its next use opens it anew.
+    pub fn close(&self, open: &OpenDatabase) {
         // By identity: another database may have the name by now.
         let mut by_name = self.by_name.borrow_mut();
         if by_name.get(&open.database.name).and_then(|it| it.get()).is_some_and(|it| std::ptr::eq(&**it, open)) {
@@ -160,6 +187,8 @@ impl Core {
     }
 
     async fn open_cold(self: &Rc<Self>, name: &Name, create: bool) -> Result<Rc<OpenDatabase>, OpenError> {
+        // Room for one more; what is in use stays.
+        self.evict(limits::OPEN_DATABASES_MAX, Duration::ZERO);
         let head = match self.resolve(name).await? {
             Some(head) => head,
             None if create => match self.create_head(name).await? {
@@ -173,6 +202,7 @@ impl Core {
         };
         let head = self.acquire(name, head).await?;
         let open = self.load(head).await?;
+        self.databases.sleepers.borrow_mut().remove(&open.database.id);
         self.databases.by_id.borrow_mut().insert(open.database.id, open.clone());
         if let Some(reason) = &*self.fenced.borrow() {
             open.database.lose(reason);
@@ -181,7 +211,7 @@ impl Core {
         Ok(open)
     }
 
-    fn patience(&self) -> Patience {
+    pub(super) fn patience(&self) -> Patience {
         Patience::for_duration(&self.node.seam, PATIENCE)
     }
 
@@ -294,14 +324,19 @@ impl Core {
                 }
             }
         }
+        let own_after = database.newest().lsn;
+        let unfolded = self.wake(&database).await?;
         info!(database = %database.name, epoch = database.epoch, lsn = Lsn::raw(database.newest().lsn), "open");
         Ok(Rc::new(OpenDatabase {
-            own_after: database.newest().lsn,
+            own_after,
             database,
             pool: Rc::default(),
             head: RefCell::new(head),
             deleted: RefCell::default(),
-            unfolded: RefCell::default(),
+            used_micros: Cell::new(node.seam.boot_micros()),
+            folding: Mutex::new(()),
+            is_closed: Cell::new(false),
+            unfolded: RefCell::new(unfolded),
             folds: Cell::new(0),
         }))
     }
@@ -354,7 +389,7 @@ impl Core {
 }
 
 /// Applies one commit of a sealed log. Patches want the page as it was just before.
-async fn recover(
+pub(super) async fn recover(
     database: &Rc<Database>,
     logged: &LoggedCommit,
     incarnation: walstore::id::IncarnationId,

@@ -24,7 +24,7 @@ impl Core {
         spawn_local(async move {
             let mut backoff = Backoff::default();
             loop {
-                if open.database.lost().is_some() {
+                if open.database.lost().is_some() || open.is_closed.get() {
                     return;
                 }
                 if !core.fold_is_due(&open) {
@@ -39,17 +39,17 @@ impl Core {
                         continue;
                     }
                 }
-                match core.fold(&open).await {
-                    Ok(()) => backoff = Backoff::default(),
+                let folding = open.folding.lock().await;
+                let folded = core.fold(&open, false).await;
+                drop(folding);
+                match folded {
+                    Ok(_) => backoff = Backoff::default(),
                     Err(FoldFailure::Lost(found)) if core.adopt(&open, &found) => {
                         warn!(database = %open.database.name, "an earlier fold of ours had landed; going on from it");
                     }
                     Err(FoldFailure::Lost(found)) => {
                         let epoch = found.value.epoch;
-                        open.database.lose(&format!("the database has another owner by now (epoch {epoch})"));
-                        open.pool.clear();
-                        core.databases.forget(&open);
-                        core.end_streams_of(&open).await;
+                        core.leave(&open, &format!("the database has another owner by now (epoch {epoch})")).await;
                     }
                     Err(failure) => {
                         warn!(database = %open.database.name, %failure, "a fold failed; trying again");
@@ -60,9 +60,17 @@ impl Core {
         });
     }
 
+    /// Ends a database on this node: it is somebody else's, or nobody's.
+    pub(super) async fn leave(self: &Rc<Self>, open: &Rc<OpenDatabase>, reason: &str) {
+        open.database.lose(reason);
+        open.pool.clear();
+        self.databases.forget(open);
+        self.end_streams_of(open).await;
+    }
+
     /// Goes on from a head that changed under a fold, if it is still ours: then only a write of our own, whose
     /// answer was an error, can have changed it, and what it has folded is our history.
-    fn adopt(&self, open: &OpenDatabase, found: &Versioned<Head>) -> bool {
+    pub(super) fn adopt(&self, open: &OpenDatabase, found: &Versioned<Head>) -> bool {
         let (database, head) = (&open.database, &found.value);
         let is_mine = head.owner == Some(self.node.id) && head.epoch == database.epoch && !head.state.is_final();
         let Some(base) = is_mine.then(|| Base::of_head(head).ok()).flatten() else { return false };
@@ -97,12 +105,14 @@ impl Core {
                 || open.holds_slots_below(database.node.fold_below()))
     }
 
-    /// One fold, from the durable tail to the linked head.
-    pub(super) async fn fold(self: &Rc<Self>, open: &Rc<OpenDatabase>) -> Result<(), FoldFailure> {
+    /// One fold, from the durable tail to the linked head. With `release` it gives the database up in the same
+    /// write, if nothing is left then, and says whether it did; the caller has stopped the writers.
+    pub(super) async fn fold(self: &Rc<Self>, open: &Rc<OpenDatabase>, release: bool) -> Result<bool, FoldFailure> {
         let database = &open.database;
         // Garbage first: a list that has grown full, also under a former owner, must shrink in this very CAS.
         self.delete_dead(open).await;
         let (input, tip) = database.fold_input(limits::FOLD_PAGES_MAX);
+        let release = release && tip.lsn == database.newest().lsn;
         let seq = open.next_fold();
         debug!(database = %database.name, lsn = Lsn::raw(tip.lsn), pages = input.pages.len(), "folding");
         let job = FoldJob {
@@ -113,7 +123,7 @@ impl Core {
             own_after: open.own_after,
             seq,
             deleted: std::mem::take(&mut *open.deleted.borrow_mut()),
-            release: false,
+            release,
         };
         let deleted = job.deleted.clone();
         let linked = match run_on_io(&self.node, job).await {
@@ -127,8 +137,10 @@ impl Core {
         *open.head.borrow_mut() = linked.head;
         self.rebase(open, Base::new(tip, linked.map));
         debug!(database = %database.name, lsn = Lsn::raw(tip.lsn), version, "folded");
-        self.delete_dead(open).await;
-        Ok(())
+        if !release {
+            self.delete_dead(open).await;
+        }
+        Ok(release)
     }
 
     /// Deletes what the linked head lists as dead, once no reader of this node uses an older base.

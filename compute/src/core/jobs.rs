@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
+use walstore::mutant::{self, Mutant};
 
 use super::databases::OpenDatabase;
 use super::{Core, CursorReply, Job, JobError, PipelineReply, Work, spawn_local};
@@ -62,6 +63,7 @@ impl Core {
             return Err(self.out_of_touch().into());
         }
         let open = self.open(name, create).await?;
+        open.used_micros.set(self.node.seam.boot_micros());
         let (id, stream) = match baton {
             Some(baton) => {
                 let stream = self.streams.take(baton, name)?;
@@ -313,6 +315,9 @@ impl Core {
     /// The output gate: returns when everything up to `seen` is durable. An error says what the client may
     /// conclude; which depends on whether it wrote.
     async fn gate(&self, open: &OpenDatabase, seen: u64, wrote: bool) -> Result<(), ServerError> {
+        if mutant::is_on(Mutant::ReplyBeforeGate) {
+            return Ok(());
+        }
         let limit = self.node.settings.commit_timeout;
         let passed = tokio::select! {
             biased;

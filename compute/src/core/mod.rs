@@ -4,8 +4,10 @@
 //! Everything below is single-threaded, so databases, connections and streams need no locks.
 
 mod databases;
+mod eviction;
 mod folding;
 mod jobs;
+mod release;
 mod streams;
 
 use std::cell::RefCell;
@@ -35,11 +37,13 @@ use crate::sqlite::stack::StackPool;
 pub enum Message {
     Job(Job),
     Durable(Vec<Acknowledged>),
-    /// Look whether the log has become too long, and fold the tails that keep it so.
-    FoldOld,
+    /// Close what is idle; if the log has become too long, fold the tails that keep it so.
+    Sweep,
     Fenced(String),
     Create { name: Name, reply: oneshot::Sender<Result<DatabaseId, ServerError>> },
     Delete { name: Name, reply: oneshot::Sender<Result<(), OpenError>> },
+    /// Give a database up, so that another node can take it at once.
+    Release { name: Name, reply: oneshot::Sender<Result<(), OpenError>> },
     /// Roll back what no request is running for.
     EndIdleStreams,
     /// Finish: roll back, fold nothing, close everything.
@@ -130,7 +134,7 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
         match message {
             Message::Job(job) => core.clone().start(job),
             Message::Durable(commits) => core.on_durable(&commits),
-            Message::FoldOld => core.databases.look_at_folds(),
+            Message::Sweep => core.sweep(),
             Message::Fenced(reason) => core.on_fenced(&reason).await,
             Message::Create { name, reply } => {
                 let core = core.clone();
@@ -139,6 +143,10 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
             Message::Delete { name, reply } => {
                 let core = core.clone();
                 spawn_local(async move { drop(reply.send(core.delete(name).await)) });
+            }
+            Message::Release { name, reply } => {
+                let core = core.clone();
+                spawn_local(async move { drop(reply.send(core.release(name).await)) });
             }
             Message::EndIdleStreams => core.close_streams().await,
             Message::Stop { done } => {

@@ -106,6 +106,12 @@ impl Streams {
         drained
     }
 
+    /// Whether a stream of this database is parked.
+    pub fn has_of(&self, database: &Rc<Database>) -> bool {
+        let slots = self.slots.borrow();
+        slots.values().filter_map(|slot| slot.parked.as_ref()).any(|stream| Rc::ptr_eq(&stream.database, database))
+    }
+
     /// Ends every parked stream.
     pub fn drain(&self) -> Vec<Stream> {
         let (mut parked, mut ids) = (Vec::new(), Vec::new());

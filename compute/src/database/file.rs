@@ -22,6 +22,7 @@ use std::time::Duration;
 use rusqlite::ffi;
 use segments::page::{PAGE_BYTES, Page, PageNo};
 use walstore::id::Lsn;
+use walstore::mutant::{self, Mutant};
 
 use super::turn::TurnGuard;
 use super::{Database, Snapshot};
@@ -263,6 +264,33 @@ impl Connection {
         }
         None
     }
+
+    /// The running transaction takes effect, or is refused.
+    fn publish(&self) -> Result<(), Code> {
+        let before = self.pinned().page_count;
+        let nothing = self.written.borrow().is_empty() && self.size.get().is_none_or(|size| size == before);
+        if nothing {
+            self.drop_written();
+            return Ok(());
+        }
+        if let Some((code, error)) = self.refusal() {
+            self.drop_written();
+            let code = if mutant::is_on(Mutant::RefuseWithBusy) { Code::BUSY } else { code };
+            return Err(self.fail(code, error));
+        }
+        assert!(self.has_turn(), "BUG: a commit without the turn");
+        let page_count = self.page_count();
+        let pages = std::mem::take(&mut *self.written.borrow_mut());
+        self.drop_written();
+        let published = self.database.publish(pages, page_count);
+        let lsn = published.map_err(|error| {
+            self.fail(Code::FULL, ServerError::new(Fault::Invalid, format!("{error}; split it")))
+        })?;
+        self.saw(Some(lsn));
+        self.commits.set(self.commits.get() + 1);
+        *self.snapshot.borrow_mut() = Some(self.database.newest_snapshot());
+        Ok(())
+    }
 }
 
 /// The VFS's half of a [`Connection`].
@@ -363,29 +391,11 @@ impl VfsFile for DatabaseFile {
     }
 
     fn commit(&self) -> Result<(), Code> {
-        let connection = &self.0;
-        let before = connection.pinned().page_count;
-        let nothing = connection.written.borrow().is_empty() && connection.size.get().is_none_or(|size| size == before);
-        if nothing {
-            connection.drop_written();
-            return Ok(());
-        }
-        if let Some((code, error)) = connection.refusal() {
-            connection.drop_written();
-            return Err(connection.fail(code, error));
-        }
-        assert!(connection.has_turn(), "BUG: a commit without the turn");
-        let page_count = connection.page_count();
-        let pages = std::mem::take(&mut *connection.written.borrow_mut());
-        connection.drop_written();
-        let published = connection.database.publish(pages, page_count);
-        let lsn = published.map_err(|error| {
-            connection.fail(Code::FULL, ServerError::new(Fault::Invalid, format!("{error}; split it")))
-        })?;
-        connection.saw(Some(lsn));
-        connection.commits.set(connection.commits.get() + 1);
-        *connection.snapshot.borrow_mut() = Some(connection.database.newest_snapshot());
-        Ok(())
+        if mutant::is_on(Mutant::PublishOnSync) { Ok(()) } else { self.0.publish() }
+    }
+
+    fn sync(&self) -> Result<(), Code> {
+        if mutant::is_on(Mutant::PublishOnSync) { self.0.publish() } else { Ok(()) }
     }
 
     fn pragma(&self, name: &str, argument: Option<&str>) -> Option<Result<String, String>> {

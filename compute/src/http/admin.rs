@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `POST /v1/namespaces/<name>/create` | 200; 400 if it exists, as libSQL's server has it |
 //! | `DELETE /v1/namespaces/<name>` | 200; 404 |
+//! | `POST /v1/namespaces/<name>/release` | 200: this node has folded it and given it up; 404 |
 //! | `GET /v1/namespaces?prefix=&after=&limit=` | `{"namespaces":[{"name":"…"}],"next":"…"\|null}` |
 //! | `GET /health` | 200 |
 
@@ -38,6 +39,7 @@ pub fn router(node: NodeHandle) -> Router {
         .route("/health", get(|| async {}))
         .route("/v1/namespaces", get(list))
         .route("/v1/namespaces/{name}/create", post(create))
+        .route("/v1/namespaces/{name}/release", post(release))
         .route("/v1/namespaces/{name}", delete(remove))
         .fallback(|| async { failure(StatusCode::NOT_FOUND, "there is no such administration request", "SHOAL_INVALID") })
         .with_state(Arc::new(node))
@@ -105,6 +107,20 @@ async fn remove(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>) -
     };
     let (reply, answer) = oneshot::channel();
     node.send(&name, Message::Delete { name: name.clone(), reply });
+    done(answer).await
+}
+
+async fn release(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>) -> Response {
+    let name = match parse(&name) {
+        Ok(name) => name,
+        Err(response) => return *response,
+    };
+    let (reply, answer) = oneshot::channel();
+    node.send(&name, Message::Release { name: name.clone(), reply });
+    done(answer).await
+}
+
+async fn done(answer: oneshot::Receiver<Result<(), OpenError>>) -> Response {
     match answer.await {
         Ok(Ok(())) => Response::new(Body::empty()),
         Ok(Err(OpenError::NoSuchDatabase(name))) => {

@@ -32,6 +32,11 @@ pub trait VfsFile {
     fn unlock(&self, level: c_int) -> Result<(), Code>;
     /// The transaction whose pages were written is to take effect (`SQLITE_FCNTL_COMMIT_PHASETWO`).
     fn commit(&self) -> Result<(), Code>;
+    /// SQLite wants what was written to be on stable storage. Nothing to do: a commit becomes durable through
+    /// [`VfsFile::commit`], and `xSync` also fires on rollbacks and before the truncate of a shrinking commit.
+    fn sync(&self) -> Result<(), Code> {
+        Ok(())
+    }
     /// A pragma that the file answers itself, or `None` to leave it to SQLite.
     fn pragma(&self, name: &str, argument: Option<&str>) -> Option<Result<String, String>>;
 }
@@ -207,10 +212,9 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, size: i64) -> c_int 
     guarded(|| unsafe { shim(file) }.truncate(u64::try_from(size).map_err(|_| Code::IO)?))
 }
 
-/// Nothing to do: a commit becomes durable through [`VfsFile::commit`], and `xSync` also fires on
-/// rollbacks and before the truncate of a shrinking commit.
-unsafe extern "C" fn sync(_file: *mut ffi::sqlite3_file, _flags: c_int) -> c_int {
-    ffi::SQLITE_OK
+unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, _flags: c_int) -> c_int {
+    // SAFETY: SQLite passes a file that is open.
+    guarded(|| unsafe { shim(file) }.sync())
 }
 
 unsafe extern "C" fn file_size(file: *mut ffi::sqlite3_file, size: *mut i64) -> c_int {

@@ -1,25 +1,30 @@
-//! A client: transfers money between accounts over the production HTTP code, and remembers what it was
-//! told.
+//! A client: it talks to one node and turns to the next when refused, as behind a load balancer. It outlives the
+//! nodes and remembers what it was told.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use http::Request;
-use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use tower::ServiceExt;
-use walstore::id::IncarnationId;
 
-use crate::world::{DATABASES, Rng};
+use crate::bulk::Bulk;
+use crate::bank::Bank;
+use crate::cluster::{Answer, Cluster, says_unknown, sleep};
+use crate::list::List;
+use crate::rng::Rng;
+use crate::scratch::Scratch;
 
-pub const ACCOUNTS: u64 = 5;
-pub const BALANCE: i64 = 1_000;
-const TRANSFERS: u64 = 25;
+/// Databases that clients share: two of accounts, one with a list, one with large transactions.
+pub const BANKS: [&str; 2] = ["checking", "savings"];
+pub const LIST: &str = "ledger";
+pub const BULK: &str = "bulk";
 
-/// What a client knows of one transfer.
+/// How often a request that was refused is sent again, to one node after the other.
+const TRIES: u64 = 8;
+/// Things that a client does.
+const ACTIONS: u64 = 26;
+
+/// What became of a write, as far as its client knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Sent, and no answer so far, or one that says that nobody knows.
@@ -29,75 +34,161 @@ pub enum Outcome {
     Refused,
 }
 
-#[derive(Clone, Debug)]
-pub struct Transfer {
-    pub database: &'static str,
-    pub id: String,
-    pub amount: i64,
-    pub outcome: Outcome,
+/// What all clients were told. They write an entry before they ask, so that it is there when an answer isn't.
+#[derive(Default)]
+pub struct Story {
+    pub bank: RefCell<Bank>,
+    pub list: RefCell<List>,
+    pub bulk: RefCell<Bulk>,
+    pub scratch: RefCell<Scratch>,
+    /// What a client saw that must never be seen.
+    pub broken: RefCell<Vec<String>>,
+    /// The virtual time, in microseconds.
+    now: Cell<u64>,
+    started: Cell<Option<tokio::time::Instant>>,
 }
 
-/// All transfers of one client, in order. Survives the client's death.
-pub type Story = Rc<RefCell<Vec<Transfer>>>;
+impl Story {
+    pub fn new(started: tokio::time::Instant) -> Self {
+        Self { started: Cell::new(Some(started)), ..Self::default() }
+    }
+
+    pub fn now(&self) -> u64 {
+        let started = self.started.get().expect("made by new");
+        // Two events never happen at the same time, so that "before" is clear.
+        let now = (started.elapsed().as_nanos() as u64).max(self.now.get() + 1);
+        self.now.set(now);
+        now
+    }
+
+    pub fn breaks(&self, broken: String) {
+        self.broken.borrow_mut().push(broken);
+    }
+}
 
 pub struct Client {
-    name: String,
-    rng: Rng,
-    router: Router,
-    trace: Arc<Mutex<Vec<String>>>,
-    pub story: Story,
+    pub number: u64,
+    pub rng: Rng,
+    pub story: Rc<Story>,
+    cluster: Rc<Cluster>,
+    /// The node it talks to.
+    at: usize,
+    notes: Rc<dyn Fn(String)>,
+    counter: u64,
 }
 
 impl Client {
-    pub fn new(life: IncarnationId, number: u64, rng: Rng, router: Router, trace: Arc<Mutex<Vec<String>>>) -> Self {
-        Self { name: format!("{}-{number}", &life.to_string()[..8]), rng, router, trace, story: Story::default() }
+    pub fn new(number: u64, mut rng: Rng, cluster: Rc<Cluster>, story: Rc<Story>, notes: Rc<dyn Fn(String)>) -> Self {
+        let at = rng.below(cluster.size() as u64) as usize;
+        Self { number, rng, story, cluster, at, notes, counter: 0 }
     }
 
     pub async fn run(mut self) {
-        for database in DATABASES {
-            let _ = pipeline(&self.router, database, None, &schema()).await;
+        for database in BANKS.into_iter().chain([LIST, BULK]) {
+            self.create(database).await;
         }
-        for number in 0..TRANSFERS {
-            let database = DATABASES[self.rng.below(DATABASES.len() as u64) as usize];
-            let transfer = Transfer {
-                database,
-                id: format!("{}-{number}", self.name),
-                amount: 1 + self.rng.below(50) as i64,
-                outcome: Outcome::Unknown,
-            };
-            self.story.borrow_mut().push(transfer.clone());
-            let outcome = match self.rng.below(4) {
-                0 => self.in_one_batch(&transfer).await,
-                1 => self.alone(&transfer).await,
-                2 => self.rolled_back(&transfer).await,
-                _ => self.interactively(&transfer).await,
-            };
-            self.trace.lock().unwrap().push(format!("{}: {outcome:?}", transfer.id));
-            self.story.borrow_mut().last_mut().expect("just pushed").outcome = outcome;
+        self.prepare_banks().await;
+        self.prepare_list().await;
+        self.prepare_bulk().await;
+        for _ in 0..ACTIONS {
+            let pause = self.rng.below(1_200);
+            sleep(Duration::from_millis(pause)).await;
+            match self.rng.below(21) {
+                20 => self.release().await,
+                0..7 => self.transfer().await,
+                7..9 => self.audit().await,
+                9..13 => self.append().await,
+                13..15 => self.read_list().await,
+                15..18 => self.change_bulk().await,
+                _ if self.number == 0 => self.change_scratch().await,
+                _ => self.transfer().await,
+            }
         }
     }
 
-    fn accounts(&mut self) -> (u64, u64) {
-        let from = self.rng.below(ACCOUNTS);
-        (from, (from + 1 + self.rng.below(ACCOUNTS - 1)) % ACCOUNTS)
+    pub fn note(&self, line: String) {
+        (self.notes)(format!("client {}: {line}", self.number));
     }
 
-    fn steps(&mut self, transfer: &Transfer) -> Vec<String> {
-        let (from, to) = self.accounts();
-        let Transfer { id, amount, .. } = transfer;
-        let bytes = self.rng.below(6_000);
-        vec![
-            format!("UPDATE account SET balance = balance - {amount} WHERE id = {from}"),
-            format!("UPDATE account SET balance = balance + {amount} WHERE id = {to}"),
-            format!("INSERT INTO transfer VALUES ('{id}', {from}, {to}, {amount}, randomblob({bytes}))"),
-        ]
+    /// An id that nothing else has.
+    pub fn next_id(&mut self) -> String {
+        self.counter += 1;
+        format!("{}-{}", self.number, self.counter)
     }
 
-    /// BEGIN, three statements and COMMIT in one batch with conditions.
-    async fn in_one_batch(&mut self, transfer: &Transfer) -> Outcome {
+    async fn refused(&mut self) {
+        self.at = (self.at + 1) % self.cluster.size();
+        let pause = self.rng.between(20, 900);
+        sleep(Duration::from_millis(pause)).await;
+    }
+
+    /// Asks nodes until one of them does not refuse.
+    pub async fn ask(&mut self, database: &str, requests: &Value) -> Answer {
+        let mut answer = Answer::Refused(String::new());
+        for _ in 0..TRIES {
+            answer = self.cluster.pipeline(self.at, database, None, requests).await;
+            if !matches!(answer, Answer::Refused(_)) {
+                break;
+            }
+            self.refused().await;
+        }
+        answer
+    }
+
+    /// One request of a stream, to the node that has it.
+    pub async fn go_on(&mut self, database: &str, baton: &str, sql: &str) -> Answer {
+        let requests = json!([{"type": "execute", "stmt": {"sql": sql}}]);
+        self.cluster.pipeline(self.at, database, Some(baton), &requests).await
+    }
+
+    /// The same to every node until one answers, for the administration.
+    pub async fn administer(&mut self, method: &str, path: &str) -> Answer {
+        let mut answer = Answer::Refused(String::new());
+        for _ in 0..TRIES {
+            answer = self.cluster.admin(self.at, method, path.to_owned()).await;
+            match &answer {
+                Answer::Refused(text) if !is_final(text) => self.refused().await,
+                _ => break,
+            }
+        }
+        answer
+    }
+
+    /// Creates a database that may exist.
+    async fn create(&mut self, database: &str) {
+        let path = format!("/v1/namespaces/{database}/create");
+        for _ in 0..TRIES {
+            match self.administer("POST", &path).await {
+                Answer::Done(_) => return,
+                Answer::Refused(text) if is_final(&text) => return,
+                _ => self.refused().await,
+            }
+        }
+    }
+
+    /// Has the node give a database up, as before a planned move.
+    async fn release(&mut self) {
+        let database = *self.rng.pick(&[BANKS[0], BANKS[1], LIST, BULK]);
+        let answer = self.cluster.admin(self.at, "POST", format!("/v1/namespaces/{database}/release")).await;
+        self.note(format!("release {database}: {answer:?}"));
+    }
+
+    /// Statements that may be repeated, until they were carried out.
+    pub async fn insist(&mut self, database: &str, sql: &str) {
+        let requests = json!([{"type": "sequence", "sql": sql}, {"type": "close"}]);
+        for _ in 0..TRIES {
+            if matches!(self.ask(database, &requests).await, Answer::Done(body) if is_ok(&body, 0)) {
+                return;
+            }
+            self.refused().await;
+        }
+    }
+
+    /// A transaction in one batch whose steps depend on each other. Rolled back on purpose if `commits` is false.
+    pub async fn in_one_batch(&mut self, database: &str, statements: &[String], commits: bool) -> Outcome {
         let mut sql = vec!["BEGIN IMMEDIATE".to_owned()];
-        sql.extend(self.steps(transfer));
-        sql.push("COMMIT".into());
+        sql.extend_from_slice(statements);
+        sql.push(if commits { "COMMIT".into() } else { "ROLLBACK".into() });
         let mut steps: Vec<Value> = Vec::new();
         for (at, sql) in sql.iter().enumerate() {
             let condition = if at == 0 { Value::Null } else { json!({"type": "ok", "step": at - 1}) };
@@ -107,91 +198,92 @@ impl Client {
         steps.push(json!({"stmt": {"sql": "ROLLBACK"}, "condition": {"type": "and", "conds": [
             {"type": "ok", "step": 0}, {"type": "not", "cond": {"type": "ok", "step": last}}]}}));
         let requests = json!([{"type": "batch", "batch": {"steps": steps}}, {"type": "close"}]);
-        let Some(answer) = pipeline(&self.router, transfer.database, None, &requests).await else {
-            return Outcome::Refused;
-        };
-        let committed = answer.pointer(&format!("/results/0/response/result/step_results/{last}"));
-        match committed {
-            Some(result) if !result.is_null() => Outcome::Acknowledged,
-            _ => refused_or_unknown(&answer),
-        }
-    }
-
-    /// One statement that is its own transaction: a transfer from an account to itself.
-    async fn alone(&mut self, transfer: &Transfer) -> Outcome {
-        let Transfer { id, amount, .. } = transfer;
-        let sql = format!("INSERT INTO transfer VALUES ('{id}', 0, 0, {amount}, NULL)");
-        let requests = json!([{"type": "execute", "stmt": {"sql": sql}}]);
-        let Some(answer) = pipeline(&self.router, transfer.database, None, &requests).await else {
-            return Outcome::Refused;
-        };
-        if is_ok(&answer, 0) { Outcome::Acknowledged } else { refused_or_unknown(&answer) }
-    }
-
-    /// Everything but the commit.
-    async fn rolled_back(&mut self, transfer: &Transfer) -> Outcome {
-        let mut requests = vec![json!({"type": "execute", "stmt": {"sql": "BEGIN"}})];
-        requests.extend(self.steps(transfer).iter().map(|sql| json!({"type": "execute", "stmt": {"sql": sql}})));
-        requests.push(json!({"type": "execute", "stmt": {"sql": "ROLLBACK"}}));
-        let _ = pipeline(&self.router, transfer.database, None, &json!(requests)).await;
-        Outcome::Refused
-    }
-
-    /// A transaction over several requests, held together by batons.
-    async fn interactively(&mut self, transfer: &Transfer) -> Outcome {
-        let mut baton: Option<String> = None;
-        let mut sql = vec!["BEGIN IMMEDIATE".to_owned()];
-        sql.extend(self.steps(transfer));
-        for sql in sql {
-            let requests = json!([{"type": "execute", "stmt": {"sql": sql}}]);
-            let answer = pipeline(&self.router, transfer.database, baton.as_deref(), &requests).await;
-            let Some(answer) = answer.filter(|answer| is_ok(answer, 0)) else { return Outcome::Refused };
-            match answer["baton"].as_str() {
-                Some(next) => baton = Some(next.to_owned()),
-                None => return Outcome::Refused,
+        match self.ask(database, &requests).await {
+            // Whatever became of it, it must not be there.
+            _ if !commits => Outcome::Refused,
+            Answer::Done(body) => {
+                let done = body.pointer(&format!("/results/0/response/result/step_results/{last}"));
+                match done {
+                    Some(result) if !result.is_null() => Outcome::Acknowledged,
+                    _ => refused_or_unknown(&body),
+                }
             }
+            Answer::Refused(_) => Outcome::Refused,
+            Answer::Unknown(_) => Outcome::Unknown,
         }
-        let requests = json!([{"type": "execute", "stmt": {"sql": "COMMIT"}}, {"type": "close"}]);
-        let Some(answer) = pipeline(&self.router, transfer.database, baton.as_deref(), &requests).await else {
-            return Outcome::Unknown;
+    }
+
+    /// One statement that is its own transaction.
+    pub async fn alone(&mut self, database: &str, sql: &str) -> Outcome {
+        let requests = json!([{"type": "execute", "stmt": {"sql": sql}}]);
+        match self.ask(database, &requests).await {
+            Answer::Done(body) if is_ok(&body, 0) => Outcome::Acknowledged,
+            Answer::Done(body) => refused_or_unknown(&body),
+            Answer::Refused(_) => Outcome::Refused,
+            Answer::Unknown(_) => Outcome::Unknown,
+        }
+    }
+
+    /// A query. `None` if no node answered it.
+    pub async fn query(&mut self, database: &str, sql: &str) -> Option<Vec<Vec<String>>> {
+        let requests = json!([{"type": "execute", "stmt": {"sql": sql}}]);
+        match self.ask(database, &requests).await {
+            Answer::Done(body) => rows(&body, 0),
+            _ => None,
+        }
+    }
+
+    /// A transaction over several requests, held together by batons. `each` sees the rows of each statement.
+    pub async fn interactively(
+        &mut self,
+        database: &str,
+        begin: &str,
+        statements: &[String],
+        mut each: impl FnMut(usize, Vec<Vec<String>>),
+    ) -> Outcome {
+        let Answer::Done(body) = self.ask(database, &json!([{"type": "execute", "stmt": {"sql": begin}}])).await else {
+            return Outcome::Refused;
         };
-        if is_ok(&answer, 0) { Outcome::Acknowledged } else { refused_or_unknown(&answer) }
+        let Some(mut baton) = body["baton"].as_str().map(str::to_owned) else { return Outcome::Refused };
+        for (number, sql) in statements.iter().enumerate() {
+            // Before COMMIT was sent, whatever went wrong, nothing is committed.
+            let Answer::Done(body) = self.go_on(database, &baton, sql).await else { return Outcome::Refused };
+            match (is_ok(&body, 0), body["baton"].as_str()) {
+                (true, Some(next)) => baton = next.to_owned(),
+                _ => return Outcome::Refused,
+            }
+            each(number, rows(&body, 0).unwrap_or_default());
+        }
+        match self.go_on(database, &baton, "COMMIT").await {
+            Answer::Done(body) if is_ok(&body, 0) => Outcome::Acknowledged,
+            Answer::Done(body) => refused_or_unknown(&body),
+            Answer::Refused(_) => Outcome::Refused,
+            Answer::Unknown(_) => Outcome::Unknown,
+        }
     }
 }
 
-fn schema() -> Value {
-    let accounts: Vec<String> = (0..ACCOUNTS).map(|id| format!("({id}, {BALANCE})")).collect();
-    let sql = format!(
-        "BEGIN IMMEDIATE; CREATE TABLE IF NOT EXISTS account(id INTEGER PRIMARY KEY, balance INTEGER NOT NULL);
-         CREATE TABLE IF NOT EXISTS transfer(id TEXT PRIMARY KEY, origin, target, amount, filler);
-         INSERT OR IGNORE INTO account VALUES {}; COMMIT",
-        accounts.join(", ")
-    );
-    json!([{"type": "sequence", "sql": sql}, {"type": "close"}])
+/// Whether a refusal of the administration is about the database and not about the node.
+pub fn is_final(refusal: &str) -> bool {
+    refusal.contains("exists") || refusal.contains("SHOAL_NO_SUCH_DATABASE") || refusal.contains("no database")
 }
 
-fn is_ok(answer: &Value, at: usize) -> bool {
+pub fn is_ok(answer: &Value, at: usize) -> bool {
     answer.pointer(&format!("/results/{at}/type")).and_then(Value::as_str) == Some("ok")
 }
 
-/// Whether an answer leaves the outcome open. Everything else promises that nothing was done.
-fn refused_or_unknown(answer: &Value) -> Outcome {
-    if answer.to_string().contains("SHOAL_OUTCOME_UNKNOWN") { Outcome::Unknown } else { Outcome::Refused }
+/// Whether an answer leaves the outcome open.
+fn refused_or_unknown(body: &Value) -> Outcome {
+    if says_unknown(body) { Outcome::Unknown } else { Outcome::Refused }
 }
 
-/// One request. `None` is an answer other than 200, which says that nothing was done.
-pub async fn pipeline(router: &Router, database: &str, baton: Option<&str>, requests: &Value) -> Option<Value> {
-    let (is_ok, answer) = whole_answer(router, database, baton, requests).await;
-    // An error for the whole request may leave the outcome open too; then the body says so.
-    (is_ok || answer.to_string().contains("SHOAL_OUTCOME_UNKNOWN")).then_some(answer)
-}
-
-/// Whether the answer was 200, and its body.
-pub async fn whole_answer(router: &Router, database: &str, baton: Option<&str>, requests: &Value) -> (bool, Value) {
-    let body = json!({"baton": baton, "requests": requests}).to_string();
-    let request = Request::post(format!("/db/{database}/v3/pipeline")).body(Body::from(body)).unwrap();
-    let response = router.clone().oneshot(request).await.unwrap();
-    let is_ok = response.status().is_success();
-    let body = response.into_body().collect().await.unwrap().to_bytes();
-    (is_ok, serde_json::from_slice(&body).unwrap())
+/// The rows of a result, as text.
+pub fn rows(body: &Value, at: usize) -> Option<Vec<Vec<String>>> {
+    let rows = body.pointer(&format!("/results/{at}/response/result/rows"))?.as_array()?;
+    let text = |value: &Value| match &value["value"] {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    };
+    Some(rows.iter().map(|row| row.as_array().into_iter().flatten().map(text).collect()).collect())
 }

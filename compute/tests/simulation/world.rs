@@ -1,6 +1,6 @@
-//! A simulated world: one bucket, virtual time, and nodes that live and die one after the other.
+//! A simulated world: one bucket, virtual time, machines on which nodes live and die, and clients.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,250 +8,421 @@ use std::time::Duration;
 use bytes::Bytes;
 use compute::core::{self, Message};
 use compute::hrana::baton::BatonKey;
+use compute::http::admin;
 use compute::http::data::{self, DataPlane};
 use compute::node::{Node, NodeContext, RunCores, Settings};
 use compute::sqlite::vfs;
-use tokio::sync::mpsc;
-use tokio::task::{JoinSet, LocalSet};
+use futures_util::future::join_all;
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
 use walstore::id::IncarnationId;
 use walstore::life::Stores;
 use walstore::register::Patience;
 use walstore::seal;
-use walstore::seam::{Clock, Random, Seam, Spawn, Task};
-use walstore::store::{Faults, FaultyStore, Latency, MemoryStore, Trace};
+use walstore::store::{Effect, Faults, FaultyStore, Latency, MemoryStore, Op, Trace};
 
-use crate::client::Client;
-use crate::oracle::Oracle;
+use crate::client::{Client, Outcome, Story};
+use crate::cluster::{Cluster, Server, sleep};
+use crate::hits::{self, Hits};
+use crate::machine::Machine;
+use crate::oracle;
+use crate::rng::Rng;
 
-pub const DATABASES: [&str; 2] = ["checking", "savings"];
 const CLIENTS: u64 = 4;
 const LEASE: Duration = Duration::from_secs(3);
+/// Clients that have not finished by then are left behind.
+const END: Duration = Duration::from_secs(240);
 
 /// What one run of a seed came to.
+#[derive(Default)]
 pub struct Run {
-    pub verdict: Result<(), String>,
+    /// What is wrong, each with the invariant's name in front.
+    pub broken: Vec<String>,
     pub trace: Vec<String>,
     pub bucket: BTreeMap<String, Bytes>,
-    pub fault_counts: BTreeMap<String, u64>,
+    pub hits: Hits,
+    pub counts: Counts,
+}
+
+/// What happened in a run, to see that it was worth something.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    pub events: u64,
+    pub lives: u64,
+    pub crashes: u64,
+    pub pauses: u64,
+    pub shutdowns: u64,
+    pub fenced: u64,
+    /// Logs that were sealed by another node than their own.
     pub takeovers: u64,
     pub acknowledged: u64,
     pub unknown: u64,
+    pub appends: u64,
+    pub reads: u64,
+    pub deletions: u64,
 }
 
-pub struct World {
-    pub rng: Rng,
-    pub trace: Arc<Mutex<Vec<String>>>,
-    bucket: MemoryStore,
-    network: Seam,
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, more: Self) {
+        self.events += more.events;
+        self.lives += more.lives;
+        self.crashes += more.crashes;
+        self.pauses += more.pauses;
+        self.shutdowns += more.shutdowns;
+        self.fenced += more.fenced;
+        self.takeovers += more.takeovers;
+        self.acknowledged += more.acknowledged;
+        self.unknown += more.unknown;
+        self.appends += more.appends;
+        self.reads += more.reads;
+        self.deletions += more.deletions;
+    }
+}
+
+/// What all machines of a world share.
+struct World {
     started: tokio::time::Instant,
-    fault_counts: BTreeMap<String, u64>,
-    last: Option<IncarnationId>,
-    takeovers: u64,
+    bucket: MemoryStore,
+    network: Machine,
+    cluster: Rc<Cluster>,
+    story: Rc<Story>,
+    trace: Arc<Mutex<Vec<String>>>,
+    hits: Arc<Mutex<Hits>>,
+    counts: Arc<Mutex<Counts>>,
+    /// Turns true when the clients are done.
+    is_over: watch::Receiver<bool>,
+    /// Whether the whole bucket is gone at the moment.
+    is_out: watch::Receiver<bool>,
+    /// Whether pauses of this world hide time from the boot clock.
+    hides_time: bool,
+    /// After how long streams and databases that nobody uses are closed.
+    idle_timeout: Duration,
+}
+
+/// Runs a seed from an empty bucket to its verdict.
+pub fn run(seed: u64) -> Run {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let started = tokio::time::Instant::now();
+        let mut rng = Rng::of_seed(seed);
+        compute::sqlite::install();
+        vfs::reset_randomness();
+        let (over, is_over) = watch::channel(false);
+        let (out, is_out) = watch::channel(false);
+        let world = Rc::new(World {
+            started,
+            bucket: MemoryStore::new(),
+            network: Machine::new(&mut rng, started, 0),
+            cluster: Rc::new(Cluster::new(2 + rng.below(2) as usize)),
+            story: Rc::new(Story::new(started)),
+            trace: Arc::default(),
+            hits: Arc::default(),
+            counts: Arc::default(),
+            is_over,
+            is_out,
+            hides_time: rng.is_one_in(8),
+            idle_timeout: Duration::from_millis(*rng.pick(&[300, 1_500, 10_000, 60_000])),
+        });
+        world.story.list.borrow_mut().may_be_stale = world.hides_time;
+        let slots: Vec<_> = (0..world.cluster.size()).map(|at| (at, rng.fork())).collect();
+        let machines = join_all(slots.into_iter().map(|(at, rng)| world.clone().machine(at, rng)));
+        let outages = outages(rng.fork(), out);
+        let clients = join_all((0..CLIENTS).map(|number| {
+            let (notes, story) = (world.clone(), world.story.clone());
+            let notes = Rc::new(move |line| notes.note(line));
+            Client::new(number, rng.fork(), world.cluster.clone(), story, notes).run()
+        }));
+        let clients = async move {
+            tokio::select! {
+                biased;
+                _ = clients => {}
+                () = outages => {}
+                () = sleep(END) => {}
+            }
+            let _ = over.send(true);
+        };
+        futures_util::future::join(machines, clients).await;
+        world.last_life(&mut rng).await
+    })
+}
+
+/// Now and then the whole bucket is gone for a while. Never ends.
+async fn outages(mut rng: Rng, out: watch::Sender<bool>) {
+    let is_stable = !rng.is_one_in(4);
+    loop {
+        if is_stable {
+            std::future::pending::<()>().await;
+        }
+        sleep(Duration::from_millis(rng.between(2_000, 20_000))).await;
+        let _ = out.send(true);
+        sleep(Duration::from_millis(rng.between(200, 12_000))).await;
+        let _ = out.send(false);
+    }
+}
+
+/// How a life ends, unless the clients are done before.
+enum End {
+    CrashAfter(Duration),
+    /// At the very moment when this request takes effect, before its answer arrives.
+    CrashAtRequest(u64),
+    ShutDownAfter(Duration),
 }
 
 impl World {
-    /// Runs a seed from an empty bucket to its verdict.
-    pub fn run(seed: u64) -> Run {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(async {
-            let started = tokio::time::Instant::now();
-            let tasks = Arc::new(Tasks::default());
-            let mut rng = Rng(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5EED);
-            let network = seam(&mut rng, started, 0, &tasks);
-            let trace = Arc::default();
-            let bucket = MemoryStore::new();
-            let mut world =
-                World { rng, trace, bucket, network, started, fault_counts: BTreeMap::new(), last: None, takeovers: 0 };
-            let mut oracle = Oracle::default();
-            let lives = 2 + world.rng.below(3);
-            for life in 0..lives {
-                world.life(life, false, &mut oracle).await;
-            }
-            world.life(lives, true, &mut oracle).await;
-            world.finish(oracle)
-        })
-    }
-
-    fn finish(self, oracle: Oracle) -> Run {
-        let bucket = self.bucket.snapshot();
-        Run {
-            verdict: oracle.verdict(),
-            trace: self.trace.lock().unwrap().clone(),
-            bucket: bucket.into_iter().map(|(key, bytes)| (key.to_string(), bytes)).collect(),
-            fault_counts: self.fault_counts,
-            takeovers: self.takeovers,
-            acknowledged: oracle.acknowledged(),
-            unknown: oracle.unknown(),
-        }
-    }
-
     fn note(&self, line: String) {
-        self.trace.lock().unwrap().push(line);
+        let at = self.started.elapsed().as_micros();
+        self.trace.lock().unwrap().push(format!("{at} {line}"));
     }
 
-    /// One life of a node: it serves clients until it dies at a moment that the seed chose. The last life
-    /// has no faults and answers what the oracle asks.
-    async fn life(&mut self, life: u64, is_last: bool, oracle: &mut Oracle) {
-        let tasks = Arc::new(Tasks::default());
-        // Wall clocks of different machines differ by hours; safety must not care.
-        let skew = self.rng.below(4 * 3_600_000_000);
-        let seam = seam(&mut self.rng, self.started, skew, &tasks);
-        let trace = self.trace.clone();
-        let line: Trace = Arc::new(move |line| trace.lock().unwrap().push(line.to_string()));
-        let faults = if is_last { Faults::default() } else { self.draw_faults() };
-        let seed = self.rng.next();
-        let store = Arc::new(FaultyStore::new(self.bucket.clone(), self.network.clone(), seed, faults, Some(line)));
-        let stores = Stores::one(store.clone());
-        let id = IncarnationId::random(&seam);
-        let knows_predecessor = self.rng.below(2) == 0;
-        self.note(format!("life {life}: incarnation {id}, seals its predecessor itself: {knows_predecessor}"));
-        let local = LocalSet::new();
-        local.run_until(self.serve(id, knows_predecessor, is_last, seam, stores, oracle)).await;
-        store.crash();
-        // First what runs on the I/O runtime stops, then the core's coroutines end with errors.
-        tasks.0.lock().unwrap().abort_all();
-        drop(local);
-        for (fault, count) in store.fault_counts() {
-            *self.fault_counts.entry(format!("{fault:?}")).or_default() += count;
-        }
-        self.last = Some(id);
-    }
-
-    async fn serve(
-        &mut self,
-        id: IncarnationId,
-        knows_predecessor: bool,
-        is_last: bool,
-        seam: Seam,
-        stores: Stores,
-        oracle: &mut Oracle,
-    ) {
-        vfs::set_thread_seam(seam.clone());
-        compute::sqlite::install();
-        vfs::reset_randomness();
-        if let Some(predecessor) = self.last.filter(|_| knows_predecessor) {
-            // Like a process that holds the lock of its predecessor's cache directory.
-            let _ = seal::seal(&stores, &seam, predecessor, Patience::for_duration(&seam, LEASE)).await;
-        } else if self.last.is_some() {
-            self.takeovers += 1;
-        }
-        let settings = Settings {
+    fn settings(&self) -> Settings {
+        Settings {
             lease: LEASE,
             cores: 2,
             commit_timeout: Duration::from_secs(8),
             idle_transaction_timeout: Duration::from_secs(2),
+            idle_stream_timeout: self.idle_timeout,
+            idle_database_timeout: self.idle_timeout,
             ..Settings::default()
-        };
-        let Ok(node) = Node::start(id, stores, seam.clone(), settings, &LocalCores).await else {
-            return self.note("the node could not start".into());
-        };
-        let plane = DataPlane {
-            node: node.handle(),
-            batons: BatonKey::new([7; 32]),
-            default_database: None,
-            create_on_first_use: true,
-            body_bytes_max: 1 << 20,
-        };
-        let router = data::router(plane);
-        if is_last {
-            oracle.examine(&seam, &router).await;
-            return;
         }
-        let mut clients = Vec::new();
-        for number in 0..CLIENTS {
-            let rng = Rng(self.rng.next());
-            clients.push(Client::new(id, number, rng, router.clone(), self.trace.clone()));
+    }
+
+    fn count(&self, count: impl FnOnce(&mut Counts)) {
+        count(&mut self.counts.lock().unwrap());
+    }
+
+    /// One machine: nodes run on it, one after the other.
+    async fn machine(self: Rc<Self>, at: usize, mut rng: Rng) {
+        let mut last = None;
+        let mut is_over = self.is_over.clone();
+        loop {
+            let downtime = Duration::from_millis(rng.below(if last.is_none() { 100 } else { 6_000 }));
+            tokio::select! {
+                biased;
+                _ = is_over.wait_for(|is_over| *is_over) => return,
+                () = sleep(downtime) => {}
+            }
+            last = Some(self.life(at, &mut rng, last).await);
         }
-        let dies_after = Duration::from_micros(2_000_000 + self.rng.below(20_000_000));
-        let stories: Vec<_> = clients.iter().map(|client| client.story.clone()).collect();
-        let work = futures_util::future::join_all(clients.into_iter().map(Client::run));
+    }
+
+    async fn life(self: &Rc<Self>, at: usize, rng: &mut Rng, last: Option<IncarnationId>) -> IncarnationId {
+        // Wall clocks of different machines differ by hours; safety must not care.
+        let machine = Machine::new(rng, self.started, rng.clone().below(8 * 3_600_000_000) as i64 - 4 * 3_600_000_000);
+        let id = IncarnationId::random(&machine.seam);
+        let end = match rng.below(5) {
+            0 => End::ShutDownAfter(Duration::from_micros(rng.between(1_000_000, 15_000_000))),
+            1 | 2 => End::CrashAtRequest(rng.below(400)),
+            _ => End::CrashAfter(Duration::from_micros(rng.between(500_000, 20_000_000))),
+        };
+        let (crash, mut crashes) = mpsc::unbounded_channel();
+        let at_request = if let End::CrashAtRequest(number) = end { Some((number, crash.clone())) } else { None };
+        let faults = draw_faults(rng);
+        let store = self.store(id, rng, faults, at_request);
+        let predecessor = last.filter(|_| rng.is_one_in(2));
+        self.note(format!("machine {at}: incarnation {id} starts, seals its predecessor itself: {}", predecessor.is_some()));
+        self.count(|counts| counts.lives += 1);
+        let (death, is_dead) = watch::channel(false);
+        let local = LocalSet::new();
+        let serve = self.serve(at, id, predecessor, &machine, Stores::one(store.clone()), &end, is_dead);
+        let mut is_over = self.is_over.clone();
+        let crash_after = if let End::CrashAfter(time) = end { time } else { Duration::MAX / 2 };
         tokio::select! {
             biased;
-            _ = work => self.note("the clients are done".into()),
-            () = seam.sleep(dies_after) => self.note("the node dies".into()),
+            _ = is_over.wait_for(|is_over| *is_over) => {}
+            _ = crashes.recv() => self.crashed(at),
+            () = sleep(crash_after) => self.crashed(at),
+            () = machine.pause.clone().obeyed_by(local.run_until(serve)) => {}
+            () = self.disturb(at, &machine, &store, rng.fork()) => {}
         }
-        for story in stories {
-            oracle.add(Rc::unwrap_or_clone(story).into_inner());
+        self.cluster.set(at, None);
+        let _ = death.send(true);
+        store.crash();
+        // First what runs on the I/O runtime stops, then the core's coroutines end with errors.
+        machine.kill();
+        drop(local);
+        id
+    }
+
+    fn crashed(&self, at: usize) {
+        self.note(format!("machine {at}: the node dies"));
+        self.count(|counts| counts.crashes += 1);
+    }
+
+    fn store(
+        &self,
+        id: IncarnationId,
+        rng: &mut Rng,
+        faults: Faults,
+        crash_at: Option<(u64, mpsc::UnboundedSender<()>)>,
+    ) -> Arc<FaultyStore<MemoryStore>> {
+        let (trace, hits, counts) = (self.trace.clone(), self.hits.clone(), self.counts.clone());
+        let (own, sealed) = (format!("inc/{id}"), Mutex::new(BTreeSet::new()));
+        let line: Trace = Arc::new(move |line| {
+            trace.lock().unwrap().push(line.to_string());
+            counts.lock().unwrap().events += 1;
+            if let Some(fault) = line.fault {
+                *hits.lock().unwrap().entry((hits::purpose(line), format!("{fault:?}"))).or_default() += 1;
+            }
+            let is_seal = line.op == Op::Put && line.key.starts_with("inc/") && line.key != own;
+            if is_seal && line.effect == Effect::Written && sealed.lock().unwrap().insert(line.key.clone()) {
+                counts.lock().unwrap().takeovers += 1;
+            }
+            if let Some((_, crash)) = crash_at.as_ref().filter(|(number, _)| *number == line.request) {
+                let _ = crash.send(());
+            }
+        });
+        let network = self.network.seam.clone();
+        Arc::new(FaultyStore::new(self.bucket.clone(), network, rng.next(), faults, Some(line)))
+    }
+
+    /// What happens to a machine while it runs: it stands still, its clocks jump, its bucket is gone. Never ends.
+    async fn disturb(&self, at: usize, machine: &Machine, store: &FaultyStore<MemoryStore>, mut rng: Rng) {
+        let mut is_out = self.is_out.clone();
+        store.set_outage(*is_out.borrow_and_update());
+        let is_calm = rng.is_one_in(2);
+        loop {
+            let calm = Duration::from_millis(if is_calm { u64::MAX / 4 } else { rng.between(500, 12_000) });
+            tokio::select! {
+                biased;
+                Ok(()) = is_out.changed() => {
+                    store.set_outage(*is_out.borrow_and_update());
+                    continue;
+                }
+                () = sleep(calm) => {}
+            }
+            if rng.is_one_in(2) {
+                const HOUR: i64 = 3_600_000_000;
+                let jump = *rng.pick(&[HOUR, -HOUR, 87_600 * HOUR, -87_600 * HOUR]);
+                self.note(format!("machine {at}: the wall clock jumps by {} h", jump / HOUR));
+                machine.clock.jump(jump);
+                continue;
+            }
+            let pause = Duration::from_millis(rng.between(50, 9_000));
+            self.note(format!("machine {at}: stands still for {pause:?}"));
+            self.count(|counts| counts.pauses += 1);
+            machine.pause.begin();
+            sleep(pause).await;
+            if self.hides_time {
+                machine.clock.hide(pause.as_micros() as u64);
+            }
+            machine.pause.end();
         }
     }
 
-    fn draw_faults(&mut self) -> Faults {
-        let millis = Duration::from_millis;
-        let mut rate = |max| u32::try_from(self.rng.below(max)).unwrap();
-        Faults {
-            lost: rate(15_000),
-            answer_lost: rate(15_000),
-            late: rate(15_000),
-            duplicated: rate(15_000),
-            unavailable: rate(30_000),
-            slow: rate(20_000),
-            latency: Latency::uniform(millis(1), millis(20)),
-            slow_time: Latency::uniform(millis(20), millis(900)),
-            late_time: Latency::uniform(millis(1), millis(30_000)),
-            patience: millis(1_500),
+    #[expect(clippy::too_many_arguments, reason = "what makes up a life")]
+    async fn serve(
+        &self,
+        at: usize,
+        id: IncarnationId,
+        predecessor: Option<IncarnationId>,
+        machine: &Machine,
+        stores: Stores,
+        end: &End,
+        is_dead: watch::Receiver<bool>,
+    ) {
+        let seam = machine.seam.clone();
+        if let Some(predecessor) = predecessor {
+            // Like a process that holds the lock of its predecessor's cache directory.
+            let _ = seal::seal(&stores, &seam, predecessor, Patience::for_duration(&seam, LEASE)).await;
+        }
+        let Ok(mut node) = Node::start(id, stores, seam.clone(), self.settings(), &LocalCores).await else {
+            return self.note(format!("machine {at}: the node could not start"));
+        };
+        let plane = plane(&node, false);
+        let server = Server {
+            data: data::router(plane),
+            admin: admin::router(node.handle()),
+            pause: machine.pause.clone(),
+            is_dead,
+        };
+        self.cluster.set(at, Some(server));
+        let shutdown = if let End::ShutDownAfter(time) = end { *time } else { Duration::MAX / 2 };
+        tokio::select! {
+            biased;
+            reason = node.over() => {
+                self.note(format!("machine {at}: its incarnation is over: {reason}"));
+                self.count(|counts| counts.fenced += 1);
+                // Requests in progress hear of it, as they do before a process ends.
+                seam.sleep(Duration::from_millis(100)).await;
+            }
+            () = seam.sleep(shutdown) => {
+                self.note(format!("machine {at}: shuts down"));
+                self.count(|counts| counts.shutdowns += 1);
+                let _ = node.shut_down(Duration::from_secs(5)).await;
+            }
+        }
+    }
+
+    /// A node without faults answers what the oracle asks.
+    async fn last_life(self: Rc<Self>, rng: &mut Rng) -> Run {
+        let machine = Machine::new(rng, self.started, 0);
+        let id = IncarnationId::random(&machine.seam);
+        let store = self.store(id, rng, Faults::default(), None);
+        let (_death, is_dead) = watch::channel(false);
+        let local = LocalSet::new();
+        let broken = local
+            .run_until(async {
+                let stores = Stores::one(store.clone());
+                let node = Node::start(id, stores, machine.seam.clone(), self.settings(), &LocalCores).await;
+                let Ok(node) = node else { return vec!["I16: a node without faults cannot start".into()] };
+                let data = data::router(plane(&node, true));
+                let admin = admin::router(node.handle());
+                self.cluster.set(0, Some(Server { data, admin, pause: machine.pause.clone(), is_dead }));
+                oracle::examine(&self.cluster, &self.story).await
+            })
+            .await;
+        self.cluster.set(0, None);
+        store.crash();
+        machine.kill();
+        drop(local);
+        self.network.kill();
+        self.finish(broken)
+    }
+
+    fn finish(&self, broken: Vec<String>) -> Run {
+        let story = &self.story;
+        self.count(|counts| {
+            counts.acknowledged += story.bank.borrow().count(Outcome::Acknowledged);
+            counts.unknown += story.bank.borrow().count(Outcome::Unknown);
+            counts.appends += story.list.borrow().appends.len() as u64;
+            counts.reads += story.list.borrow().reads.len() as u64;
+            counts.deletions += story.scratch.borrow().deletions;
+        });
+        let bucket = self.bucket.snapshot();
+        Run {
+            broken,
+            trace: std::mem::take(&mut self.trace.lock().unwrap()),
+            bucket: bucket.into_iter().map(|(key, bytes)| (key.to_string(), bytes)).collect(),
+            hits: std::mem::take(&mut self.hits.lock().unwrap()),
+            counts: *self.counts.lock().unwrap(),
         }
     }
 }
 
-/// SplitMix64.
-#[derive(Clone)]
-pub struct Rng(pub u64);
-
-impl Rng {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
+fn plane(node: &Node, create_on_first_use: bool) -> DataPlane {
+    DataPlane {
+        node: node.handle(),
+        batons: BatonKey::new([7; 32]),
+        default_database: None,
+        create_on_first_use,
+        body_bytes_max: 1 << 20,
     }
 }
 
-fn seam(rng: &mut Rng, started: tokio::time::Instant, skew_micros: u64, tasks: &Arc<Tasks>) -> Seam {
-    let clock = VirtualClock { started, skew_micros };
-    Seam::new(Arc::new(clock), Arc::new(SeededRandom(Mutex::new(Rng(rng.next())))), tasks.clone())
-}
-
-struct VirtualClock {
-    started: tokio::time::Instant,
-    skew_micros: u64,
-}
-
-/// November 2026.
-const EPOCH_MICROS: u64 = 1_795_000_000_000_000;
-
-impl Clock for VirtualClock {
-    fn wall_micros(&self) -> u64 {
-        EPOCH_MICROS + self.skew_micros + self.boot_micros()
-    }
-
-    fn boot_micros(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_micros()).unwrap() + 1
-    }
-}
-
-struct SeededRandom(Mutex<Rng>);
-
-impl Random for SeededRandom {
-    fn fill(&self, buffer: &mut [u8]) {
-        let mut rng = self.0.lock().unwrap();
-        for chunk in buffer.chunks_mut(8) {
-            chunk.copy_from_slice(&rng.next().to_le_bytes()[..chunk.len()]);
-        }
-    }
-}
-
-/// The tasks of one node, or of the network, so that a crash can stop them.
-#[derive(Default)]
-struct Tasks(Mutex<JoinSet<()>>);
-
-impl Spawn for Tasks {
-    fn spawn(&self, task: Task) {
-        self.0.lock().unwrap().spawn(task);
+fn draw_faults(rng: &mut Rng) -> Faults {
+    let millis = Duration::from_millis;
+    let mut rate = |max| u32::try_from(rng.below(max)).unwrap();
+    Faults {
+        lost: rate(15_000),
+        answer_lost: rate(15_000),
+        late: rate(15_000),
+        duplicated: rate(15_000),
+        unavailable: rate(30_000),
+        slow: rate(20_000),
+        latency: Latency::uniform(millis(1), millis(20)),
+        slow_time: Latency::uniform(millis(20), millis(900)),
+        late_time: Latency::uniform(millis(1), millis(30_000)),
+        patience: millis(1_500),
     }
 }
 

@@ -6,25 +6,20 @@
 //!                                   └──another object is in the slot──▶ fenced
 //! ```
 //!
-//! **When a batch closes.** A commit that meets an idle log goes out at once, so a single writer waits for
-//! exactly one PUT. While PUTs are in flight a batch may wait for company. Its *slack*, counted from its first
-//! member, is a quarter of a PUT's usual latency, or half of it once a crowd of commits is waiting. It waits
-//! - until a quarter has passed since the last PUT was started, but not beyond the slack: PUTs are spread over
-//!   the round trip;
-//! - for the oldest PUT's answer, if that should come within the slack: its clients come back and share this
-//!   batch;
-//! - up to a quarter after such an answer, until one commit has come for each that was released.
-//!
-//! So convoys of writers, wherever they are in the round trip, merge into one instead of scattering over the
-//! pipeline. A plan's window is a lower bound on top: the batch waits for its most impatient member.
+//! When a batch closes is [`pace`](super::pace)'s to say, and what is in it [`queue`](super::queue)'s. A plan's
+//! window is a lower bound on top: the batch waits for its most impatient member.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::pace::{Pace, Situation};
+use super::queue::{Queue, Ready};
+use super::unfolded::Unfolded;
 use crate::fragment::{self, Entry};
 use crate::id::{DatabaseId, IncarnationId, Lsn, PutId, Slot};
 use crate::limits;
+use crate::mutant::{self, Mutant};
 
 /// A commit on its way into the log.
 #[derive(Clone, Debug)]
@@ -63,6 +58,9 @@ pub enum Action {
 pub enum PutOutcome {
     Stored,
     Fenced,
+    /// A broken variant of the protocol takes the slot for empty ([`Mutant::MissingIsNotWritten`]).
+    #[cfg(feature = "mutants")]
+    Missing,
 }
 
 struct InFlight {
@@ -70,18 +68,8 @@ struct InFlight {
     bytes: usize,
     started_micros: u64,
     stored: bool,
-}
-
-#[derive(Default)]
-struct Batch {
-    commits: Vec<Commit>,
-    bytes: usize,
-    /// Databases of which it holds nothing that is still needed, up to these commits.
-    folded: BTreeMap<DatabaseId, Lsn>,
-    /// When its first member came.
-    opened_micros: u64,
-    /// The earliest `arrival + window` of its members.
-    deadline_micros: u64,
+    #[cfg(feature = "mutants")]
+    object: Bytes,
 }
 
 /// State of one log. See the module's documentation.
@@ -91,15 +79,10 @@ pub struct LogCore {
     nonce: [u8; 16],
     next: Slot,
     durable_end: Slot,
-    batch: Batch,
+    queue: Queue,
     in_flight: BTreeMap<Slot, InFlight>,
     backlog_bytes: usize,
-    last_start_micros: u64,
-    /// When commits were last acknowledged.
-    last_release_micros: u64,
-    /// How many of the clients released lately have not come back yet.
-    awaited: usize,
-    put_micros: Smoothed,
+    pace: Pace,
     unfolded: Unfolded,
     fenced: bool,
 }
@@ -111,52 +94,50 @@ impl LogCore {
             nonce,
             next: Slot::ZERO,
             durable_end: Slot::ZERO,
-            batch: Batch::default(),
+            queue: Queue::default(),
             in_flight: BTreeMap::new(),
             backlog_bytes: 0,
-            last_start_micros: 0,
-            last_release_micros: 0,
-            awaited: 0,
-            put_micros: Smoothed::default(),
+            pace: Pace::default(),
             unfolded: Unfolded::default(),
             fenced: false,
         }
     }
 
-    /// Adds a commit to the open batch. A fenced log drops it: nothing new is ever stored.
+    /// Queues a commit for the next batch. A fenced log drops it: nothing new is ever stored.
     pub fn on_append(&mut self, commit: Commit, now_micros: u64) -> Vec<Action> {
         if self.fenced {
             return Vec::new();
         }
-        let deadline = now_micros.saturating_add(commit.window_micros);
-        if self.batch.commits.is_empty() {
-            self.batch.opened_micros = now_micros;
-            self.batch.deadline_micros = deadline;
-        }
-        self.batch.deadline_micros = self.batch.deadline_micros.min(deadline);
-        self.awaited = self.awaited.saturating_sub(1);
-        self.batch.bytes += commit.entry.bytes.len();
+        self.pace.on_arrival(now_micros);
         self.backlog_bytes += commit.entry.bytes.len();
-        self.batch.commits.push(commit);
+        self.queue.push(commit, now_micros);
         self.on_tick(now_micros)
     }
 
-    /// Closes the batch if its time has come.
+    /// Closes the batch if its time has come, and the next one if that is due as well.
     pub fn on_tick(&mut self, now_micros: u64) -> Vec<Action> {
-        match self.wake_at(now_micros) {
-            Some(at) if at <= now_micros => vec![self.start_put(now_micros)],
-            _ => Vec::new(),
+        self.queue.release_held(now_micros);
+        let mut actions = Vec::new();
+        while self.closes_at(now_micros).is_some_and(|at| at <= now_micros) {
+            actions.push(self.start_put(now_micros));
+            if mutant::is_on(Mutant::AcknowledgeBeforeDurable) {
+                actions.extend(self.release(now_micros));
+            }
         }
+        actions
     }
 
     /// Takes the result of a PUT and releases what has become durable in slot order.
     pub fn on_put(&mut self, slot: Slot, outcome: PutOutcome, now_micros: u64) -> Vec<Action> {
-        if outcome == PutOutcome::Fenced {
-            return self.on_fenced();
+        match outcome {
+            PutOutcome::Stored => {}
+            PutOutcome::Fenced => return self.on_fenced(),
+            #[cfg(feature = "mutants")]
+            PutOutcome::Missing => return self.move_on(slot, now_micros),
         }
         if let Some(put) = self.in_flight.get_mut(&slot) {
             put.stored = true;
-            self.put_micros.add(now_micros.saturating_sub(put.started_micros));
+            self.pace.on_answer(now_micros.saturating_sub(put.started_micros));
         }
         let mut actions = self.release(now_micros);
         actions.extend(self.on_tick(now_micros));
@@ -168,75 +149,76 @@ impl LogCore {
         if std::mem::replace(&mut self.fenced, true) {
             return Vec::new();
         }
-        self.batch = Batch::default();
+        self.queue = Queue::default();
         vec![Action::Fenced]
     }
 
     /// Everything of `database` up to `lsn` is in packs that its head links.
     pub fn on_folded(&mut self, database: DatabaseId, lsn: Lsn) {
         self.unfolded.forget(database, lsn);
-        // A deleted database may have commits in the open batch; they need not be remembered either.
-        if self.batch.commits.iter().any(|commit| commit.entry.database == database && commit.entry.lsn <= lsn) {
-            self.batch.folded.insert(database, lsn);
-        }
+        // A deleted database may have commits that still wait for a slot; they need not be remembered either.
+        self.queue.on_folded(database, lsn);
     }
 
-    /// When the open batch closes, if nothing else happens before.
+    /// When there is something to do, if nothing else happens before.
     pub fn wake_at(&self, now_micros: u64) -> Option<u64> {
-        if self.fenced || self.batch.commits.is_empty() || self.in_flight.len() >= limits::PUTS_IN_FLIGHT_MAX {
-            return None;
-        }
-        if self.batch.bytes >= limits::FRAGMENT_BYTES_TARGET {
+        let held_until = if self.may_start() { self.queue.held_until() } else { None };
+        let at = [self.closes_at(now_micros), held_until].into_iter().flatten().min()?;
+        Some(at.max(now_micros))
+    }
+
+    /// When the batch closes that could be made of what is ready now.
+    fn closes_at(&self, now_micros: u64) -> Option<u64> {
+        let ready = self.queue.ready().filter(|_| self.may_start())?;
+        if ready.bytes >= limits::FRAGMENT_BYTES_TARGET {
             return Some(now_micros);
         }
-        Some(self.batch.deadline_micros.max(self.company_at()).max(now_micros))
+        Some(ready.deadline_micros.max(self.company_at(ready)).max(now_micros))
     }
 
-    /// How much longer than one PUT a commit may take for the sake of company.
-    fn slack_micros(&self) -> u64 {
-        let in_flight: usize = self.in_flight.values().map(|put| put.commits.len()).sum();
-        let is_crowd = in_flight + self.batch.commits.len() >= limits::CROWD_COMMITS_MIN;
-        self.put_micros.value() / if is_crowd { 2 } else { 4 }
+    fn may_start(&self) -> bool {
+        !self.fenced && self.in_flight.len() < limits::PUTS_IN_FLIGHT_MAX
     }
 
     /// When waiting for company stops to be worth it; 0 if it is not now.
-    fn company_at(&self) -> u64 {
-        let put = self.put_micros.value();
-        let slack_ends = self.batch.opened_micros.saturating_add(self.slack_micros());
-        let mut until = 0;
-        if let Some(oldest) = self.in_flight.values().find(|put| !put.stored) {
-            until = self.last_start_micros.saturating_add(put / 4);
-            let answered = oldest.started_micros.saturating_add(put);
-            // Decided by when the batch was opened, not by now: else it would wait ever again for an answer
-            // that comes just after the slack has ended.
-            if answered <= slack_ends {
-                until = until.max(answered.saturating_add(put / 8));
-            }
-        }
-        until = until.min(slack_ends);
-        if self.awaited > 0 && self.last_release_micros <= slack_ends {
-            until = until.max(self.last_release_micros.saturating_add(put / 4));
-        }
-        until
+    fn company_at(&self, ready: Ready) -> u64 {
+        self.pace.company_at(Situation {
+            opened_micros: ready.opened_micros,
+            commits: self.commits_held(),
+            waiting_since: self.waiting_since(),
+        })
+    }
+
+    /// In flight, or ready for the next batch.
+    fn commits_held(&self) -> usize {
+        let in_flight: usize = self.in_flight.values().map(|put| put.commits.len()).sum();
+        in_flight + self.queue.ready().map_or(0, |ready| ready.commits)
     }
 
     fn start_put(&mut self, now_micros: u64) -> Action {
-        let batch = std::mem::take(&mut self.batch);
+        let batch = self.queue.take(now_micros);
         let slot = self.next;
         self.next = slot.next();
         let mut entries = Vec::with_capacity(batch.commits.len());
         let mut commits = Vec::with_capacity(batch.commits.len());
-        for Commit { entry, home, .. } in batch.commits {
+        for (Commit { entry, home, .. }, is_needed) in batch.commits {
             commits.push(Acknowledged { database: entry.database, epoch: entry.epoch, lsn: entry.lsn, slot, home });
-            if batch.folded.get(&entry.database).is_none_or(|folded| entry.lsn > *folded) {
+            if is_needed {
                 self.unfolded.remember(entry.database, entry.lsn, slot);
             }
             entries.push(entry);
         }
         let object = fragment::encode(self.incarnation, slot, self.put_id(slot), &entries);
-        let put = InFlight { commits, bytes: batch.bytes, started_micros: now_micros, stored: false };
+        let put = InFlight {
+            commits,
+            bytes: batch.bytes,
+            started_micros: now_micros,
+            stored: false,
+            #[cfg(feature = "mutants")]
+            object: object.clone(),
+        };
         self.in_flight.insert(slot, put);
-        self.last_start_micros = now_micros;
+        self.pace.on_start(now_micros);
         Action::Put { slot, object }
     }
 
@@ -260,13 +242,15 @@ impl LogCore {
             self.backlog_bytes -= put.bytes;
             released.extend(put.commits);
         }
+        let is_early = mutant::is_on(Mutant::AcknowledgeBeforeDurable);
+        if is_early || mutant::is_on(Mutant::AcknowledgeOutOfOrder) {
+            let early = self.in_flight.values_mut().filter(|put| put.stored || is_early);
+            early.for_each(|put| released.append(&mut put.commits));
+        }
         if released.is_empty() {
             return Vec::new();
         }
-        let slack = self.slack_micros();
-        let is_recent = now_micros.saturating_sub(self.last_release_micros) <= slack;
-        self.awaited = if is_recent { self.awaited + released.len() } else { released.len() };
-        self.last_release_micros = now_micros;
+        self.pace.on_release(released.len(), self.commits_held(), now_micros);
         vec![Action::Durable(released)]
     }
 
@@ -292,7 +276,7 @@ impl LogCore {
 
     /// Nothing is waiting or in flight.
     pub fn is_drained(&self) -> bool {
-        self.batch.commits.is_empty() && self.in_flight.is_empty()
+        self.queue.is_empty() && self.in_flight.is_empty()
     }
 
     pub fn is_fenced(&self) -> bool {
@@ -300,64 +284,9 @@ impl LogCore {
     }
 }
 
-/// A moving average of PUT latencies, for pacing only.
-struct Smoothed {
-    micros: u64,
-}
-
-impl Default for Smoothed {
-    fn default() -> Self {
-        Self { micros: 4_000 }
-    }
-}
-
-impl Smoothed {
-    fn add(&mut self, sample_micros: u64) {
-        // A stalled store must not make the pace useless for minutes after it has recovered.
-        let sample = sample_micros.min(100_000);
-        self.micros = (self.micros * 7 + sample) / 8;
-    }
-
-    fn value(&self) -> u64 {
-        self.micros
-    }
-}
-
-/// The slots whose commits are not folded yet: complete from the log's first slot on.
-#[derive(Default)]
-struct Unfolded {
-    by_database: BTreeMap<DatabaseId, VecDeque<(Lsn, Slot)>>,
-    commits_in: BTreeMap<Slot, usize>,
-}
-
-impl Unfolded {
-    fn remember(&mut self, database: DatabaseId, lsn: Lsn, slot: Slot) {
-        self.by_database.entry(database).or_default().push_back((lsn, slot));
-        *self.commits_in.entry(slot).or_default() += 1;
-    }
-
-    fn forget(&mut self, database: DatabaseId, up_to: Lsn) {
-        let Some(commits) = self.by_database.get_mut(&database) else { return };
-        while let Some(&(lsn, slot)) = commits.front() {
-            if lsn > up_to {
-                break;
-            }
-            commits.pop_front();
-            let left = self.commits_in.get_mut(&slot).expect("BUG: a slot without a count");
-            *left -= 1;
-            if *left == 0 {
-                self.commits_in.remove(&slot);
-            }
-        }
-        if commits.is_empty() {
-            self.by_database.remove(&database);
-        }
-    }
-
-    fn lowest(&self) -> Option<Slot> {
-        self.commits_in.keys().next().copied()
-    }
-}
+#[cfg(feature = "mutants")]
+#[path = "core_broken.rs"]
+mod broken;
 
 #[cfg(test)]
 #[path = "core_tests.rs"]

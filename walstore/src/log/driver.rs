@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, warn};
+use tracing::error;
 
 use super::core::{Action, LogCore, PutOutcome};
 use super::side::{self, Advance, Nonce, SideQueue};
+use super::slot_put::SlotPut;
 use super::{Command, LogInbox, LogSink, Shared};
 use crate::id::{DatabaseId, IncarnationId, Slot};
 use crate::keys;
 use crate::life::Stores;
 use crate::limits;
-use crate::register::Backoff;
 use crate::seam::Seam;
-use crate::store::{Condition, Key, Put, Store};
+use crate::store::Store;
 
 struct Driver {
     core: LogCore,
@@ -152,10 +152,14 @@ impl Driver {
 
     fn put(&self, slot: Slot, object: Bytes) {
         let key = keys::fragment(self.incarnation, slot);
-        let (store, seam, answers) = (self.store.clone(), self.seam.clone(), self.answers.clone());
+        let (store, seam, shared) = (self.store.clone(), self.seam.clone(), self.shared.clone());
+        let put = SlotPut { store, seam, shared, key, object };
+        let answers = self.answers.clone();
         self.seam.spawn(async move {
-            let outcome = put_until_answered(&*store, &seam, &key, object).await;
-            let _ = answers.send((slot, outcome));
+            put.run(|outcome| {
+                let _ = answers.send((slot, outcome));
+            })
+            .await;
         });
     }
 
@@ -174,31 +178,5 @@ impl Driver {
                 let _ = done.send(());
             }
         }
-    }
-}
-
-/// Sends the same bytes to the same key until the store says what became of them. Time-outs, resets, 409,
-/// 429, 5xx and even 403 or a missing bucket prove nothing about this PUT, and a batch never moves to
-/// another slot; only the content of the slot decides.
-async fn put_until_answered(store: &dyn Store, seam: &Seam, key: &Key, object: Bytes) -> PutOutcome {
-    let mut backoff = Backoff::default();
-    let mut tries = 0u32;
-    loop {
-        match store.put(key, object.clone(), &Condition::Absent).await {
-            Ok(Put::Done(_)) => return PutOutcome::Stored,
-            Ok(Put::Refused) => match store.get(key).await {
-                Ok(Some(found)) if found.bytes == object => return PutOutcome::Stored,
-                Ok(Some(_)) => return PutOutcome::Fenced,
-                Ok(None) => warn!(%key, "refused as present, but not there to read; asking again"),
-                Err(error) => warn!(%error, "cannot read back a slot that is taken; asking again"),
-            },
-            Err(error) => {
-                tries += 1;
-                if tries.is_power_of_two() {
-                    warn!(%error, tries, "the store has not taken a fragment yet; sending it again");
-                }
-            }
-        }
-        backoff.pause(seam).await;
     }
 }

@@ -1,10 +1,19 @@
 //! One node's log: group commit over all of its databases.
 //!
-//! [`core`] decides, [`run`] talks to the store. A [`LogHandle`] is what the rest of the node holds.
+//! [`core`] decides (`pace`: when a batch closes; `queue` and `bucket`: what is in it; `unfolded`: which slots may
+//! go), [`run`] talks to the store (`slot_put`: until a slot decides; `hedge`: when a PUT is sent twice; `side`: what is
+//! stored before it is in a slot). A
+//! [`LogHandle`] is what the rest of the node holds.
 
+mod bucket;
 pub mod core;
 mod driver;
+mod hedge;
+mod pace;
+mod queue;
 pub(crate) mod side;
+mod slot_put;
+mod unfolded;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,6 +24,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 pub use self::core::{Acknowledged, Commit};
 pub use driver::run;
 
+use self::hedge::Hedging;
 use crate::id::{DatabaseId, Lsn, Slot};
 
 /// Told what became of commits. Called on the I/O runtime; must not block.
@@ -43,6 +53,7 @@ struct Shared {
     hint_lags: Notify,
     /// The hint that the record in the bucket carries.
     hint_written: AtomicU64,
+    hedging: Hedging,
     /// Side objects of durable commits, by the slot that refers to them.
     sides: Mutex<BTreeMap<Slot, Vec<side::Nonce>>>,
 }
@@ -133,6 +144,11 @@ impl LogHandle {
         let mut sides = self.shared.sides.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = sides.split_off(&low);
         std::mem::replace(&mut *sides, kept).into_values().flatten().collect()
+    }
+
+    /// How many PUTs were sent a second time because the first was slow: requests beyond one for a batch.
+    pub fn hedges(&self) -> u64 {
+        self.shared.hedging.sent()
     }
 
     pub(crate) async fn hint_lags(&self) {

@@ -1,0 +1,153 @@
+//! Closing databases that nobody uses, and opening them again.
+//!
+//! A closed database costs nothing, except that commits which are only in this node's own log have to be found
+//! again: their slots are remembered here, with the history's last state as a check. "The head says that the owner
+//! is me" and no entry here means that this log holds nothing of the database that is not folded.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use segments::tip::Tip;
+use tenant::name::Name;
+use tracing::{debug, warn};
+use walstore::id::{DatabaseId, Lsn, Slot};
+use walstore::mutant::{self, Mutant};
+use walstore::recovery::{self, Access};
+use walstore::seal::SealError;
+
+use super::databases::{OpenDatabase, recover};
+use super::{Core, spawn_local};
+use crate::database::Database;
+use crate::error::{Fault, ServerError};
+use crate::limits;
+use crate::node::LoggedCommit;
+
+/// What is remembered of a database that was closed with commits that are not folded.
+pub struct Asleep {
+    name: Name,
+    epoch: u64,
+    /// The history's end.
+    tip: Tip,
+    /// Where this log holds what is not folded, oldest first.
+    pub unfolded: VecDeque<(Lsn, Slot)>,
+}
+
+/// By database.
+pub type Sleepers = BTreeMap<DatabaseId, Asleep>;
+
+impl Core {
+    /// Once in a while: closes what is idle, and folds what keeps the log's old slots alive.
+    pub(super) fn sweep(self: &Rc<Self>) {
+        self.databases.look_at_folds();
+        self.wake_sleepers();
+        let idle = self.node.settings.idle_database_timeout;
+        self.evict(0, idle);
+    }
+
+    /// Closes databases that nobody uses, the longest unused first, as long as more than `keep` are open and they
+    /// have been idle for `idle`.
+    pub(super) fn evict(self: &Rc<Self>, keep: usize, idle: Duration) {
+        let now = self.node.seam.boot_micros();
+        let mut open = self.databases.all();
+        open.sort_by_key(|open| open.used_micros.get());
+        let mut left = open.len();
+        for open in open {
+            let unused = Duration::from_micros(now.saturating_sub(open.used_micros.get()));
+            if left <= keep || unused < idle {
+                return;
+            }
+            if self.is_unused(&open) {
+                self.close(&open);
+                left -= 1;
+            }
+        }
+    }
+
+    /// Whether nobody can tell whether the database is open. `open` is the caller's own reference.
+    fn is_unused(&self, open: &Rc<OpenDatabase>) -> bool {
+        let database = &open.database;
+        // The maps by name and by id, the folder's task, and the caller.
+        Rc::strong_count(open) <= 4
+            && self.databases.nobody_waits_for(open)
+            && open.folding.try_lock().is_ok()
+            && database.lost().is_none()
+            && database.gate.durable() == Lsn::raw(database.newest().lsn)
+            && !self.streams.has_of(database)
+    }
+
+    fn close(&self, open: &Rc<OpenDatabase>) {
+        let database = &open.database;
+        let tip = database.newest();
+        let unfolded = open.unfolded_slots();
+        debug!(database = %database.name, unfolded = unfolded.len(), "nobody uses it; closed");
+        if !unfolded.is_empty() && !mutant::is_on(Mutant::EvictAndForget) {
+            let asleep = Asleep { name: database.name.clone(), epoch: database.epoch, tip, unfolded };
+            self.databases.sleepers.borrow_mut().insert(database.id, asleep);
+        }
+        self.databases.close(open);
+        open.pool.clear();
+        // The folder's task ends.
+        open.is_closed.set(true);
+        database.changed.notify_one();
+    }
+
+    /// Opens what is asleep with commits in slots that the log wants to be rid of; the folder does the rest.
+    fn wake_sleepers(self: &Rc<Self>) {
+        let below = self.node.fold_below();
+        let sleepers = self.databases.sleepers.borrow();
+        let holds = |asleep: &&Asleep| asleep.unfolded.front().is_some_and(|(_, slot)| *slot < below);
+        for asleep in sleepers.values().filter(holds).take(limits::WOKEN_AT_ONCE_MAX) {
+            let (core, name) = (self.clone(), asleep.name.clone());
+            spawn_local(async move {
+                if let Err(error) = core.open(&name, false).await {
+                    warn!(database = %name, ?error, "cannot open it to fold its tail");
+                }
+            });
+        }
+    }
+
+    /// Reads the commits back that this node logged before it closed the database.
+    pub(super) async fn wake(&self, database: &Rc<Database>) -> Result<VecDeque<(Lsn, Slot)>, ServerError> {
+        let found = {
+            let sleepers = self.databases.sleepers.borrow();
+            sleepers.get(&database.id).map(|asleep| (asleep.epoch, asleep.tip, asleep.unfolded.clone()))
+        };
+        let Some((epoch, tip, mut unfolded)) = found else { return Ok(VecDeque::new()) };
+        if epoch != database.epoch {
+            // Another term: what was logged in the one before is in the tail of others, or folded.
+            return Ok(VecDeque::new());
+        }
+        let folded = database.base().tip.lsn;
+        unfolded.retain(|(lsn, _)| Some(*lsn) > folded);
+        for commit in self.own_commits(database, &unfolded).await? {
+            if Some(commit.lsn) > database.newest().lsn {
+                recover(database, &commit, self.node.id).await?;
+            }
+        }
+        if database.newest() != tip {
+            let (is, was) = (database.newest().lsn, tip.lsn);
+            let text = format!("{}: the log of {} ends at {is:?} instead of {was:?}", database.id, self.node.id);
+            return Err(ServerError::new(Fault::Corrupt, text));
+        }
+        Ok(unfolded)
+    }
+
+    async fn own_commits(
+        &self,
+        database: &Rc<Database>,
+        unfolded: &VecDeque<(Lsn, Slot)>,
+    ) -> Result<Vec<LoggedCommit>, ServerError> {
+        let mut slots: Vec<Slot> = unfolded.iter().map(|(_, slot)| *slot).collect();
+        slots.dedup();
+        let (id, epoch, patience) = (database.id, database.epoch, self.patience());
+        let read = self.node.io(move |node| async move {
+            let access = Access { stores: &node.stores, seam: &node.seam, patience };
+            recovery::read_own(access, node.id, slots, id, epoch).await
+        });
+        read.await?.map_err(|error| {
+            let fault = if matches!(error, SealError::Hole(_)) { Fault::Corrupt } else { Fault::Retry };
+            ServerError::new(fault, error.to_string())
+        })
+    }
+}

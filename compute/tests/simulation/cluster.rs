@@ -1,0 +1,110 @@
+//! The nodes as clients see them: addresses that may answer, hang, or refuse the connection.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::Request;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+use crate::machine::Pause;
+
+/// A client gives up on an answer after this time.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running node.
+#[derive(Clone)]
+pub struct Server {
+    pub data: Router,
+    pub admin: Router,
+    pub pause: Arc<Pause>,
+    /// Turns true when the process has died: connections break.
+    pub is_dead: watch::Receiver<bool>,
+}
+
+/// What a client hears of a request.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// 200, with this body.
+    Done(Value),
+    /// It was not carried out, for sure.
+    Refused(String),
+    /// No answer, or one that says that nobody knows.
+    Unknown(String),
+}
+
+/// The addresses. `None` where nothing listens.
+#[derive(Default)]
+pub struct Cluster {
+    servers: RefCell<Vec<Option<Server>>>,
+}
+
+impl Cluster {
+    pub fn new(size: usize) -> Self {
+        Self { servers: RefCell::new(vec![None; size]) }
+    }
+
+    pub fn size(&self) -> usize {
+        self.servers.borrow().len()
+    }
+
+    pub fn set(&self, at: usize, server: Option<Server>) {
+        self.servers.borrow_mut()[at] = server;
+    }
+
+    /// `POST /db/<database>/v3/pipeline` to the node at `at`.
+    pub async fn pipeline(&self, at: usize, database: &str, baton: Option<&str>, requests: &Value) -> Answer {
+        let body = json!({"baton": baton, "requests": requests}).to_string();
+        let request = Request::post(format!("/db/{database}/v3/pipeline")).body(Body::from(body)).unwrap();
+        self.send(at, request, |server| server.data).await
+    }
+
+    /// An administration request.
+    pub async fn admin(&self, at: usize, method: &str, path: String) -> Answer {
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        self.send(at, request, |server| server.admin).await
+    }
+
+    async fn send(&self, at: usize, request: Request<Body>, plane: fn(Server) -> Router) -> Answer {
+        let server = self.servers.borrow()[at].clone();
+        let Some(server) = server else { return Answer::Refused("connection refused".into()) };
+        let (pause, mut is_dead) = (server.pause.clone(), server.is_dead.clone());
+        let router = plane(server);
+        let answer = pause.obeyed_by(async move {
+            let response = router.oneshot(request).await.unwrap();
+            let is_ok = response.status().is_success();
+            (is_ok, response.into_body().collect().await.unwrap().to_bytes())
+        });
+        tokio::select! {
+            biased;
+            _ = is_dead.wait_for(|is_dead| *is_dead) => Answer::Unknown("connection reset".into()),
+            (is_ok, body) = answer => classify(is_ok, &body),
+            () = sleep(CLIENT_PATIENCE) => Answer::Unknown("the client has waited long enough".into()),
+        }
+    }
+}
+
+fn classify(is_ok: bool, body: &[u8]) -> Answer {
+    let body = serde_json::from_slice(body).unwrap_or_else(|_| Value::from(String::from_utf8_lossy(body)));
+    match is_ok {
+        true => Answer::Done(body),
+        // An error for the whole request may leave its outcome open; then it says so.
+        false if says_unknown(&body) => Answer::Unknown(body.to_string()),
+        false => Answer::Refused(body.to_string()),
+    }
+}
+
+/// Whether an answer leaves the outcome open. Every other error promises that nothing was done.
+pub fn says_unknown(body: &Value) -> bool {
+    body.to_string().contains("SHOAL_OUTCOME_UNKNOWN")
+}
+
+#[expect(clippy::disallowed_methods, reason = "clients of the simulated world wait on its virtual clock")]
+pub async fn sleep(time: Duration) {
+    tokio::time::sleep(time).await;
+}
