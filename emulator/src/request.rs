@@ -43,7 +43,7 @@ pub(crate) async fn answer(
 ///
 /// It is copied into a buffer of its own: as a slice of the connection's read buffer, a small object would
 /// keep all of that in memory.
-async fn read(head: &Parts, mut body: Incoming) -> Result<Option<Bytes>, Closed> {
+pub(crate) async fn read(head: &Parts, mut body: Incoming) -> Result<Option<Bytes>, Closed> {
     let announced = body.size_hint().lower();
     if announced > BODY_BYTES_MAX {
         return Ok(None);

@@ -16,5 +16,7 @@ mod holds;
 mod listing;
 #[path = "wire/objects.rs"]
 mod objects;
+#[path = "wire/proxy.rs"]
+mod proxy;
 #[path = "wire/server.rs"]
 mod server;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use emulator::{Emulator, EmulatorConfig};
+use emulator::{Emulator, EmulatorConfig, Proxy, ProxyFaults};
 use tempfile::TempDir;
 use walstore::store::{S3Credentials, S3Options, S3Store, StoreUrl};
 
@@ -20,6 +20,8 @@ pub enum Bucket {
     Directory(TempDir),
     Minio(MinioProcess),
     Emulator(Emulator),
+    /// Another of these with a proxy before its server.
+    Behind(Proxy, Box<Self>),
 }
 
 impl Bucket {
@@ -49,11 +51,20 @@ impl Bucket {
         Self::emulator()
     }
 
+    /// The same with a proxy before its server, where faults can strike.
+    ///
+    /// # Panics
+    /// A directory has no server.
+    pub fn behind_proxy(self, seed: u64) -> Self {
+        let address = self.endpoint().trim_start_matches("http://").parse().expect("an address and a port");
+        Self::Behind(Proxy::start(address, seed).expect("a port to listen on"), Box::new(self))
+    }
+
     /// What `--store` is told.
     pub fn store_url(&self) -> String {
         match self {
             Self::Directory(directory) => format!("file://{}", directory.path().display()),
-            Self::Minio(_) | Self::Emulator(_) => self.url_of(BUCKET),
+            _ => self.url_of(BUCKET),
         }
     }
 
@@ -70,6 +81,7 @@ impl Bucket {
             Self::Directory(_) => panic!("a directory has no endpoint"),
             Self::Minio(minio) => minio.endpoint().to_owned(),
             Self::Emulator(emulator) => emulator.endpoint(),
+            Self::Behind(proxy, _) => proxy.endpoint(),
         }
     }
 
@@ -79,6 +91,7 @@ impl Bucket {
             Self::Directory(_) => None,
             Self::Minio(_) => Some((minio::ACCESS_KEY.to_owned(), minio::SECRET_KEY.to_owned())),
             Self::Emulator(emulator) => Some((emulator.access_key().to_owned(), emulator.secret_key().to_owned())),
+            Self::Behind(_, bucket) => bucket.credentials(),
         }
     }
 
@@ -104,7 +117,18 @@ impl Bucket {
     pub fn as_emulator(&self) -> &Emulator {
         match self {
             Self::Emulator(emulator) => emulator,
-            Self::Directory(_) | Self::Minio(_) => panic!("this bucket is not an emulator's"),
+            _ => panic!("this bucket is not an emulator's"),
+        }
+    }
+
+    /// The faults of the proxy before it.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn proxy_faults(&self) -> &ProxyFaults {
+        match self {
+            Self::Behind(proxy, _) => proxy.faults(),
+            _ => panic!("there is no proxy before this bucket"),
         }
     }
 
@@ -115,7 +139,7 @@ impl Bucket {
     pub fn as_directory(&self) -> PathBuf {
         match self {
             Self::Directory(directory) => directory.path().to_owned(),
-            Self::Minio(_) | Self::Emulator(_) => panic!("this bucket is not a directory"),
+            _ => panic!("this bucket is not a directory"),
         }
     }
 }

@@ -74,6 +74,11 @@ impl Failure {
         }
     }
 
+    /// Whether nobody answered: the server is gone, or the connection to it.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::NoAnswer(_))
+    }
+
     /// Whether the same request is worth another try.
     pub fn is_unavailable(&self) -> bool {
         self.code() == UNAVAILABLE

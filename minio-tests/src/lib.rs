@@ -1,17 +1,22 @@
 #![doc = include_str!("../README.md")]
 
+pub mod books;
 pub mod bucket;
 pub mod clock;
 pub mod dice;
+pub mod fleet;
 pub mod hrana;
 pub mod ledger;
 pub mod limits;
 pub mod log;
 pub mod minio;
 pub mod rows;
+pub mod settings;
 pub mod shoal;
 pub mod stream;
+pub mod traffic;
 pub mod value;
+pub mod writer;
 
 /// Tells the person who runs the tests something, past the test harness, which hides what a passing test
 /// prints.

@@ -133,9 +133,22 @@ impl Shoal {
 }
 
 impl ShoalProcess {
+    /// Where it answers applications: address and port.
+    pub fn http(&self) -> &str {
+        &self.http
+    }
+
     /// A database of this server.
     pub fn database(&self, name: &str) -> Database {
         Database::at(format!("http://{}/db/{name}/", self.http))
+    }
+
+    /// What a listing of all databases says.
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub fn listing(&self) -> Result<String, ureq::Error> {
+        ureq::get(format!("http://{}/v1/namespaces", self.admin)).call()?.body_mut().read_to_string()
     }
 
     /// Creates a database.
@@ -158,7 +171,26 @@ impl ShoalProcess {
 
     /// Sends SIGTERM.
     pub fn ask_to_end(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("a child can be signalled");
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends SIGSTOP: from now on it does nothing at all, and what is sent to it waits.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Sends SIGCONT: it goes on where it was, as if no time had passed.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("a child can be signalled");
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("its status").is_some()
     }
 
     /// Waits until it has ended.

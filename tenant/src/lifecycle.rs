@@ -19,6 +19,7 @@
 //! after the other. **Nobody logs one while his own release may still arrive** ([`confirm`]).
 
 use walstore::id::{DatabaseId, IncarnationId, Lsn, PutId};
+use walstore::mutant::{self, Mutant};
 
 use crate::head::{Anchor, Folded, ForkPoint, Head, HeadState, MapField, PackRef, TailEntry};
 use crate::limits;
@@ -55,6 +56,8 @@ pub enum OpenPlan {
     DrainFirst,
     /// Forward the client there.
     OwnedElsewhere { incarnation: IncarnationId, address: String },
+    /// This node's own log has an end, and the node does not know it yet: end this incarnation.
+    Fenced,
     /// Read the name again: this database is over.
     Gone(HeadState),
     /// The owner's state is not that of this head's owner: read both again.
@@ -66,13 +69,21 @@ pub fn plan_open(head: &Head, me: IncarnationId, owner: OwnerState) -> OpenPlan 
     if head.state.is_final() {
         return OpenPlan::Gone(head.state.clone());
     }
+    // Without a release, which leaves no tail, a head goes from one owner to the next only after a seal. What this
+    // node logged in that term is in a log that it takes for its own, open one, so it could not even read it.
+    if head.owner != Some(me) && head.tail.iter().any(|entry| entry.incarnation == me) {
+        return OpenPlan::Fenced;
+    }
     match (head.owner, owner) {
         (Some(incarnation), OwnerState::Me) if incarnation == me => OpenPlan::Serve,
-        (Some(incarnation), OwnerState::MeLeaving) if incarnation == me => OpenPlan::Confirm,
+        (Some(incarnation), OwnerState::MeLeaving) if incarnation == me => {
+            if mutant::is_on(Mutant::ServeUnconfirmed) { OpenPlan::Serve } else { OpenPlan::Confirm }
+        }
         (None, OwnerState::None) => OpenPlan::Acquire,
         (Some(incarnation), _) if incarnation == me => OpenPlan::ReadAgain,
         (Some(_), OwnerState::Sealed) if head.tail.len() >= limits::TAIL_ENTRIES_MAX => OpenPlan::DrainFirst,
         (Some(_), OwnerState::Sealed) => OpenPlan::Acquire,
+        (Some(_), OwnerState::LeaseOver) if mutant::is_on(Mutant::TakeOverBeforeSeal) => OpenPlan::Acquire,
         (Some(incarnation), OwnerState::LeaseOver) => OpenPlan::SealFirst(incarnation),
         (Some(incarnation), OwnerState::Alive { address }) => OpenPlan::OwnedElsewhere { incarnation, address },
         (Some(_), OwnerState::None | OwnerState::Me | OwnerState::MeLeaving) | (None, _) => OpenPlan::ReadAgain,

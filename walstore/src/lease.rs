@@ -16,6 +16,7 @@ use crate::incarnation::{IncarnationRecord, State};
 use crate::keys;
 use crate::limits;
 use crate::log::{LogHandle, side};
+use crate::mutant::{self, Mutant};
 use crate::register::{self, Patience, Swap, Versioned};
 use crate::seam::Seam;
 use crate::store::Store;
@@ -114,7 +115,11 @@ impl Keeper {
     }
 
     fn next_hint(&self) -> Slot {
-        self.log.durable_end().max(self.record.value.hint)
+        let mut end = self.log.durable_end();
+        if mutant::is_on(Mutant::HintPastInFlight) && self.log.waiting_since().is_some() {
+            end = end.next();
+        }
+        end.max(self.record.value.hint)
     }
 
     fn next_low(&self) -> Slot {
@@ -128,6 +133,9 @@ impl Keeper {
         // Low before hint: what is folded was durable before.
         next.low = self.next_low();
         next.hint = self.next_hint();
+        if mutant::is_on(Mutant::DeleteAboveHint) {
+            delete_slots(&*self.log_store, self.id, self.record.value.low, self.log.low()).await;
+        }
         let key = keys::incarnation(self.id);
         let patience = Patience::for_duration(&self.seam, self.lease.term);
         match register::replace(&*self.store, &self.seam, &key, &self.record.etag, next, patience).await {

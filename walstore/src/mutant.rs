@@ -26,8 +26,12 @@ pub enum Mutant {
     DeleteAboveHint,
     /// The hint counts slots whose PUTs are in flight.
     HintPastInFlight,
+    /// A sealer probes from the hint that it read first, though the record has moved on since.
+    ProbeFromOldHint,
     /// A database is taken over before its owner's log has an end.
     TakeOverBeforeSeal,
+    /// An owner whose release was not answered goes on without winning another write of the head.
+    ServeUnconfirmed,
     /// A head write that was refused is sent again without a condition.
     BlindHeadRetry,
     /// Any refusal of a slot's PUT counts as stored by ourselves, or as a fence: the put id is not looked at.
@@ -46,7 +50,7 @@ pub enum Mutant {
 }
 
 impl Mutant {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::AcknowledgeOutOfOrder,
         Self::AcknowledgeBeforeDurable,
         Self::ReplyBeforeGate,
@@ -55,7 +59,9 @@ impl Mutant {
         Self::SealWithoutCas,
         Self::DeleteAboveHint,
         Self::HintPastInFlight,
+        Self::ProbeFromOldHint,
         Self::TakeOverBeforeSeal,
+        Self::ServeUnconfirmed,
         Self::BlindHeadRetry,
         Self::OwnRefusalIsFence,
         Self::MissingIsNotWritten,

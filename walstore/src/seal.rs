@@ -13,7 +13,8 @@ use crate::id::{IncarnationId, PutId, Slot};
 use crate::incarnation::{IncarnationRecord, State};
 use crate::keys;
 use crate::limits;
-use crate::register::{self, Backoff, Patience, RecordError, Swap, Versioned};
+use crate::mutant::{self, Mutant};
+use crate::register::{self, Backoff, Patience, Record, RecordError, Swap, Versioned};
 use crate::seam::Seam;
 use crate::life::Stores;
 use crate::store::{Condition, Put, Store, StoreError};
@@ -67,6 +68,7 @@ pub async fn seal(
 ) -> Result<Sealed, SealError> {
     let key = keys::incarnation(id);
     let store = &*stores.main;
+    let mut first_hint = None;
     loop {
         let Some(found) = register::read::<IncarnationRecord>(store, seam, &key, patience).await? else {
             // A marker without a record: the process died between the two, or its create is still on the
@@ -78,10 +80,20 @@ pub async fn seal(
         };
         match found.value.state {
             State::Sealed { end } => return Ok(Sealed::of(found.value, end)),
+            State::Open | State::Recovering if mutant::is_on(Mutant::TakeOverBeforeSeal) => {
+                let end = find_end(&*stores.log, seam, id, found.value.hint, patience).await?;
+                return Ok(Sealed::of(found.value, end));
+            }
             State::Open => {
+                first_hint.get_or_insert(found.value.hint);
                 let mut next = found.value.successor(PutId::random(seam));
                 next.state = State::Recovering;
                 register::replace(store, seam, &key, &found.etag, next, patience).await?;
+            }
+            State::Recovering if mutant::is_on(Mutant::ProbeFromOldHint) => {
+                let old = first_hint.unwrap_or(found.value.hint);
+                let value = IncarnationRecord { hint: old, low: old.min(found.value.low), ..found.value };
+                finish(stores, seam, id, Versioned { value, ..found }, patience).await?;
             }
             State::Recovering => finish(stores, seam, id, found, patience).await?,
         }
@@ -100,10 +112,18 @@ async fn finish(
     let mut next = recovering.value.successor(PutId::random(seam));
     next.state = State::Sealed { end };
     next.hint = end;
-    match register::replace(&*stores.main, seam, &keys::incarnation(id), &recovering.etag, next, patience).await? {
+    let key = keys::incarnation(id);
+    if mutant::is_on(Mutant::SealWithoutCas) {
+        stores.main.put(&key, next.encode(), &Condition::None).await?;
+        return Ok(());
+    }
+    if mutant::is_on(Mutant::CollectTombstone) {
+        stores.log.delete(&keys::fragment(id, end)).await?;
+    }
+    match register::replace(&*stores.main, seam, &key, &recovering.etag, next, patience).await? {
         Swap::Won(_) | Swap::Lost(Some(_)) => Ok(()),
         Swap::Lost(None) => {
-            Err(Corrupt::new("an incarnation record was deleted; they never are").at(keys::incarnation(id)).into())
+            Err(Corrupt::new("an incarnation record was deleted; they never are").at(key).into())
         }
     }
 }
@@ -172,6 +192,9 @@ async fn occupy(
     slot: Slot,
     patience: Patience,
 ) -> Result<bool, SealError> {
+    if mutant::is_on(Mutant::ListInsteadOfTombstone) || mutant::is_on(Mutant::TakeOverBeforeSeal) {
+        return Ok(true);
+    }
     let object = fragment::encode_tombstone(id, slot, PutId::random(seam));
     let mut backoff = Backoff::default();
     loop {

@@ -279,6 +279,10 @@ impl Core {
                 }
                 OpenPlan::DrainFirst => return Err(self.tail_is_full(&head.value).into()),
                 OpenPlan::OwnedElsewhere { incarnation, address } => return Err(owned_elsewhere(name, incarnation, &address).into()),
+                OpenPlan::Fenced => {
+                    let text = format!("another node has taken `{name}` over from this one, which is over; ask there");
+                    return Err(ServerError::new(Fault::Fenced, text).into());
+                }
                 OpenPlan::Gone(state) => {
                     info!(database = %name, ?state, "its head is final; reading the name again");
                     head = self.resolve(name).await?.ok_or_else(|| OpenError::NoSuchDatabase(name.clone()))?;

@@ -19,12 +19,14 @@ use minio_tests::bucket::Bucket;
 use minio_tests::dice::Dice;
 use minio_tests::hrana::Database;
 use minio_tests::ledger::{Ledger, Tally};
+use minio_tests::settings::{number_from, seed};
 use minio_tests::shoal::{Shoal, ShoalProcess};
+use minio_tests::writer::first_id;
 use minio_tests::{announce, clock, rows};
 use tempfile::TempDir;
 
 use plan::Plan;
-use traffic::{Ended, first_id};
+use traffic::{Ended, IN_FLIGHT_MIN};
 
 const KILLS_DEFAULT: u64 = 10;
 pub const DATABASES: usize = 4;
@@ -50,7 +52,7 @@ fn sigterm_under_load_loses_nothing_and_claims_nothing_false() {
         let process = run.process.take().expect("running");
         let databases = databases(&process, 0);
         let ended = traffic::under(&databases, round, &run.dice.split(round), |in_flight| {
-            in_flight.wait_for_many();
+            in_flight.wait_for(IN_FLIGHT_MIN);
             clock::sleep(Duration::from_millis(300));
             process.terminate()
         });
@@ -59,11 +61,6 @@ fn sigterm_under_load_loses_nothing_and_claims_nothing_false() {
         run.check(0, round, true);
     }
     run.report();
-}
-
-fn number_from(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable} must be a number, not `{text}`")))
 }
 
 fn names(era: u64) -> Vec<String> {
@@ -90,8 +87,7 @@ struct Run {
 
 impl Run {
     fn new(name: &'static str, bucket: Bucket) -> Self {
-        let seed = number_from("SHOAL_SEED").unwrap_or_else(clock::fresh_seed);
-        announce(&format!("{name}: SHOAL_SEED={seed}"));
+        let seed = seed(name);
         let mut run = Self {
             name,
             bucket,
@@ -138,7 +134,7 @@ impl Run {
         let databases = databases(&process, era);
         let Ended { ledgers, log } = traffic::under(&databases, round, &dice, |in_flight| {
             plan.wait(&process.log);
-            in_flight.wait_for_many();
+            in_flight.wait_for(IN_FLIGHT_MIN);
             process.kill9()
         });
         self.kills += 1;

@@ -107,7 +107,7 @@ fn a_state_of_another_owner_is_never_acted_upon() {
 fn each_owner_adds_its_entry_and_a_full_tail_is_drained_first() {
     let mut head = new_head();
     while head.tail.len() < limits::TAIL_ENTRIES_MAX {
-        let next = if head.owner == Some(A) { B } else { A };
+        let next = IncarnationId::from_bytes([head.tail.len() as u8; 16]);
         assert_eq!(plan_open(&head, next, OwnerState::Sealed), OpenPlan::Acquire);
         head = step(&head, acquire(&head, next, put(head.version + 1)));
     }
@@ -116,6 +116,21 @@ fn each_owner_adds_its_entry_and_a_full_tail_is_drained_first() {
     assert_eq!((drained.owner, tail(&drained), drained.epoch), (None, vec![], head.epoch + 1));
     let acquired = step(&drained, acquire(&drained, C, put(1)));
     assert_eq!(tail(&acquired), [(C, head.epoch + 2, 9)]);
+}
+
+/// Bug: a node that was sealed without knowing it acquired its former database again. Damage: it left out its own
+/// commits, which it took to be in its open log, and reported the next owner's as corrupt. Fix: its entry in the
+/// tail of another owner's head tells it that it is over.
+#[test]
+fn a_node_that_others_have_succeeded_knows_that_it_is_over() {
+    let theirs = step(&new_head(), acquire(&new_head(), B, put(2)));
+    for state in [OwnerState::Sealed, OwnerState::LeaseOver, OwnerState::Alive { address: String::new() }] {
+        assert_eq!(plan_open(&theirs, A, state), OpenPlan::Fenced);
+    }
+    assert_eq!(plan_open(&theirs, C, OwnerState::Sealed), OpenPlan::Acquire);
+    // Given up by B, the database has no tail. A may win it, read all of it, and never acknowledge anything.
+    let free = step(&theirs, drain(&theirs, fold_to(&theirs, 3, 0), lsn(3), put(3)).unwrap());
+    assert_eq!(plan_open(&free, A, OwnerState::None), OpenPlan::Acquire);
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 use walstore::envelope::Corrupt;
 use walstore::id::DatabaseId;
-use walstore::register::{self, Patience, RecordError, Swap, Versioned};
+use walstore::mutant::{self, Mutant};
+use walstore::register::{self, Patience, Record, RecordError, Swap, Versioned};
 use walstore::seam::Seam;
-use walstore::store::Store;
+use walstore::store::{Condition, Put, Store};
 
 use crate::head::{Head, invariant};
 use crate::keys;
@@ -54,7 +55,13 @@ pub async fn swap_head(
     if let Err(broken) = invariant(&before.value, &after) {
         return Err(SwapHeadError::Invariant { key: key.to_string(), broken });
     }
-    match register::replace(store, seam, &key, &before.etag, after, patience).await? {
+    match register::replace(store, seam, &key, &before.etag, after.clone(), patience).await? {
+        Swap::Lost(Some(_)) if mutant::is_on(Mutant::BlindHeadRetry) => {
+            match store.put(&key, after.encode(), &Condition::None).await.map_err(RecordError::from)? {
+                Put::Done(etag) => Ok(Swap::Won(Versioned { value: after, etag })),
+                Put::Refused => unreachable!("BUG: a write without a condition was refused"),
+            }
+        }
         Swap::Lost(None) => Err(SwapHeadError::Gone { key: key.to_string() }),
         swap => Ok(swap),
     }

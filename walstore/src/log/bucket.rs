@@ -13,7 +13,7 @@ const BURST_MICROS: u64 = micros_of(limits::DATABASE_BURST_BYTES as u64);
 /// A bucket that was empty is used again when it has a fragment's worth.
 const RESUME_MICROS: u64 = micros_of(limits::FRAGMENT_BYTES_TARGET as u64);
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Buckets {
     full_at_micros: BTreeMap<DatabaseId, u64>,
     kept_after_sweep: usize,

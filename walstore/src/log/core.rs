@@ -63,6 +63,7 @@ pub enum PutOutcome {
     Missing,
 }
 
+#[derive(Clone)]
 struct InFlight {
     commits: Vec<Acknowledged>,
     bytes: usize,
@@ -73,6 +74,7 @@ struct InFlight {
 }
 
 /// State of one log. See the module's documentation.
+#[derive(Clone)]
 pub struct LogCore {
     incarnation: IncarnationId,
     /// Makes this log's put ids differ from those of any other writer of the same slots.

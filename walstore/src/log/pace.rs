@@ -29,6 +29,7 @@ pub struct Situation {
 }
 
 /// What the pace of PUTs, answers and arrivals has been.
+#[derive(Clone)]
 pub struct Pace {
     /// A moving average of PUT latencies.
     put_micros: u64,

@@ -21,6 +21,7 @@ use super::core::Commit;
 use crate::id::{DatabaseId, Lsn};
 use crate::limits;
 
+#[derive(Clone)]
 struct Waiting {
     commit: Commit,
     arrived_micros: u64,
@@ -29,7 +30,7 @@ struct Waiting {
 }
 
 /// What waits of one database; never empty.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Line {
     commits: VecDeque<Waiting>,
     bytes: usize,
@@ -57,7 +58,7 @@ impl Line {
 }
 
 /// What a batch takes.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Batch {
     /// Each with whether it is still needed.
     pub commits: Vec<(Commit, bool)>,
@@ -65,7 +66,7 @@ pub struct Batch {
 }
 
 /// See the module's documentation.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Queue {
     lines: BTreeMap<DatabaseId, Line>,
     /// Databases that are not held, in the order of their turns.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::id::{DatabaseId, Lsn, Slot};
 
 /// The slots whose commits are not folded yet: complete from the log's first slot on.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Unfolded {
     by_database: BTreeMap<DatabaseId, VecDeque<(Lsn, Slot)>>,
     commits_in: BTreeMap<Slot, usize>,

@@ -8,8 +8,13 @@
 //! caller ── request_time ──▶ store (takes effect, one trace line) ── answer_time ──▶ caller
 //!             lost ✗                                         answer lost ✗
 //! ```
+//!
+//! What a fault looks like to its caller is what [`S3Store`](super::S3Store) makes of it: a 409, a 429, a 5xx
+//! or a broken connection leaves a write [`Indefinite`](StoreErrorKind::Indefinite), a body that was cut off
+//! is an error and never a short object.
 
 mod plan;
+mod request;
 mod trace;
 
 use std::collections::BTreeMap;
@@ -22,10 +27,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{Condition, Key, Object, Op, Put, Store, StoreError, StoreErrorKind};
+use super::{Condition, Key, Object, Put, Store, StoreError, StoreErrorKind};
 use crate::seam::Seam;
 pub use plan::{Fault, Faults, Latency};
-use plan::{Plan, SplitMix};
+use plan::{Plan, Shape, SplitMix};
+use request::{Answer, Request};
 pub use trace::{Effect, Trace, TraceLine};
 
 /// One node's connection to a store. A node that starts again gets a new one.
@@ -47,29 +53,14 @@ struct State {
     faults: Faults,
     request_count: u64,
     fault_counts: BTreeMap<Fault, u64>,
-}
-
-#[derive(Clone, Debug)]
-enum Request {
-    Get(Key),
-    GetRange(Key, Range<u64>),
-    Put(Key, Bytes, Condition),
-    Delete(Key),
-    List { prefix: String, after: Option<String>, limit: usize },
-}
-
-#[derive(Clone, Debug)]
-enum Answer {
-    Object(Option<Object>),
-    Put(Put),
-    Deleted,
-    Keys(Vec<Key>),
+    /// Nothing arrives before this moment, as `boot_micros`.
+    black_hole_until: u64,
 }
 
 impl<S: Store> FaultyStore<S> {
     pub fn new(inner: S, seam: Seam, seed: u64, faults: Faults, trace: Option<Trace>) -> Self {
         let random = SplitMix(seed);
-        let state = State { random, faults, request_count: 0, fault_counts: BTreeMap::new() };
+        let state = State { random, faults, request_count: 0, fault_counts: BTreeMap::new(), black_hole_until: 0 };
         let network = Network {
             inner,
             seam,
@@ -81,9 +72,11 @@ impl<S: Store> FaultyStore<S> {
         Self { network: Arc::new(network) }
     }
 
-    /// Replaces the faults for the requests to come.
+    /// Replaces the faults for the requests to come, and ends a black hole.
     pub fn set_faults(&self, faults: Faults) {
-        self.network.state().faults = faults;
+        let mut state = self.network.state();
+        state.faults = faults;
+        state.black_hole_until = 0;
     }
 
     /// While the store is out, requests that arrive do nothing and are answered 503.
@@ -132,10 +125,18 @@ impl<S: Store> Network<S> {
     }
 
     fn plan(&self, request: &Request) -> (u64, Plan) {
+        let now = self.seam.boot_micros();
         let state = &mut *self.state();
         let number = state.request_count;
         state.request_count += 1;
-        (number, Plan::draw(&state.faults, request.is_read(), &mut state.random))
+        let mut plan = Plan::draw(&state.faults, request.shape(), &mut state.random);
+        if now < state.black_hole_until {
+            plan.fault = Some(Fault::BlackHole);
+        } else if plan.fault == Some(Fault::BlackHole) {
+            let micros = u64::try_from(plan.black_hole_time.as_micros()).unwrap_or(u64::MAX);
+            state.black_hole_until = now.saturating_add(micros);
+        }
+        (number, plan)
     }
 
     /// The way of one request to the store and of its answer back.
@@ -146,46 +147,89 @@ impl<S: Store> Network<S> {
         request: Request,
         answer: oneshot::Sender<Result<Answer, StoreError>>,
     ) {
+        if plan.fault == Some(Fault::Reset) {
+            answer.send(Err(request.failure("connection reset"))).ok();
+            self.wait(plan.request_time).await;
+            self.count(Fault::Reset);
+            if !self.is_out.load(Ordering::SeqCst) {
+                self.apply(number, &request, plan.fault).await.ok();
+            }
+            return;
+        }
         self.wait(plan.request_time).await;
-        let is_out = self.is_out.load(Ordering::SeqCst);
-        let fault = if is_out { Some(Fault::Outage) } else { plan.fault };
+        let fault = if self.is_out.load(Ordering::SeqCst) { Some(Fault::Outage) } else { plan.fault };
         if let Some(fault) = fault {
-            *self.state().fault_counts.entry(fault).or_default() += 1;
+            self.count(fault);
         }
+        let told = self.arrive(number, &plan, &request, fault).await;
+        let is_silent = matches!(fault, Some(Fault::AnswerLost | Fault::Late | Fault::Lost | Fault::BlackHole));
+        self.wait(if is_silent { plan.patience } else { plan.answer_time }).await;
         // Nobody may be waiting any more: a failed send means only that.
-        match fault {
-            None | Some(Fault::Slow | Fault::Duplicated) => {
-                let result =
-                    self.apply(number, &request, fault.filter(|f| *f == Fault::Slow)).await;
-                self.wait(plan.answer_time).await;
-                answer.send(result).ok();
-                if fault == Some(Fault::Duplicated) {
-                    self.wait(plan.late_time).await;
-                    self.apply(number, &request, fault).await.ok();
-                }
-            }
-            Some(Fault::AnswerLost) => {
-                self.apply(number, &request, fault).await.ok();
-                self.wait(plan.patience).await;
-                answer.send(Err(request.failure("no answer came"))).ok();
-            }
-            Some(Fault::Late) => {
-                self.wait(plan.patience).await;
-                answer.send(Err(request.failure("no answer came"))).ok();
-                self.wait(plan.late_time).await;
-                self.apply(number, &request, fault).await.ok();
-            }
-            Some(Fault::Lost) => {
-                self.tell(number, &request, Effect::None, fault);
-                self.wait(plan.patience).await;
-                answer.send(Err(request.failure("no answer came"))).ok();
-            }
-            Some(Fault::Unavailable | Fault::Outage) => {
-                self.tell(number, &request, Effect::None, fault);
-                self.wait(plan.answer_time).await;
-                answer.send(Err(request.failure("503 ServiceUnavailable"))).ok();
-            }
+        answer.send(told).ok();
+        let (copies, pause) = match fault {
+            Some(Fault::Duplicated | Fault::Late) => (1, plan.late_time),
+            Some(Fault::Repeated) => (plan.repeat_count, plan.repeat_time),
+            _ => (0, Duration::ZERO),
+        };
+        for _ in 0..copies {
+            self.wait(pause).await;
+            self.apply(number, &request, fault).await.ok();
         }
+    }
+
+    /// What happens at the store, and what the caller is to hear of it.
+    async fn arrive(
+        &self,
+        number: u64,
+        plan: &Plan,
+        request: &Request,
+        fault: Option<Fault>,
+    ) -> Result<Answer, StoreError> {
+        let Some(fault) = fault else { return self.apply(number, request, None).await };
+        let turned_away = |message| {
+            self.tell(number, request, Effect::None, Some(fault));
+            Err(request.failure(message))
+        };
+        match fault {
+            Fault::Slow | Fault::Duplicated | Fault::Repeated => self.apply(number, request, Some(fault)).await,
+            Fault::StaleList => Ok(self.apply(number, request, Some(fault)).await?.stale(plan.dice)),
+            Fault::OwnRefusal => {
+                self.apply(number, request, Some(fault)).await.ok();
+                self.apply(number, request, Some(fault)).await
+            }
+            Fault::AnswerLost => {
+                self.apply(number, request, Some(fault)).await.ok();
+                Err(request.failure("no answer came"))
+            }
+            Fault::FailedApplied | Fault::Reset => {
+                self.apply(number, request, Some(fault)).await.ok();
+                Err(request.failure("500 InternalError"))
+            }
+            Fault::ConflictApplied => {
+                self.apply(number, request, Some(fault)).await.ok();
+                Err(request.failure("409 ConditionalRequestConflict"))
+            }
+            Fault::Truncated if request.body().is_none() => {
+                self.apply(number, request, Some(fault)).await?;
+                Err(request.failure("the answer was cut off"))
+            }
+            Fault::Truncated => turned_away("400 IncompleteBody"),
+            Fault::DisorderedList => {
+                self.tell(number, request, Effect::None, Some(fault));
+                let message = "broke S3's rules: its listing is not in ascending order";
+                Err(StoreError::new(StoreErrorKind::Invalid, request.key(), message))
+            }
+            // It takes effect only after its caller has given up.
+            Fault::Late => Err(request.failure("no answer came")),
+            Fault::Lost | Fault::BlackHole => turned_away("no answer came"),
+            Fault::Unavailable | Fault::Outage => turned_away("503 ServiceUnavailable"),
+            Fault::Throttled => turned_away("429 SlowDown"),
+            Fault::Conflict => turned_away("409 ConditionalRequestConflict"),
+        }
+    }
+
+    fn count(&self, fault: Fault) {
+        *self.state().fault_counts.entry(fault).or_default() += 1;
     }
 
     async fn wait(&self, time: Duration) {
@@ -222,49 +266,8 @@ impl<S: Store> Network<S> {
         let Some(trace) = &self.trace else { return };
         let at_boot_micros = self.seam.boot_micros();
         let (op, key) = (request.op(), request.key().to_owned());
-        trace(&TraceLine { at_boot_micros, request: number, op, key, effect, fault });
-    }
-}
-
-impl Request {
-    fn op(&self) -> Op {
-        match self {
-            Self::Get(_) => Op::Get,
-            Self::GetRange(..) => Op::GetRange,
-            Self::Put(..) => Op::Put,
-            Self::Delete(_) => Op::Delete,
-            Self::List { .. } => Op::List,
-        }
-    }
-
-    fn is_read(&self) -> bool {
-        matches!(self, Self::Get(_) | Self::GetRange(..) | Self::List { .. })
-    }
-
-    fn key(&self) -> &str {
-        match self {
-            Self::Get(key) | Self::GetRange(key, _) | Self::Put(key, ..) | Self::Delete(key) => {
-                key.as_str()
-            }
-            Self::List { prefix, .. } => prefix,
-        }
-    }
-
-    fn failure(&self, message: &str) -> StoreError {
-        let kind = match self {
-            Self::Put(..) => StoreErrorKind::Indefinite,
-            _ => StoreErrorKind::Retry,
-        };
-        StoreError::new(kind, self.key(), message)
-    }
-}
-
-impl Answer {
-    fn object(self) -> Option<Object> {
-        match self {
-            Self::Object(object) => object,
-            other => unreachable!("BUG: {other:?} answers a read"),
-        }
+        let body = request.body().cloned();
+        trace(&TraceLine { at_boot_micros, request: number, op, key, body, effect, fault });
     }
 }
 

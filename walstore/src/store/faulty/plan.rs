@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// How often, in a million requests, each fault happens, and how long things take.
 ///
-/// At most one fault hits a request; they are drawn in the order of the fields. The default has no faults
-/// and no latency.
+/// At most one fault hits a request; they are drawn in the order of the fields. A fault that cannot hit a
+/// kind of request (a 409 on a read) leaves it alone. The default has no faults and no latency.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     /// Never reaches the store. The caller learns nothing until its patience ends.
@@ -20,11 +20,39 @@ pub struct Faults {
     pub unavailable: u32,
     /// Takes [`slow_time`](Self::slow_time) more.
     pub slow: u32,
+    /// Takes effect and is answered, and is delivered again [`repeat_count`](Self::repeat_count) times, each
+    /// [`repeat_time`](Self::repeat_time) after the one before, whatever has become of its sender. Reads are
+    /// not repeated.
+    pub repeated: u32,
+    /// The store answers 429 and does nothing.
+    pub throttled: u32,
+    /// The store answers 500 to a write that it has carried out. Reads are answered 503.
+    pub failed_applied: u32,
+    /// The connection breaks: the caller hears of it at once, and the request takes effect after that.
+    pub reset: u32,
+    /// A conditional write is answered 409 and does nothing.
+    pub conflict: u32,
+    /// A conditional write is answered 409 though it took effect.
+    pub conflict_applied: u32,
+    /// A conditional write is delivered twice and the second answer is what the caller gets: a 412 that its
+    /// own write has caused.
+    pub own_refusal: u32,
+    /// The body of a read is cut off on its way, or that of a write, which then does nothing.
+    pub truncated: u32,
+    /// A listing leaves out keys, as if they had been written just now.
+    pub stale_list: u32,
+    /// A listing is not in order, which is an answer against the store's own rules.
+    pub disordered_list: u32,
+    /// From this request on nothing reaches the store for [`black_hole_time`](Self::black_hole_time).
+    pub black_hole: u32,
     /// How long a request and its answer travel together.
     pub latency: Latency,
     pub slow_time: Latency,
     /// How long after its caller's patience a late request takes effect, or after its answer a duplicate.
     pub late_time: Latency,
+    pub repeat_time: Latency,
+    pub repeat_count: u32,
+    pub black_hole_time: Latency,
     /// How long a caller waits for an answer.
     pub patience: Duration,
 }
@@ -57,8 +85,45 @@ pub enum Fault {
     Duplicated,
     Unavailable,
     Slow,
+    Repeated,
+    Throttled,
+    FailedApplied,
+    Reset,
+    Conflict,
+    ConflictApplied,
+    OwnRefusal,
+    Truncated,
+    StaleList,
+    DisorderedList,
+    BlackHole,
     /// The whole store is switched off.
     Outage,
+}
+
+/// What can go wrong with a request depends on its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    Get,
+    List,
+    Put,
+    ConditionalPut,
+    Delete,
+}
+
+impl Fault {
+    /// What this fault is for a request of such a shape.
+    fn on(self, shape: Shape) -> Option<Self> {
+        let is_read = matches!(shape, Shape::Get | Shape::List);
+        match self {
+            Self::Late if is_read => Some(Self::Lost),
+            Self::FailedApplied if is_read => Some(Self::Unavailable),
+            Self::Duplicated | Self::Repeated if is_read => None,
+            Self::Conflict | Self::ConflictApplied | Self::OwnRefusal if shape != Shape::ConditionalPut => None,
+            Self::Truncated if shape == Shape::Delete => None,
+            Self::StaleList | Self::DisorderedList if shape != Shape::List => None,
+            fault => Some(fault),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -69,25 +134,30 @@ pub(super) struct Plan {
     /// From the store to the caller.
     pub answer_time: Duration,
     pub late_time: Duration,
+    pub repeat_time: Duration,
+    pub repeat_count: u32,
+    pub black_hole_time: Duration,
     pub patience: Duration,
+    /// Decides which keys a stale listing lacks.
+    pub dice: u64,
 }
 
 impl Plan {
     /// Draws the same number of values for every request, so that a changed rate changes only those
     /// requests that it hits.
-    pub fn draw(faults: &Faults, is_read: bool, random: &mut SplitMix) -> Self {
-        let fault = faults.draw(random).and_then(|fault| match fault {
-            Fault::Late if is_read => Some(Fault::Lost),
-            Fault::Duplicated if is_read => None,
-            other => Some(other),
-        });
+    pub fn draw(faults: &Faults, shape: Shape, random: &mut SplitMix) -> Self {
+        let fault = faults.draw(random).and_then(|fault| fault.on(shape));
         let latency = faults.latency.draw(random);
         let slow_time = faults.slow_time.draw(random);
         let late_time = faults.late_time.draw(random);
+        let repeat_time = faults.repeat_time.draw(random);
+        let black_hole_time = faults.black_hole_time.draw(random);
+        let dice = random.next();
         let total = if fault == Some(Fault::Slow) { latency + slow_time } else { latency };
         let request_time = total / 2;
         let answer_time = total - request_time;
-        Self { fault, request_time, answer_time, late_time, patience: faults.patience }
+        let (repeat_count, patience) = (faults.repeat_count, faults.patience);
+        Self { fault, request_time, answer_time, late_time, repeat_time, repeat_count, black_hole_time, patience, dice }
     }
 }
 
@@ -101,6 +171,17 @@ impl Faults {
             (Fault::Duplicated, self.duplicated),
             (Fault::Unavailable, self.unavailable),
             (Fault::Slow, self.slow),
+            (Fault::Repeated, self.repeated),
+            (Fault::Throttled, self.throttled),
+            (Fault::FailedApplied, self.failed_applied),
+            (Fault::Reset, self.reset),
+            (Fault::Conflict, self.conflict),
+            (Fault::ConflictApplied, self.conflict_applied),
+            (Fault::OwnRefusal, self.own_refusal),
+            (Fault::Truncated, self.truncated),
+            (Fault::StaleList, self.stale_list),
+            (Fault::DisorderedList, self.disordered_list),
+            (Fault::BlackHole, self.black_hole),
         ];
         for (fault, rate) in rates {
             if rest < u64::from(rate) {

@@ -85,6 +85,112 @@ fn a_duplicate_of_an_unconditional_write_undoes_what_came_between() {
 }
 
 #[test]
+fn a_repeated_write_comes_again_and_again_after_its_sender_has_died() {
+    run(async {
+        let minute = Duration::from_secs(60);
+        let faults = Faults {
+            repeated: ALWAYS,
+            repeat_count: 2,
+            repeat_time: Latency::uniform(minute, minute),
+            ..Faults::default()
+        };
+        let store = store(faults);
+        create(&store, "a").await.unwrap();
+        store.crash();
+        for _ in 0..2 {
+            store.inner().delete(&Key::new("k")).await.unwrap();
+            Seam::production().sleep(minute + minute / 2).await;
+            assert_eq!(content(&store), Some(body("a")));
+        }
+        store.inner().delete(&Key::new("k")).await.unwrap();
+        Seam::production().sleep(10 * minute).await;
+        assert_eq!(content(&store), None);
+    });
+}
+
+#[test]
+fn errors_about_a_write_leave_open_whether_it_happened() {
+    let rate = |fault: fn(&mut Faults) -> &mut u32| {
+        let mut faults = Faults::default();
+        *fault(&mut faults) = ALWAYS;
+        faults
+    };
+    let cases = [
+        (rate(|f| &mut f.throttled), false),
+        (rate(|f| &mut f.conflict), false),
+        (rate(|f| &mut f.truncated), false),
+        (rate(|f| &mut f.black_hole), false),
+        (rate(|f| &mut f.failed_applied), true),
+        (rate(|f| &mut f.conflict_applied), true),
+        (rate(|f| &mut f.reset), true),
+    ];
+    for (faults, is_written) in cases {
+        run(async {
+            let name = format!("{faults:?}");
+            let store = store(faults);
+            assert_eq!(create(&store, "a").await.unwrap_err().kind, StoreErrorKind::Indefinite, "{name}");
+            Seam::production().sleep(Duration::from_secs(1)).await;
+            assert_eq!(content(&store).is_some(), is_written, "{name}");
+        });
+    }
+}
+
+#[test]
+fn an_own_refusal_is_a_412_to_a_write_that_took_place() {
+    run(async {
+        let store = store(Faults { own_refusal: ALWAYS, ..Faults::default() });
+        assert_eq!(create(&store, "a").await.unwrap(), Put::Refused);
+        assert_eq!(content(&store), Some(body("a")));
+        // Without a condition there is nothing to refuse.
+        let done = store.put(&Key::new("k"), body("b"), &Condition::None).await.unwrap();
+        assert!(matches!(done, Put::Done(_)));
+    });
+}
+
+#[test]
+fn a_read_that_is_cut_off_is_an_error_and_not_a_short_object() {
+    run(async {
+        let store = store(Faults::default());
+        create(&store, "a").await.unwrap();
+        store.set_faults(Faults { truncated: ALWAYS, ..Faults::default() });
+        assert_eq!(store.get(&Key::new("k")).await.unwrap_err().kind, StoreErrorKind::Retry);
+        let range = store.get_range(&Key::new("k"), 0..1).await;
+        assert_eq!(range.unwrap_err().kind, StoreErrorKind::Retry);
+    });
+}
+
+#[test]
+fn listings_may_lack_keys_or_break_the_stores_own_rules() {
+    run(async {
+        let store = store(Faults::default());
+        for key in 0..40 {
+            store.put(&Key::new(format!("k/{key:02}")), body("a"), &Condition::None).await.unwrap();
+        }
+        let all = store.list("k/", None, 100).await.unwrap();
+        store.set_faults(Faults { stale_list: ALWAYS, ..Faults::default() });
+        let stale = store.list("k/", None, 100).await.unwrap();
+        assert!(stale.len() < all.len() && stale.is_sorted() && stale.iter().all(|key| all.contains(key)));
+        store.set_faults(Faults { disordered_list: ALWAYS, ..Faults::default() });
+        assert_eq!(store.list("k/", None, 100).await.unwrap_err().kind, StoreErrorKind::Invalid);
+    });
+}
+
+#[test]
+fn a_black_hole_swallows_everything_for_a_while() {
+    run(async {
+        let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        let black_hole_time = Latency::uniform(minute, minute);
+        let store = store(Faults { black_hole: ALWAYS, black_hole_time, patience: second, ..Faults::default() });
+        assert_eq!(create(&store, "a").await.unwrap_err().kind, StoreErrorKind::Indefinite);
+        assert_eq!(create(&store, "a").await.unwrap_err().kind, StoreErrorKind::Indefinite);
+        assert_eq!((content(&store), store.fault_counts()), (None, BTreeMap::from([(Fault::BlackHole, 2)])));
+        store.set_faults(Faults::default());
+        create(&store, "a").await.unwrap();
+        assert_eq!(content(&store), Some(body("a")));
+    });
+}
+
+#[test]
 fn an_outage_answers_503_until_it_ends() {
     run(async {
         let store = store(Faults::default());
@@ -148,6 +254,19 @@ fn traced(seed: u64) -> Vec<String> {
             slow_time: Latency::uniform(Duration::from_millis(100), Duration::from_millis(900)),
             late_time: Latency::uniform(Duration::from_millis(1), Duration::from_millis(900)),
             patience: Duration::from_millis(200),
+            repeated: 20_000,
+            throttled: 20_000,
+            failed_applied: 20_000,
+            reset: 20_000,
+            conflict: 20_000,
+            conflict_applied: 20_000,
+            own_refusal: 20_000,
+            truncated: 20_000,
+            black_hole: 5_000,
+            repeat_time: Latency::uniform(Duration::from_millis(1), Duration::from_millis(900)),
+            repeat_count: 2,
+            black_hole_time: Latency::uniform(Duration::from_millis(100), Duration::from_millis(900)),
+            ..Faults::default()
         };
         let store =
             FaultyStore::new(MemoryStore::new(), Seam::production(), seed, faults, Some(trace));

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{Answer, Fault};
 use crate::store::{Op, Put, StoreError, StoreErrorKind};
 
@@ -18,6 +20,8 @@ pub struct TraceLine {
     pub op: Op,
     /// The key, or the prefix of a listing.
     pub key: String,
+    /// What a write carries. Not in the line's text.
+    pub body: Option<Bytes>,
     pub effect: Effect,
     pub fault: Option<Fault>,
 }
