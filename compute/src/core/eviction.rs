@@ -14,7 +14,6 @@ use tracing::{debug, warn};
 use walstore::id::{DatabaseId, Lsn, Slot};
 use walstore::mutant::{self, Mutant};
 use walstore::recovery::{self, Access};
-use walstore::seal::SealError;
 
 use super::databases::{OpenDatabase, recover};
 use super::{Core, spawn_local};
@@ -145,9 +144,6 @@ impl Core {
             let access = Access { stores: &node.stores, seam: &node.seam, patience };
             recovery::read_own(access, node.id, slots, id, epoch).await
         });
-        read.await?.map_err(|error| {
-            let fault = if matches!(error, SealError::Hole(_)) { Fault::Corrupt } else { Fault::Retry };
-            ServerError::new(fault, error.to_string())
-        })
+        read.await?.map_err(ServerError::from)
     }
 }

@@ -96,8 +96,10 @@ fn configure(sql: &Connection) -> rusqlite::Result<()> {
     // Bounds that keep the deepest recursion inside the coroutine's stack.
     for (limit, value) in [
         (Limit::SQLITE_LIMIT_EXPR_DEPTH, 500),
+        // With the one above it bounds how deep generated columns that use each other can nest.
+        (Limit::SQLITE_LIMIT_COLUMN, 500),
         (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 5_000),
-        (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 50),
+        (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, limits::TRIGGER_DEPTH_MAX),
         (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 500),
         (Limit::SQLITE_LIMIT_ATTACHED, 1),
         (Limit::SQLITE_LIMIT_LENGTH, 64 << 20),
