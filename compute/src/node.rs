@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use pageserver::drain::Drainer;
 use segments::cache::PageCache;
 use tenant::name::Name;
 use tokio::sync::{mpsc, oneshot};
@@ -54,6 +55,8 @@ pub struct Settings {
     /// The group-commit window of databases that have none of their own.
     pub window: Duration,
     pub temp_directory: PathBuf,
+    /// How often the node looks for logs of incarnations that are over; zero is never.
+    pub drain_interval: Duration,
     /// Bytes of temporary files on disk, of all databases.
     pub temp_bytes_max: u64,
 }
@@ -77,6 +80,7 @@ impl Default for Settings {
             commit_timeout: Duration::from_secs(20),
             window: Duration::ZERO,
             temp_directory: std::env::temp_dir(),
+            drain_interval: Duration::from_secs(300),
             temp_bytes_max: 1 << 30,
         }
     }
@@ -262,6 +266,10 @@ impl Node {
             cores.run_core(number, context.clone(), inbox);
         }
         seam.spawn(sweep(context.clone(), inboxes.clone()));
+        let drain_interval = context.settings.drain_interval;
+        if !drain_interval.is_zero() {
+            seam.spawn(Drainer::new(id, context.stores.clone(), seam.clone()).run(drain_interval));
+        }
         seam.spawn(watch_overlays(context.clone(), inboxes.clone()));
         Ok(Self { context, incarnation, cores: inboxes, over })
     }

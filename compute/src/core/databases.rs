@@ -319,9 +319,8 @@ impl Core {
         for entry in &head.value.tail {
             if entry.incarnation != node.id {
                 let incarnation = entry.incarnation;
-                let log = node.io(move |node| async move { node.sealed.log(incarnation).await });
-                let log = log.await?.map_err(ServerError::from)?;
-                for commit in log.commits(database.id) {
+                let commits = node.io(move |node| async move { node.sealed.commits(incarnation, id).await });
+                for commit in &commits.await?.map_err(ServerError::from)? {
                     let is_next = Some(commit.lsn) > database.newest().lsn;
                     if is_next && entry.holds(entry.incarnation, commit.epoch, commit.lsn) {
                         recover(&database, commit, entry.incarnation).await?;

@@ -4,69 +4,23 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tenant::lifecycle::OwnerState;
 use tokio::sync::OnceCell;
 use tracing::info;
-use walstore::fragment::Run;
-use walstore::id::{DatabaseId, IncarnationId, Lsn};
+use walstore::id::{DatabaseId, IncarnationId};
 use walstore::incarnation::{IncarnationRecord, State};
 use walstore::keys;
 use walstore::life::Stores;
+pub use walstore::recovery::LoggedCommit;
+use walstore::recovery::{Access, SealedLog};
 use walstore::register::{self, Patience, RecordError};
-use walstore::seal::{self, SealError};
+use walstore::seal::{self, SealError, Sealed};
 use walstore::seam::Seam;
 
 /// How long a seal or a recovery keeps asking the store.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// One commit of a sealed log.
-#[derive(Clone, Debug)]
-pub struct LoggedCommit {
-    pub epoch: u64,
-    pub lsn: Lsn,
-    pub bytes: Bytes,
-}
-
-impl LoggedCommit {
-    /// The commits of one database in one slot.
-    pub fn of_run(run: Run) -> impl Iterator<Item = Self> {
-        let lsns = std::iter::successors(Some(run.first), |lsn| Some(Lsn::after(Some(*lsn))));
-        lsns.zip(run.commits).map(move |(lsn, bytes)| Self { epoch: run.epoch, lsn, bytes })
-    }
-}
-
-/// The content of a sealed log, by database.
-#[derive(Default)]
-pub struct SealedLog {
-    commits: BTreeMap<DatabaseId, Vec<LoggedCommit>>,
-}
-
-impl SealedLog {
-    /// The commits of a database, in the order of the log.
-    pub fn commits(&self, database: DatabaseId) -> &[LoggedCommit] {
-        self.commits.get(&database).map_or(&[], Vec::as_slice)
-    }
-
-    /// Every database that has commits here.
-    pub fn databases(&self) -> impl Iterator<Item = DatabaseId> {
-        self.commits.keys().copied()
-    }
-}
-
-/// A sealed log in use. While one exists, others that need the same log share it.
-pub struct LogHold {
-    log: Arc<SealedLog>,
-    _shared: Arc<OnceCell<Arc<SealedLog>>>,
-}
-
-impl std::ops::Deref for LogHold {
-    type Target = SealedLog;
-
-    fn deref(&self) -> &SealedLog {
-        &self.log
-    }
-}
+/// Times that a log is read again because it was bundled or drained under the reader.
+const ROUNDS_MAX: usize = 4;
 
 /// When a record was first seen in its present version.
 struct Sighting {
@@ -82,14 +36,16 @@ pub struct OwnerProbe {
     pub renewed: u64,
 }
 
+type Shared = Arc<OnceCell<SealedLog>>;
+
 /// Sealed logs that were read, shared by all databases of the node that recover from them.
 pub struct SealedLogs {
     stores: Stores,
     seam: Seam,
     /// Read logs, for as long as somebody recovers from them.
-    logs: Mutex<BTreeMap<IncarnationId, Weak<OnceCell<Arc<SealedLog>>>>>,
+    logs: Mutex<BTreeMap<IncarnationId, Weak<OnceCell<SealedLog>>>>,
     /// The log that was read last. After a takeover many databases need it, one after the other.
-    last: Mutex<Option<Arc<OnceCell<Arc<SealedLog>>>>>,
+    last: Mutex<Option<Shared>>,
     sightings: Mutex<BTreeMap<IncarnationId, Sighting>>,
 }
 
@@ -140,35 +96,48 @@ impl SealedLogs {
         Ok(())
     }
 
-    /// The content of a sealed log. Read once, at 128 requests at a time, however many databases ask while
-    /// it is held.
-    pub async fn log(&self, id: IncarnationId) -> Result<LogHold, SealError> {
-        let cell = {
-            let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
-            logs.retain(|_, log| log.strong_count() > 0);
-            let held = logs.get(&id).and_then(Weak::upgrade);
-            held.unwrap_or_else(|| {
-                let cell = Arc::default();
-                logs.insert(id, Arc::downgrade(&cell));
-                cell
-            })
-        };
-        let log = cell.get_or_try_init(|| self.read(id)).await?.clone();
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(cell.clone());
-        Ok(LogHold { log, _shared: cell })
-    }
-
-    async fn read(&self, id: IncarnationId) -> Result<Arc<SealedLog>, SealError> {
+    /// The commits of a database in a sealed log, in the order of the log. The log is read once, at 128 requests at
+    /// a time, however many databases ask while it is held; once it is bundled, each reads only its own part.
+    pub async fn commits(&self, id: IncarnationId, database: DatabaseId) -> Result<Vec<LoggedCommit>, SealError> {
         let patience = Patience::for_duration(&self.seam, PATIENCE);
-        let sealed = seal::seal(&self.stores, &self.seam, id, patience).await?;
-        let fragments = seal::read_log(&self.stores, &self.seam, id, sealed, patience).await?;
-        let mut log = SealedLog::default();
-        for fragment in fragments {
-            for run in fragment.runs {
-                log.commits.entry(run.database).or_default().extend(LoggedCommit::of_run(run));
+        let access = Access { stores: &self.stores, seam: &self.seam, patience };
+        let mut rounds = 0;
+        loop {
+            rounds += 1;
+            let shared = self.shared(id);
+            let log = shared.get_or_try_init(|| self.read(access, id)).await?;
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(shared.clone());
+            match log.commits(access, database).await {
+                // Bundled or drained since it was read.
+                Err(SealError::Stale(_)) if rounds < ROUNDS_MAX => self.forget(id, &shared),
+                result => return result,
             }
         }
-        info!(incarnation = %id, slots = sealed.end.0 - sealed.low.0, databases = log.commits.len(), "read its log");
-        Ok(Arc::new(log))
+    }
+
+    fn shared(&self, id: IncarnationId) -> Shared {
+        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        logs.retain(|_, log| log.strong_count() > 0);
+        let held = logs.get(&id).and_then(Weak::upgrade);
+        held.unwrap_or_else(|| {
+            let cell = Arc::default();
+            logs.insert(id, Arc::downgrade(&cell));
+            cell
+        })
+    }
+
+    fn forget(&self, id: IncarnationId, stale: &Shared) {
+        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        if logs.get(&id).is_some_and(|log| log.as_ptr() == Arc::as_ptr(stale)) {
+            logs.remove(&id);
+        }
+    }
+
+    async fn read(&self, access: Access<'_>, id: IncarnationId) -> Result<SealedLog, SealError> {
+        let log = SealedLog::open(access, id).await?;
+        let Sealed { low, end, bundles, .. } = log.sealed();
+        let databases = log.unbundled_databases();
+        info!(incarnation = %id, slots = end.0 - low.0, databases, bundles = bundles.len(), "read its log");
+        Ok(log)
     }
 }
