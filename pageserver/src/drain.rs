@@ -60,8 +60,8 @@ pub struct Drainer {
     stores: Stores,
     seam: Seam,
     cache: PageCache,
-    /// Versions of the records of others that seemed alive in the last sweep; none for a marker without a record.
-    sightings: BTreeMap<IncarnationId, Option<u64>>,
+    /// Others that seemed alive in the last sweep.
+    sightings: BTreeMap<IncarnationId, Sighting>,
     /// Incarnations of which a sweep could drain nothing: for how many sweeps they are left alone, and for how many
     /// the next time.
     resting: BTreeMap<IncarnationId, Rest>,
@@ -69,6 +69,14 @@ pub struct Drainer {
     logs: Mutex<BTreeMap<IncarnationId, Arc<SealedLog>>>,
     /// Incarnations known to be over, which they stay.
     sealed: Mutex<BTreeSet<IncarnationId>>,
+}
+
+/// When a record was first seen in its present version.
+#[derive(Clone, Copy)]
+struct Sighting {
+    /// None for a marker without a record.
+    version: Option<u64>,
+    since_micros: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -172,15 +180,16 @@ impl Drainer {
             // A process that is just starting, or one that died between the two writes.
             None => 0,
         };
-        if self.sightings.insert(id, version) != Some(version) {
-            return Ok(false);
-        }
+        let fresh = Sighting { version, since_micros: self.seam.boot_micros() };
+        let sighting = self.sightings.insert(id, fresh).filter(|former| former.version == version);
+        let Some(sighting) = sighting else { return Ok(false) };
+        self.sightings.insert(id, sighting);
         // Unchanged since the last sweep. After an outage of the store that is so with everybody, so it gets one
         // more lease to renew.
-        self.seam.sleep(Duration::from_micros(lease_micros)).await;
-        let now = self.record(id).await?.map(|record| record.version);
-        self.sightings.insert(id, now);
-        Ok(now == version)
+        self.seam.sleep(Duration::from_micros(lease_micros).min(limits::DRAIN_WATCH_MAX)).await;
+        let is_unchanged = self.record(id).await?.map(|record| record.version) == version;
+        let seen_for = self.seam.boot_micros().saturating_sub(sighting.since_micros);
+        Ok(is_unchanged && seen_for >= lease_micros)
     }
 
     async fn record(&self, id: IncarnationId) -> Result<Option<IncarnationRecord>, SealError> {

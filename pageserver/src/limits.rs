@@ -31,6 +31,10 @@ pub const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
 /// Sweeps that leave an incarnation alone whose databases live owners keep from being drained: an hour, at most.
 pub const DRAIN_REST_SWEEPS_MAX: u32 = 16;
 
+/// How long a sweep waits for one incarnation to renew. One with a longer lease is over when a later sweep finds it
+/// unchanged still.
+pub const DRAIN_WATCH_MAX: Duration = Duration::from_secs(60);
+
 /// A drainer's own page cache: it reads cold pages, which must not push warm ones out of the node's.
 pub const DRAIN_CACHE_BYTES: u64 = 8 << 20;
 
