@@ -3,7 +3,7 @@
 //!
 //! | fault | what the client may conclude | code | HTTP |
 //! |---|---|---|---|
-//! | retry | nothing was done; the same request will work soon | `SHOAL_UNAVAILABLE` | 503, Retry-After |
+//! | retry | nothing was done; the same request works once what is in its way has gone | `SHOAL_UNAVAILABLE` | 503, Retry-After |
 //! | conflict | another writer came first; nothing was done; start over from what is there now | `SHOAL_CONFLICT` | 409 |
 //! | fenced | this node lost the database; nothing was done; another node serves it | `SHOAL_FENCED` | 503, Retry-After |
 //! | corrupt | bytes at rest failed their check; trying again won't help | `SHOAL_CORRUPT` | 500 |
@@ -17,6 +17,8 @@
 //! nothing happened. A plain 500 without Retry-After is outside those sets. Where possible an
 //! indefinite outcome is not an HTTP error at all but an error inside a pipeline's 200, which only
 //! the application sees. The message says to read before writing again.
+//!
+//! Which of them an error of the bucket is, [`crate::failure`] says.
 //!
 //! Conflicts that SQLite itself reports (`SQLITE_BUSY_SNAPSHOT`) keep SQLite's code, which ORMs
 //! know; [`Fault::Conflict`] is for those that SQLite never sees, such as creating a database

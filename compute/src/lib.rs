@@ -6,6 +6,7 @@ pub mod core;
 pub mod database;
 pub mod dev;
 pub mod error;
+mod failure;
 pub mod hrana;
 pub mod http;
 pub mod limits;

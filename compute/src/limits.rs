@@ -2,13 +2,19 @@
 
 use std::time::Duration;
 
-/// Stack of one running request. SQLite's deepest recursion under the limits that
-/// [`crate::session::connection`] sets needs well under half of it.
-pub const STACK_BYTES: usize = 1 << 20;
+/// Stack of one running request: address space, of which only what is touched becomes memory. What SQLite's
+/// deepest recursions need under the limits that [`crate::session::connection`] sets, `tests/stack` measures.
+pub const STACK_BYTES: usize = 128 << 20;
 /// No C frame is larger, so none can jump over the guard.
 pub const STACK_GUARD_BYTES: usize = 64 << 10;
+/// How deep triggers and foreign keys' actions may call each other: SQLite's own default, so that a cascade through a
+/// deep tree works as everywhere. A level takes no stack when it runs, its frame is on the heap and charged to the
+/// database; when triggers of different tables are compiled, a level takes about 1.6 KiB.
+pub const TRIGGER_DEPTH_MAX: i32 = 1_000;
 /// Finished stacks that a core keeps.
 pub const POOLED_STACKS_MAX: usize = 64;
+/// What a statement may have touched of a stack that is kept: ten times what usual ones do.
+pub const POOLED_STACK_BYTES: usize = 256 << 10;
 
 /// Virtual machine steps between two calls of the progress handler, where a long query yields.
 pub const PROGRESS_STEPS: i32 = 4_000;
@@ -20,11 +26,16 @@ pub const CONNECTION_CACHE_KIB: i32 = -2_000;
 
 /// A temporary file stays in memory up to this size.
 pub const TEMP_MEMORY_BYTES_MAX: usize = 1 << 20;
-/// All bytes of one temporary file; beyond it the statement fails with `SQLITE_FULL`.
-pub const TEMP_FILE_BYTES_MAX: u64 = 1 << 30;
+/// One database's temporary files may take this part of what the node's may: with more than a few at it, none
+/// can take the others' room.
+pub const TEMP_SHARE: u64 = 4;
 
 /// Unfolded bytes of one database beyond which its writers wait for the fold.
 pub const OVERLAY_BYTES_MAX: usize = 32 << 20;
+
+/// While all databases together have too much unfolded: how long folds get to make room before smaller overlays
+/// are folded too. A fold takes two or three requests to the bucket.
+pub const OVERLAY_ROUND: Duration = Duration::from_millis(100);
 
 /// A fold starts when a tail reaches back over this many incarnations, whatever its size: each of them is a
 /// log to read when the database is opened.
@@ -49,9 +60,6 @@ pub const LOG_SLOTS_MAX: u64 = 1024;
 
 /// Commits queued or in flight beyond which a node refuses new ones.
 pub const BACKLOG_BYTES_MAX: usize = 256 << 20;
-
-/// A store that has not answered any PUT for so long makes new commits be refused at once.
-pub const STALL_MAX: Duration = Duration::from_secs(5);
 
 /// Stored SQL texts per stream, and bytes of each.
 pub const STORED_SQL_MAX: usize = 128;

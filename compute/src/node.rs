@@ -22,8 +22,10 @@ pub use self::cache_dir::{CacheDir, CacheDirError};
 pub use self::sealed::{LoggedCommit, OwnerProbe, SealedLogs};
 
 use crate::core::{self, Message};
+use crate::database::overlay_space::OverlaySpace;
 use crate::error::{Fault, ServerError};
 use crate::limits;
+use crate::sqlite::temp_space::TempSpace;
 
 /// What an operator decides about a node. Times and sizes are limits that clients may meet.
 #[derive(Clone, Debug)]
@@ -32,6 +34,8 @@ pub struct Settings {
     pub cores: u16,
     /// Bytes of page cache in memory, shared by all databases.
     pub cache_bytes: u64,
+    /// Bytes of pages in memory that are not folded yet, of all databases, beyond which writers wait for folds.
+    pub overlay_bytes_max: usize,
     /// Bytes that SQLite may hold for one database.
     pub memory_per_database: usize,
     pub transaction_bytes_max: usize,
@@ -43,11 +47,15 @@ pub struct Settings {
     pub idle_database_timeout: Duration,
     /// How long a writer waits for its turn.
     pub busy_timeout: Duration,
+    /// A bucket that has left a PUT of the log unanswered for so long makes new commits be refused at once.
+    pub stall_timeout: Duration,
     /// How long a reply waits for the bucket before its outcome is called unknown.
     pub commit_timeout: Duration,
     /// The group-commit window of databases that have none of their own.
     pub window: Duration,
     pub temp_directory: PathBuf,
+    /// Bytes of temporary files on disk, of all databases.
+    pub temp_bytes_max: u64,
 }
 
 impl Default for Settings {
@@ -56,6 +64,7 @@ impl Default for Settings {
             lease: Duration::from_secs(10),
             cores: 2,
             cache_bytes: 256 << 20,
+            overlay_bytes_max: 64 << 20,
             memory_per_database: 256 << 20,
             transaction_bytes_max: 64 << 20,
             response_bytes_max: 10 << 20,
@@ -64,9 +73,11 @@ impl Default for Settings {
             idle_stream_timeout: Duration::from_secs(60),
             idle_database_timeout: Duration::from_secs(60),
             busy_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(5),
             commit_timeout: Duration::from_secs(20),
             window: Duration::ZERO,
             temp_directory: std::env::temp_dir(),
+            temp_bytes_max: 1 << 30,
         }
     }
 }
@@ -79,6 +90,8 @@ pub struct NodeContext {
     pub stores: Stores,
     pub log: LogHandle,
     pub cache: Arc<PageCache>,
+    pub overlays: Arc<OverlaySpace>,
+    pub temp: Arc<TempSpace>,
     pub sealed: SealedLogs,
     lease: OnceLock<Arc<Lease>>,
 }
@@ -167,6 +180,28 @@ async fn sweep(node: Arc<NodeContext>, cores: Vec<mpsc::UnboundedSender<Message>
     }
 }
 
+/// Has databases fold while their overlays take too much memory together. No timer without pressure.
+async fn watch_overlays(node: Arc<NodeContext>, cores: Vec<mpsc::UnboundedSender<Message>>) {
+    let overlays = &node.overlays;
+    loop {
+        tokio::select! {
+            biased;
+            () = overlays.pressed() => {}
+            () = cores[0].closed() => return,
+        }
+        let mut before = usize::MAX;
+        while overlays.is_pressed() && !cores[0].is_closed() {
+            overlays.lower_fold_from(before);
+            before = overlays.bytes();
+            for core in &cores {
+                let _ = core.send(Message::LookAtFolds);
+            }
+            node.seam.sleep(limits::OVERLAY_ROUND).await;
+        }
+        overlays.reset_fold_from();
+    }
+}
+
 /// A running node.
 pub struct Node {
     pub context: Arc<NodeContext>,
@@ -206,6 +241,8 @@ impl Node {
         let context = Arc::new(NodeContext {
             id,
             cache: Arc::new(PageCache::new(settings.cache_bytes)),
+            overlays: OverlaySpace::new(settings.overlay_bytes_max),
+            temp: TempSpace::new(settings.temp_bytes_max),
             sealed: SealedLogs::new(stores.clone(), seam.clone()),
             lease: OnceLock::new(),
             seam: seam.clone(),
@@ -225,6 +262,7 @@ impl Node {
             cores.run_core(number, context.clone(), inbox);
         }
         seam.spawn(sweep(context.clone(), inboxes.clone()));
+        seam.spawn(watch_overlays(context.clone(), inboxes.clone()));
         Ok(Self { context, incarnation, cores: inboxes, over })
     }
 

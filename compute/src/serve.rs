@@ -107,6 +107,9 @@ fn random_key(seam: &Seam) -> [u8; 32] {
     key
 }
 
+/// The part of `--memory` that pages of commits that are not folded yet may take; the page cache has the rest.
+const OVERLAY_SHARE: usize = 4;
+
 async fn start_node(config: &ServeConfig, cache_dir: &CacheDir, stores: Stores, seam: &Seam) -> anyhow::Result<Node> {
     let id = IncarnationId::random(seam);
     if let Some(predecessor) = cache_dir.predecessor() {
@@ -116,11 +119,12 @@ async fn start_node(config: &ServeConfig, cache_dir: &CacheDir, stores: Stores, 
         info!(incarnation = %predecessor, end = %sealed.end, "sealed the log of the former process");
     }
     cache_dir.claim(id)?;
-    let limits = &config.limits;
+    let (limits, memory) = (&config.limits, config.memory.as_usize());
     let settings = Settings {
         lease: config.lease.as_duration(),
         cores: u16::try_from(config.cores.get()).context("--cores is too large")?,
-        cache_bytes: config.memory.as_usize() as u64,
+        cache_bytes: (memory - memory / OVERLAY_SHARE) as u64,
+        overlay_bytes_max: memory / OVERLAY_SHARE,
         transaction_bytes_max: limits.max_transaction_size.as_usize(),
         response_bytes_max: limits.max_response_size.as_usize(),
         statement_timeout: limits.statement_timeout.as_duration(),
@@ -128,6 +132,7 @@ async fn start_node(config: &ServeConfig, cache_dir: &CacheDir, stores: Stores, 
         commit_timeout: limits.commit_timeout.as_duration(),
         window: config.window.as_duration(),
         temp_directory: cache_dir.temp_directory(),
+        temp_bytes_max: config.cache_size.as_usize() as u64,
         ..Settings::default()
     };
     Ok(Node::start(id, stores, seam.clone(), settings, &CoreThreads).await?)

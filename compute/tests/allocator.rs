@@ -1,6 +1,7 @@
 //! SQLite's allocator. A process of its own, because it must be installed before SQLite is used at all.
 
 use compute::sqlite::memory::{Charging, Meter};
+use compute::sqlite::temp_space::TempSpace;
 use compute::sqlite::vfs::VFS_NAME;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
@@ -10,7 +11,8 @@ const SQL: &str = "SELECT length(group_concat(hex(zeroblob(1000)))) FROM
 #[test]
 fn a_database_over_its_limit_gets_nomem_and_others_do_not() {
     compute::sqlite::install();
-    let (small, large) = (Meter::new(100_000), Meter::new(100_000_000));
+    let temp = TempSpace::new(0);
+    let (small, large) = (Meter::new(100_000, temp.share()), Meter::new(100_000_000, temp.share()));
     let connection = Connection::open_in_memory_with_flags_and_vfs(OpenFlags::default(), VFS_NAME).unwrap();
     let ask = || connection.query_row(SQL, [], |row| row.get::<_, i64>(0));
     {

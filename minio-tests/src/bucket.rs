@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use walstore::store::{S3Credentials, S3Options, S3Store, StoreUrl};
 
 use crate::announce;
-use crate::minio::{self, MinioProcess};
+use crate::minio::{self, Minio, MinioProcess};
 
 /// When this is `1`, tests that want MinIO fail without it.
 const REQUIRE_VARIABLE: &str = "SHOAL_REQUIRE_MINIO";
@@ -21,7 +21,7 @@ const LOCKS: &str = "locks";
 /// An empty bucket with its own server, which ends when this is dropped.
 pub enum Bucket {
     Directory(TempDir),
-    Minio(MinioProcess),
+    Minio(Minio),
     Emulator(Emulator),
     /// Another of these with proxies before its server, one for each way to it.
     Behind(Vec<Proxy>, Box<Self>),
@@ -37,17 +37,25 @@ impl Bucket {
         Self::Emulator(Emulator::start_in_thread(config).expect("a port to listen on"))
     }
 
-    /// A bucket on real MinIO. On a machine without it, and unless `SHOAL_REQUIRE_MINIO` is `1`, on the
-    /// emulator instead. Says loudly which.
+    /// A bucket on real MinIO: a binary of this machine, or else (with the feature `docker`) a container. On a
+    /// machine without either, and unless `SHOAL_REQUIRE_MINIO` is `1`, on the emulator instead. Says loudly
+    /// which.
     ///
     /// # Panics
     /// If MinIO is required and missing.
     pub fn minio() -> Self {
         if let Some(binary) = minio::find_binary() {
             announce(&format!("running on real MinIO ({})", binary.display()));
-            return Self::Minio(MinioProcess::start(&binary, BUCKET));
+            return Self::Minio(Minio::Process(MinioProcess::start(&binary, BUCKET)));
         }
-        let looked = "SHOAL_MINIO, ~/.cache/shoal-ci/bin/minio and the PATH name no minio binary";
+        let why_not = match Minio::in_container(BUCKET) {
+            Ok(minio) => {
+                announce("running on real MinIO (in a container)");
+                return Self::Minio(minio);
+            }
+            Err(why_not) => why_not,
+        };
+        let looked = format!("SHOAL_MINIO, ~/.cache/shoal-ci/bin/minio and the PATH name no minio binary; {why_not}");
         let is_required = std::env::var_os(REQUIRE_VARIABLE).is_some_and(|value| value == "1");
         assert!(!is_required, "{REQUIRE_VARIABLE}=1, but {looked}");
         announce(&format!("NOT RUNNING ON MINIO BUT ON THE EMULATOR: {looked}"));

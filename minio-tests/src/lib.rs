@@ -3,6 +3,8 @@
 pub mod books;
 pub mod bucket;
 pub mod clock;
+#[cfg(feature = "docker")]
+pub mod container;
 pub mod dice;
 pub mod fleet;
 pub mod hrana;

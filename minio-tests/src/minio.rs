@@ -23,7 +23,38 @@ const TRIES: usize = 5;
 pub const ACCESS_KEY: &str = "minio-tests";
 pub const SECRET_KEY: &str = "minio-tests-secret";
 
-/// A running MinIO. It ends, and its data with it, when this is dropped.
+/// A running MinIO with a bucket. It ends, and its data with it, when this is dropped.
+pub enum Minio {
+    Process(MinioProcess),
+    #[cfg(feature = "docker")]
+    Container(crate::container::MinioContainer),
+}
+
+impl Minio {
+    /// Where there is no binary: MinIO in a container. An error says why not.
+    #[cfg(feature = "docker")]
+    pub fn in_container(bucket: &str) -> Result<Self, String> {
+        let container = crate::container::MinioContainer::start()?;
+        make_bucket(container.endpoint(), bucket)?;
+        Ok(Self::Container(container))
+    }
+
+    /// Where there is no binary. An error says why not.
+    #[cfg(not(feature = "docker"))]
+    pub fn in_container(_bucket: &str) -> Result<Self, String> {
+        Err("without the feature `docker` no container is tried".into())
+    }
+
+    pub fn endpoint(&self) -> &str {
+        match self {
+            Self::Process(process) => process.endpoint(),
+            #[cfg(feature = "docker")]
+            Self::Container(container) => container.endpoint(),
+        }
+    }
+}
+
+/// A MinIO that runs as a process of this machine. It ends, and its data with it, when this is dropped.
 pub struct MinioProcess {
     child: Child,
     endpoint: String,
@@ -51,7 +82,7 @@ impl MinioProcess {
     pub fn start(binary: &Path, bucket: &str) -> Self {
         let started = (0..TRIES).find_map(|_| Self::try_start(binary));
         let minio = started.unwrap_or_else(|| panic!("{} did not start, {TRIES} times", binary.display()));
-        minio.make_bucket(bucket);
+        make_bucket(&minio.endpoint, bucket).unwrap_or_else(|error| panic!("{error}\n{}", minio.log()));
         minio
     }
 
@@ -91,21 +122,21 @@ impl MinioProcess {
     fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
+}
 
-    fn make_bucket(&self, bucket: &str) {
-        let config = Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new("us-east-1"))
-            .credentials_provider(Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "minio-tests"))
-            .endpoint_url(&self.endpoint)
-            .force_path_style(true)
-            .http_client(aws_smithy_http_client::Builder::new().build_http())
-            .retry_config(RetryConfig::standard());
-        let client = Client::from_conf(config.build());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let made = runtime.block_on(client.create_bucket().bucket(bucket).send());
-        made.unwrap_or_else(|error| panic!("cannot make the bucket `{bucket}`: {error:?}\n{}", self.log()));
-    }
+fn make_bucket(endpoint: &str, bucket: &str) -> Result<(), String> {
+    let config = Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "minio-tests"))
+        .endpoint_url(endpoint)
+        .force_path_style(true)
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .retry_config(RetryConfig::standard());
+    let client = Client::from_conf(config.build());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let made = runtime.block_on(client.create_bucket().bucket(bucket).send());
+    made.map(drop).map_err(|error| format!("cannot make the bucket `{bucket}`: {error:?}"))
 }
 
 /// An address of this machine that nothing listens on at the moment.

@@ -71,7 +71,8 @@ pub fn plan_open(head: &Head, me: IncarnationId, owner: OwnerState) -> OpenPlan 
     }
     // Without a release, which leaves no tail, a head goes from one owner to the next only after a seal. What this
     // node logged in that term is in a log that it takes for its own, open one, so it could not even read it.
-    if head.owner != Some(me) && head.tail.iter().any(|entry| entry.incarnation == me) {
+    let had_it = head.owner != Some(me) && head.tail.iter().any(|entry| entry.incarnation == me);
+    if had_it && !mutant::is_on(Mutant::ForgetOwnTerm) {
         return OpenPlan::Fenced;
     }
     match (head.owner, owner) {

@@ -31,8 +31,12 @@ pub const HEDGES_SAVED_MAX: u32 = 2;
 /// PUTs that are looked at to tell which one is slow.
 pub const HEDGE_SAMPLES: usize = 64;
 
-/// No hedge before: a store this fast loses more to a second request than it can win.
-pub const HEDGE_AFTER_MICROS_MIN: u32 = 20_000;
+/// A store is fast if its 95th percentile is below this.
+pub const HEDGE_FAST_MICROS: u32 = 20_000;
+
+/// No hedge before, if it is: there a PUT of some 20 ms is slow because of this machine and not of the store, and
+/// a second one would be as well.
+pub const HEDGE_FAST_AFTER_MICROS: u32 = 100_000;
 
 /// No hedge for larger objects: their size is what takes time.
 pub const HEDGE_BYTES_MAX: usize = 1 << 20;

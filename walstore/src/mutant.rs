@@ -28,8 +28,12 @@ pub enum Mutant {
     HintPastInFlight,
     /// A sealer probes from the hint that it read first, though the record has moved on since.
     ProbeFromOldHint,
+    /// A suspected incarnation is sealed though it has been renewed since it was suspected.
+    SealThoughRenewed,
     /// A database is taken over before its owner's log has an end.
     TakeOverBeforeSeal,
+    /// A node that others have succeeded takes a database back, without what it had logged there itself.
+    ForgetOwnTerm,
     /// An owner whose release was not answered goes on without winning another write of the head.
     ServeUnconfirmed,
     /// A head write that was refused is sent again without a condition.
@@ -50,7 +54,7 @@ pub enum Mutant {
 }
 
 impl Mutant {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::AcknowledgeOutOfOrder,
         Self::AcknowledgeBeforeDurable,
         Self::ReplyBeforeGate,
@@ -60,7 +64,9 @@ impl Mutant {
         Self::DeleteAboveHint,
         Self::HintPastInFlight,
         Self::ProbeFromOldHint,
+        Self::SealThoughRenewed,
         Self::TakeOverBeforeSeal,
+        Self::ForgetOwnTerm,
         Self::ServeUnconfirmed,
         Self::BlindHeadRetry,
         Self::OwnRefusalIsFence,

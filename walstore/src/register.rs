@@ -32,7 +32,8 @@ pub struct Versioned<T> {
 #[derive(Debug)]
 pub enum Swap<T> {
     Won(Versioned<T>),
-    /// Somebody else's record is there (or none at all), and our write never took place.
+    /// Somebody else's record is there (or none at all). Our write will not take place any more; if its answer was
+    /// lost, it may have taken place and been replaced since.
     Lost(Option<Versioned<T>>),
 }
 

@@ -48,14 +48,33 @@ impl From<Corrupt> for SealError {
     }
 }
 
-/// Seals the log of `id`, or learns how it was sealed. The caller knows that the incarnation is dead or
-/// that its lease has run out; being wrong about that costs the incarnation its life, never a commit.
-pub async fn seal(
+/// Seals the log of `id`, or learns how it was sealed. The caller knows that the incarnation is dead; being
+/// wrong about that costs the incarnation its life, and may cost its readers a stale answer, but never a commit.
+pub async fn seal(stores: &Stores, seam: &Seam, id: IncarnationId, patience: Patience) -> Result<Sealed, SealError> {
+    let sealed = seal_version(stores, seam, id, None, patience).await?;
+    Ok(sealed.expect("BUG: a log that is sealed at any version was left open"))
+}
+
+/// Like [`seal`], for an incarnation that is only suspected to be dead, because its record has stood at `version`
+/// for a whole lease. `None` if it has been renewed since: then it lives, and serves reads for another lease.
+pub async fn seal_unless_renewed(
     stores: &Stores,
     seam: &Seam,
     id: IncarnationId,
+    version: u64,
     patience: Patience,
-) -> Result<Sealed, SealError> {
+) -> Result<Option<Sealed>, SealError> {
+    seal_version(stores, seam, id, Some(version), patience).await
+}
+
+/// An open record is swung to *recovering* only from the version that was watched, if one was.
+async fn seal_version(
+    stores: &Stores,
+    seam: &Seam,
+    id: IncarnationId,
+    watched: Option<u64>,
+    patience: Patience,
+) -> Result<Option<Sealed>, SealError> {
     let key = keys::incarnation(id);
     let store = &*stores.main;
     let mut first_hint = None;
@@ -69,10 +88,16 @@ pub async fn seal(
             continue;
         };
         match found.value.state {
-            State::Sealed { end } => return Ok(Sealed { low: found.value.low, end }),
+            State::Sealed { end } => return Ok(Some(Sealed { low: found.value.low, end })),
             State::Open | State::Recovering if mutant::is_on(Mutant::TakeOverBeforeSeal) => {
                 let end = find_end(&*stores.log, seam, id, found.value.hint, patience).await?;
-                return Ok(Sealed { low: found.value.low, end });
+                return Ok(Some(Sealed { low: found.value.low, end }));
+            }
+            State::Open
+                if watched.is_some_and(|version| version != found.value.version)
+                    && !mutant::is_on(Mutant::SealThoughRenewed) =>
+            {
+                return Ok(None);
             }
             State::Open => {
                 first_hint.get_or_insert(found.value.hint);
@@ -268,5 +293,34 @@ async fn missing_below_low(
     match record {
         Some(record) if slot < record.value.low => Ok(()),
         _ => Err(SealError::Hole(keys::fragment(id, slot).to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MemoryStore;
+
+    const ID: IncarnationId = IncarnationId::from_bytes([7; 16]);
+
+    /// Bug: a sealer whose CAS met a renewal read the record again and sealed it all the same. Damage: the owner
+    /// served reads within its lease while another node took its databases over. Fix: only the version that was
+    /// watched for a lease is sealed on suspicion.
+    #[tokio::test]
+    async fn a_record_that_was_renewed_is_not_sealed_on_suspicion() {
+        let (stores, seam) = (Stores::one(Arc::new(MemoryStore::new())), Seam::production());
+        let (key, patience) = (keys::incarnation(ID), Patience::endless());
+        let store = &*stores.main;
+        let first = IncarnationRecord::new(PutId::random(&seam), 1, String::new());
+        let Swap::Won(first) = register::create(store, &seam, &key, first, patience).await.unwrap() else { panic!() };
+        let renewed = first.value.successor(PutId::random(&seam));
+        register::replace(store, &seam, &key, &first.etag, renewed, patience).await.unwrap();
+        assert_eq!(seal_unless_renewed(&stores, &seam, ID, 1, patience).await.unwrap(), None);
+        let record = register::read::<IncarnationRecord>(store, &seam, &key, patience).await.unwrap().unwrap();
+        assert_eq!(record.value.state, State::Open);
+        let sealed = Sealed { low: Slot::ZERO, end: Slot::ZERO };
+        assert_eq!(seal_unless_renewed(&stores, &seam, ID, 2, patience).await.unwrap(), Some(sealed));
+        // From then on there is nothing to be careful about.
+        assert_eq!(seal_unless_renewed(&stores, &seam, ID, 1, patience).await.unwrap(), Some(sealed));
     }
 }

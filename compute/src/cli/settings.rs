@@ -20,12 +20,13 @@ pub struct Settings {
     #[arg(long, value_name = "URL", env = "SHOAL_STORE", help_heading = "Storage")]
     pub store: Option<String>,
 
-    /// The local disk cache; it may be lost, and belongs to one process at a time [default:
-    /// ./shoal-cache]
+    /// A local directory for temporary files; it may be lost, and belongs to one process at a time
+    /// [default: ./shoal-cache]
     #[arg(long, value_name = "DIR", env = "SHOAL_CACHE_DIR", help_heading = "Storage")]
     pub cache_dir: Option<PathBuf>,
 
-    /// The most that the disk cache takes [default: 1GiB]
+    /// The most that temporary files take in the cache directory: sorts, large intermediate results,
+    /// VACUUM. A quarter of it is for any one database [default: 1GiB]
     #[arg(long, value_name = "SIZE", env = "SHOAL_CACHE_SIZE", help_heading = "Storage")]
     pub cache_size: Option<ByteSize>,
 

@@ -161,10 +161,10 @@ impl Databases {
         self.by_id.borrow().values().cloned().collect()
     }
 
-    /// Makes every database with a tail look whether it keeps the log's old slots alive.
+    /// Makes every database with a tail look whether it keeps the log's old slots alive, or too much memory.
     pub fn look_at_folds(&self) {
         for open in self.all() {
-            if !open.unfolded.borrow().is_empty() {
+            if !open.unfolded.borrow().is_empty() || open.database.overlay_bytes() > 0 {
                 open.database.changed.notify_one();
             }
         }
@@ -196,7 +196,7 @@ impl Core {
                 Err(CreateError::AlreadyExists { .. }) => {
                     self.resolve(name).await?.ok_or_else(|| OpenError::NoSuchDatabase(name.clone()))?
                 }
-                Err(error) => return Err(unavailable(error).into()),
+                Err(error) => return Err(ServerError::from(error).into()),
             },
             None => return Err(OpenError::NoSuchDatabase(name.clone())),
         };
@@ -220,7 +220,7 @@ impl Core {
         let resolved = self.node.io(move |node| async move {
             registry::resolve_head(&*node.stores.main, &node.seam, &name, node.id, patience).await
         });
-        resolved.await?.map_err(unavailable)
+        resolved.await?.map_err(ServerError::from)
     }
 
     async fn create_head(&self, name: &Name) -> Result<Result<Versioned<Head>, CreateError>, ServerError> {
@@ -244,7 +244,7 @@ impl Core {
                 Some(owner) if owner == node.id => OwnerState::Me,
                 Some(owner) => {
                     let probe = node.io(move |node| async move { node.sealed.probe(owner).await });
-                    let probe = probe.await?.map_err(unavailable)?;
+                    let probe = probe.await?.map_err(ServerError::from)?;
                     let is_alive = matches!(probe.state, OwnerState::Alive { .. });
                     // A renewal while we watch proves that it lives; until then it may be dead.
                     let renewals = (owner, probe.renewed);
@@ -267,7 +267,7 @@ impl Core {
                     let swap = node.io(move |node| async move {
                         registry::swap_head(&*node.stores.main, &node.seam, &before, next, patience).await
                     });
-                    match swap.await?.map_err(unavailable)? {
+                    match swap.await?.map_err(ServerError::from)? {
                         Swap::Won(won) => return Ok(won),
                         Swap::Lost(Some(found)) => head = found,
                         Swap::Lost(None) => return Err(OpenError::NoSuchDatabase(name.clone())),
@@ -275,7 +275,7 @@ impl Core {
                 }
                 OpenPlan::SealFirst(owner) => {
                     let sealed = node.io(move |node| async move { node.sealed.seal(owner).await });
-                    sealed.await?.map_err(unavailable)?;
+                    sealed.await?.map_err(ServerError::from)?;
                 }
                 OpenPlan::DrainFirst => return Err(self.tail_is_full(&head.value).into()),
                 OpenPlan::OwnedElsewhere { incarnation, address } => return Err(owned_elsewhere(name, incarnation, &address).into()),
@@ -320,7 +320,7 @@ impl Core {
             if entry.incarnation != node.id {
                 let incarnation = entry.incarnation;
                 let log = node.io(move |node| async move { node.sealed.log(incarnation).await });
-                let log = log.await?.map_err(unavailable)?;
+                let log = log.await?.map_err(ServerError::from)?;
                 for commit in log.commits(database.id) {
                     let is_next = Some(commit.lsn) > database.newest().lsn;
                     if is_next && entry.holds(entry.incarnation, commit.epoch, commit.lsn) {
@@ -351,7 +351,7 @@ impl Core {
         match self.create_head(&name).await? {
             Ok(head) => Ok(head.value.database),
             Err(error @ CreateError::AlreadyExists { .. }) => Err(ServerError::new(Fault::Conflict, error.to_string())),
-            Err(error) => Err(unavailable(error)),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -413,10 +413,6 @@ pub(super) async fn recover(
     let commit = commit.apply(|page_no, _| bases.remove(&page_no).ok_or("the page was not read"));
     database.recover(commit.map_err(|error| corrupt(&error))?, tip, logged.bytes.len());
     Ok(())
-}
-
-fn unavailable(error: impl std::fmt::Display) -> ServerError {
-    ServerError::new(Fault::Retry, error.to_string())
 }
 
 fn owned_elsewhere(name: &Name, incarnation: walstore::id::IncarnationId, address: &str) -> ServerError {

@@ -13,7 +13,7 @@ use tenant::name::Name;
 use tracing::{debug, warn};
 use walstore::id::{DatabaseId, Lsn, Slot};
 use walstore::mutant::{self, Mutant};
-use walstore::seal::{self, SealError};
+use walstore::seal;
 
 use super::databases::{OpenDatabase, recover};
 use super::{Core, spawn_local};
@@ -143,10 +143,7 @@ impl Core {
         let read = self.node.io(move |node| async move {
             seal::read_slots(&node.stores, &node.seam, node.id, &slots, patience).await
         });
-        let fragments = read.await?.map_err(|error| {
-            let fault = if matches!(error, SealError::Hole(_)) { Fault::Corrupt } else { Fault::Retry };
-            ServerError::new(fault, error.to_string())
-        })?;
+        let fragments = read.await?.map_err(ServerError::from)?;
         let mut commits = Vec::new();
         for run in fragments.into_iter().flat_map(|fragment| fragment.runs) {
             if run.database == id && run.epoch == database.epoch {

@@ -102,6 +102,7 @@ impl Core {
         unfolded.encoded_bytes > 0
             && (segments::fold::fold_is_due(unfolded.encoded_bytes, page_count)
                 || unfolded.page_bytes > limits::OVERLAY_BYTES_MAX / 4
+                || unfolded.page_bytes >= database.node.overlays.fold_from()
                 || open.holds_slots_below(database.node.fold_below()))
     }
 

@@ -10,6 +10,7 @@ use tracing::{error, warn};
 use walstore::mutant::{self, Mutant};
 
 use super::databases::OpenDatabase;
+use super::streams::Idle;
 use super::{Core, CursorReply, Job, JobError, PipelineReply, Work, spawn_local};
 use crate::database::file;
 use crate::error::{Fault, ServerError};
@@ -259,12 +260,17 @@ impl Core {
         let limit = self.node.settings.busy_timeout;
         let turn = async {
             loop {
-                let folded = database.folded.notified();
+                let (folded, room) = (database.folded.notified(), database.node.overlays.room());
                 if let Some(reason) = database.lost() {
                     return Wake::Failed(ServerError::new(Fault::Fenced, reason));
                 }
-                if database.is_overfull() {
-                    folded.await;
+                // If all is folded, what is kept may be kept for this very reader.
+                if database.is_overfull() && !(file.is_pinned() && database.is_folded()) {
+                    tokio::select! {
+                        biased;
+                        () = folded => {}
+                        () = room => {}
+                    }
                     continue;
                 }
                 file.give_turn(database.turn.take().await);
@@ -367,29 +373,59 @@ impl Core {
         let _ = self.run(open, running, move || stream.release(), Client::none()).await;
     }
 
+    /// Sets the time by which a parked stream is to be back.
+    fn watch_idle(&self, open: &Rc<OpenDatabase>, id: u64, sequence: u64, in_transaction: bool) {
+        let settings = &self.node.settings;
+        let limit = if in_transaction { settings.idle_transaction_timeout } else { settings.idle_stream_timeout };
+        let limit = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX);
+        let at = self.node.seam.boot_micros().saturating_add(limit);
+        self.streams.deadlines.set(id, at, Idle { open: open.clone(), sequence, in_transaction });
+    }
+
+    /// The core's one watcher of parked streams. No timer runs while there are none.
+    pub(super) async fn watch_idle_streams(self: Rc<Self>) {
+        let deadlines = &self.streams.deadlines;
+        loop {
+            let changed = deadlines.changed.notified();
+            let Some(at) = deadlines.earliest() else {
+                changed.await;
+                continue;
+            };
+            let now = self.node.seam.boot_micros();
+            if at > now {
+                tokio::select! {
+                    biased;
+                    () = changed => {}
+                    () = self.node.seam.sleep(Duration::from_micros(at - now)) => {}
+                }
+                continue;
+            }
+            while let Some((id, idle)) = deadlines.take_due(now) {
+                spawn_local(self.clone().time_out(id, idle));
+            }
+        }
+    }
+
     /// Rolls an idle transaction back so that others get the turn, and later forgets the stream.
-    fn watch_idle(self: &Rc<Self>, open: &Rc<OpenDatabase>, id: u64, sequence: u64, in_transaction: bool) {
-        let (core, open) = (self.clone(), open.clone());
-        spawn_local(async move {
-            let settings = &core.node.settings;
-            if in_transaction {
-                core.node.seam.sleep(settings.idle_transaction_timeout).await;
-                let Some(mut stream) = core.streams.take_idle(id, sequence) else { return };
-                let running = stream.running.clone();
-                let body = move || {
-                    stream.time_out();
-                    stream
-                };
-                let ended = core.run(&open, running, body, Client::none()).await;
-                let Ok(stream) = ended else { return core.streams.expire(id) };
-                core.streams.put_back(id, stream);
+    async fn time_out(self: Rc<Self>, id: u64, idle: Idle) {
+        let Idle { open, sequence, in_transaction } = idle;
+        let Some(mut stream) = self.streams.take_idle(id, sequence) else { return };
+        if !in_transaction {
+            self.streams.expire(id);
+            return self.end(&open, id, stream).await;
+        }
+        let running = stream.running.clone();
+        let body = move || {
+            stream.time_out();
+            stream
+        };
+        match self.run(&open, running, body, Client::none()).await {
+            Ok(stream) => {
+                self.streams.put_back(id, stream);
+                self.watch_idle(&open, id, sequence, false);
             }
-            core.node.seam.sleep(settings.idle_stream_timeout).await;
-            if let Some(stream) = core.streams.take_idle(id, sequence) {
-                core.streams.expire(id);
-                core.end(&open, id, stream).await;
-            }
-        });
+            Err(_) => self.streams.expire(id),
+        }
     }
 
     /// Ends the streams of a database that has ended.

@@ -4,6 +4,7 @@
 //! Everything below is single-threaded, so databases, connections and streams need no locks.
 
 mod databases;
+mod deadlines;
 mod eviction;
 mod folding;
 mod jobs;
@@ -39,6 +40,8 @@ pub enum Message {
     Durable(Vec<Acknowledged>),
     /// Close what is idle; if the log has become too long, fold the tails that keep it so.
     Sweep,
+    /// The overlays of all databases take too much memory: look who has to fold.
+    LookAtFolds,
     Fenced(String),
     Create { name: Name, reply: oneshot::Sender<Result<DatabaseId, ServerError>> },
     Delete { name: Name, reply: oneshot::Sender<Result<(), OpenError>> },
@@ -130,10 +133,12 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
         fenced: RefCell::default(),
         node,
     });
+    spawn_local(core.clone().watch_idle_streams());
     while let Some(message) = inbox.recv().await {
         match message {
             Message::Job(job) => core.clone().start(job),
             Message::Durable(commits) => core.on_durable(&commits),
+            Message::LookAtFolds => core.databases.look_at_folds(),
             Message::Sweep => core.sweep(),
             Message::Fenced(reason) => core.on_fenced(&reason).await,
             Message::Create { name, reply } => {

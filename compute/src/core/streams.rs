@@ -6,6 +6,8 @@ use std::rc::Rc;
 
 use tenant::name::Name;
 
+use super::databases::OpenDatabase;
+use super::deadlines::Deadlines;
 use crate::database::Database;
 use crate::hrana::baton::Baton;
 use crate::hrana::error::ProtocolError;
@@ -21,9 +23,20 @@ struct Slot {
     parked: Option<Stream>,
 }
 
+/// What happens to a parked stream that nobody comes back for.
+pub struct Idle {
+    pub open: Rc<OpenDatabase>,
+    /// Of the request that it has been idle since.
+    pub sequence: u64,
+    /// First its transaction is rolled back, so that others get the turn; later it is forgotten.
+    pub in_transaction: bool,
+}
+
 #[derive(Default)]
 pub struct Streams {
     slots: RefCell<BTreeMap<u64, Slot>>,
+    /// Of parked streams only.
+    pub deadlines: Deadlines<Idle>,
     expired: RefCell<VecDeque<u64>>,
 }
 
@@ -41,7 +54,9 @@ impl Streams {
         if slot.sequence != baton.sequence {
             return Err(ProtocolError::BatonReused);
         }
-        slot.parked.take().ok_or(ProtocolError::BatonReused)
+        let stream = slot.parked.take().ok_or(ProtocolError::BatonReused)?;
+        self.deadlines.forget(baton.stream_id);
+        Ok(stream)
     }
 
     /// Parks a stream and names the sequence number of its next baton.
@@ -70,6 +85,7 @@ impl Streams {
 
     /// Forgets a stream.
     pub fn remove(&self, id: u64) {
+        self.deadlines.forget(id);
         self.slots.borrow_mut().remove(&id);
     }
 
@@ -77,7 +93,9 @@ impl Streams {
     pub fn take_idle(&self, id: u64, sequence: u64) -> Option<Stream> {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.get_mut(&id).filter(|slot| slot.sequence == sequence)?;
-        slot.parked.take()
+        let stream = slot.parked.take()?;
+        self.deadlines.forget(id);
+        Some(stream)
     }
 
     /// Puts back what [`Streams::take_idle`] took; its baton stays valid.
@@ -101,6 +119,7 @@ impl Streams {
         for (id, slot) in self.slots.borrow_mut().iter_mut() {
             if slot.parked.as_ref().is_some_and(|stream| Rc::ptr_eq(&stream.database, database)) {
                 drained.extend(slot.parked.take().map(|stream| (*id, stream)));
+                self.deadlines.forget(*id);
             }
         }
         drained

@@ -198,6 +198,11 @@ impl Connection {
         self.seen.set(self.seen.get().max(Lsn::raw(lsn)));
     }
 
+    /// Whether a snapshot is pinned, and with it a base.
+    pub fn is_pinned(&self) -> bool {
+        self.snapshot.borrow().is_some()
+    }
+
     fn unpin(&self) {
         let was_old = self.database.has_old_readers();
         self.snapshot.borrow_mut().take();
@@ -256,7 +261,7 @@ impl Connection {
             return refuse(Code::FULL, Fault::Invalid, text);
         }
         let stalled = node.log.waiting_since().is_some_and(|since| {
-            Duration::from_micros(node.seam.boot_micros().saturating_sub(since)) > limits::STALL_MAX
+            Duration::from_micros(node.seam.boot_micros().saturating_sub(since)) > node.settings.stall_timeout
         });
         if stalled || node.log.backlog_bytes() > limits::BACKLOG_BYTES_MAX {
             let text = "the bucket does not take writes at the moment; nothing was written; try again later";

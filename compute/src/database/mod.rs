@@ -12,6 +12,7 @@
 pub mod file;
 pub mod gate;
 pub mod overlay;
+pub mod overlay_space;
 pub mod pages;
 pub mod turn;
 
@@ -87,10 +88,10 @@ impl Database {
             home,
             turn: Rc::default(),
             gate: Gate::opened_up_to(Lsn::raw(newest.lsn)),
-            meter: Meter::new(node.settings.memory_per_database),
+            meter: Meter::new(node.settings.memory_per_database, node.temp.share()),
             window_micros,
             newest: Cell::new(newest),
-            overlay: RefCell::default(),
+            overlay: RefCell::new(Overlay::new(node.overlays.clone())),
             bases: RefCell::new(vec![Rc::downgrade(&base)]),
             base: RefCell::new(base),
             lost: RefCell::new(None),
@@ -183,9 +184,19 @@ impl Database {
         (Some(durable) > folded).then(|| self.overlay.borrow().unfolded(folded, durable))
     }
 
-    /// Whether writers have to wait for the fold.
+    /// Whether writers have to wait for folds, of this database or of others.
     pub fn is_overfull(&self) -> bool {
-        self.overlay.borrow().bytes() > limits::OVERLAY_BYTES_MAX
+        self.overlay_bytes() > limits::OVERLAY_BYTES_MAX || self.node.overlays.is_full()
+    }
+
+    /// Bytes of page versions in memory.
+    pub fn overlay_bytes(&self) -> usize {
+        self.overlay.borrow().bytes()
+    }
+
+    /// Whether everything that was committed is folded: what the overlay still has, readers keep.
+    pub fn is_folded(&self) -> bool {
+        self.base.borrow().tip.lsn == self.newest.get().lsn
     }
 
     /// The durable commits that are not folded, summed up, as far as they fit into one fold, and the

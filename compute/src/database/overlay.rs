@@ -1,10 +1,13 @@
 //! Pages of commits that are not folded yet, by page and LSN.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use segments::page::{Page, PageNo};
 use segments::tip::Tip;
 use walstore::id::Lsn;
+
+use super::overlay_space::OverlaySpace;
 
 /// What one commit left of a page.
 #[derive(Clone)]
@@ -16,16 +19,21 @@ pub struct Version {
 }
 
 /// What changed since the fold that the oldest reader still uses.
-#[derive(Default)]
 pub struct Overlay {
     /// Versions of each page, oldest first.
     pages: BTreeMap<PageNo, Vec<Version>>,
     /// The history after each commit and the commit's length in the log, oldest first, dense.
     commits: VecDeque<(Tip, usize)>,
     bytes: usize,
+    /// Where the node counts them.
+    space: Arc<OverlaySpace>,
 }
 
 impl Overlay {
+    pub fn new(space: Arc<OverlaySpace>) -> Self {
+        Self { pages: BTreeMap::new(), commits: VecDeque::new(), bytes: 0, space }
+    }
+
     /// Adds the commit that leads to `tip`: its pages, and whether each was logged as a patch.
     ///
     /// # Panics
@@ -36,6 +44,7 @@ impl Overlay {
             assert_eq!(lsn, Lsn::after(last.lsn), "BUG: a gap in the overlay");
         }
         self.commits.push_back((tip, encoded_bytes));
+        let before = self.bytes;
         for ((page_no, page), patched) in pages {
             self.bytes += segments::page::PAGE_BYTES;
             let versions = self.pages.entry(page_no).or_default();
@@ -43,6 +52,7 @@ impl Overlay {
             let patches_in_a_row = if patched { before.saturating_add(1) } else { 0 };
             versions.push(Version { lsn, page, patches_in_a_row });
         }
+        self.space.add(self.bytes - before);
     }
 
     /// The newest version of a page that a snapshot at `at` sees, if the overlay has one.
@@ -86,12 +96,14 @@ impl Overlay {
 
     /// Forgets commits up to `lsn`: no reader needs them, because its map has them.
     pub fn forget(&mut self, lsn: Lsn) {
+        let before = self.bytes;
         self.pages.retain(|_, versions| {
             let before = versions.len();
             versions.retain(|version| version.lsn > lsn);
             self.bytes -= (before - versions.len()) * segments::page::PAGE_BYTES;
             !versions.is_empty()
         });
+        self.space.give_back(before - self.bytes);
         while self.commits.front().is_some_and(|(first, _)| first.lsn <= Some(lsn)) {
             self.commits.pop_front();
         }
@@ -100,6 +112,12 @@ impl Overlay {
     /// Bytes of page versions held.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        self.space.give_back(self.bytes);
     }
 }
 
@@ -135,7 +153,7 @@ mod tests {
 
     #[test]
     fn each_snapshot_sees_its_own_version() {
-        let mut overlay = Overlay::default();
+        let mut overlay = Overlay::new(OverlaySpace::new(0));
         overlay.add(tip(5, 2), 10, [page(1, 5), page(2, 5)]);
         overlay.add(tip(6, 2), 10, [page(1, 6)]);
         let first = PageNo::new(1).unwrap();
@@ -147,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_fold_knows_the_smallest_size_and_leaves_out_what_was_cut_off() {
-        let mut overlay = Overlay::default();
+        let mut overlay = Overlay::new(OverlaySpace::new(0));
         overlay.add(tip(1, 3), 10, [page(1, 1), page(2, 1), page(3, 1)]);
         overlay.add(tip(2, 1), 20, [page(1, 2)]);
         overlay.add(tip(3, 2), 30, [page(2, 3)]);
@@ -161,16 +179,21 @@ mod tests {
     }
 
     #[test]
-    fn forgetting_gives_the_bytes_back() {
-        let mut overlay = Overlay::default();
+    fn forgetting_gives_the_bytes_back_and_so_does_the_end() {
+        let space = OverlaySpace::new(0);
+        let mut overlay = Overlay::new(space.clone());
         overlay.add(tip(1, 1), 10, [page(1, 1)]);
         overlay.add(tip(2, 1), 10, [page(1, 2)]);
         let lsn = |lsn| Lsn::new(lsn).unwrap();
         overlay.forget(lsn(1));
-        assert_eq!(overlay.bytes(), 4096);
+        assert_eq!((overlay.bytes(), space.bytes()), (4096, 4096));
         assert_eq!(overlay.tip(lsn(2)), Some(tip(2, 1)));
         assert_eq!(overlay.tip(lsn(1)), None);
         overlay.forget(lsn(2));
-        assert_eq!(overlay.bytes(), 0);
+        assert_eq!((overlay.bytes(), space.bytes()), (0, 0));
+        overlay.add(tip(3, 1), 10, [page(1, 3)]);
+        assert_eq!(space.bytes(), 4096);
+        drop(overlay);
+        assert_eq!(space.bytes(), 0);
     }
 }

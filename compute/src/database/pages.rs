@@ -122,7 +122,7 @@ fn page_of(cache: &PageCache, held: &Held, source: &Source) -> Result<Step, Serv
     };
     let Some(frame) = frame else { return Ok(Step::Fetch(Wanted::Frame(source.at))) };
     let page = frame.page(source.place).map_err(|corrupt| corrupt.at(segments::keys::pack(&source.at.pack)));
-    page.map(Step::Page).map_err(|corrupt| ServerError::new(Fault::Corrupt, corrupt.to_string()))
+    page.map(Step::Page).map_err(ServerError::from)
 }
 
 /// Reads a page that the running transaction has not written. Suspends until it is there.
@@ -178,7 +178,7 @@ pub async fn fetch(node: &Arc<NodeContext>, fetch: Fetch) -> Result<(), ServerEr
             let object = object.await?;
             let with = base.map.borrow().with_chunk(&reference, &object);
             let with = with.map_err(|corrupt| corrupt.at(segments::keys::page_map(&reference.id)));
-            *base.map.borrow_mut() = with.map_err(|corrupt| ServerError::new(Fault::Corrupt, corrupt.to_string()))?;
+            *base.map.borrow_mut() = with.map_err(ServerError::from)?;
         }
         Wanted::Indexes(deltas) => {
             let reads = deltas.iter().map(|delta| {
@@ -211,8 +211,5 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T, RecordError>> + Send + 'static,
 {
-    node.io(request).await?.map_err(|error| match error {
-        RecordError::Corrupt(corrupt) => ServerError::new(Fault::Corrupt, corrupt.to_string()),
-        RecordError::Store(error) => ServerError::new(Fault::Retry, format!("cannot read from the bucket: {error}")),
-    })
+    node.io(request).await?.map_err(ServerError::from)
 }

@@ -25,7 +25,7 @@ use walstore::register::Patience;
 
 use super::{failure, going_down, json, read_body, server_failure};
 use crate::core::{Message, OpenError};
-use crate::error::{Fault, ServerError};
+use crate::error::Fault;
 use crate::node::NodeHandle;
 
 const LIST_LIMIT_DEFAULT: usize = 100;
@@ -165,6 +165,6 @@ async fn list(State(node): State<Arc<NodeHandle>>, Query(query): Query<ListQuery
             let answer = ListAnswer { namespaces, next: page.next.map(|name| name.to_string()) };
             json(StatusCode::OK, serde_json::to_vec(&answer).expect("BUG: plain strings are JSON"))
         }
-        Err(error) => server_failure(&ServerError::new(Fault::Retry, error.to_string())),
+        Err(error) => server_failure(&error.into()),
     }
 }

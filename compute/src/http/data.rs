@@ -49,7 +49,8 @@ pub fn router(plane: DataPlane) -> Router {
 async fn handle(State(plane): State<Arc<DataPlane>>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
     let default = plane.default_database.as_ref();
-    let route = match route::resolve(&parts.method, parts.uri.path(), &parts.headers, default) {
+    let authority = parts.uri.authority().map(http::uri::Authority::as_str);
+    let route = match route::resolve(&parts.method, parts.uri.path(), authority, &parts.headers, default) {
         Ok(route) => route,
         Err(error) => return refuse(&error),
     };

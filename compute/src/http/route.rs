@@ -73,15 +73,17 @@ impl RouteError {
     }
 }
 
-/// Finds the route of a request. `path` is the URL's path as it was sent, still encoded;
-/// `default_database` serves the bare URL, if one is configured.
+/// Finds the route of a request. `path` is the URL's path as it was sent, still encoded; `authority` is host and
+/// port where the request line has them: in HTTP/2 (`:authority`), where no header `Host` repeats them, and in
+/// requests through a proxy. `default_database` serves the bare URL, if one is configured.
 pub fn resolve(
     method: &Method,
     path: &str,
+    authority: Option<&str>,
     headers: &HeaderMap,
     default_database: Option<&Name>,
 ) -> Result<Route, RouteError> {
-    let base = BaseUrl { headers };
+    let base = BaseUrl { authority, headers };
     let located = locate(path, &base)?;
     let action = Action::of(&located, method, &base)?;
     let endpoint = match action {
@@ -173,13 +175,16 @@ fn name_in_headers(headers: &HeaderMap, base: &BaseUrl<'_>) -> Result<Option<Nam
 /// How the client reached us, so that an error can spell a whole URL. Headers are whatever the
 /// client says; one that doesn't look like an address isn't repeated.
 struct BaseUrl<'h> {
+    authority: Option<&'h str>,
     headers: &'h HeaderMap,
 }
 
 impl BaseUrl<'_> {
     /// The URL that belongs into a client's configuration.
     fn database(&self, name: &str) -> String {
-        let host = self.header("host").filter(|host| is_address(host)).unwrap_or("<this server>");
+        // The request line's word counts, as the RFCs say.
+        let host = self.authority.or_else(|| self.header("host"));
+        let host = host.filter(|host| is_address(host)).unwrap_or("<this server>");
         let is_https = self.header("x-forwarded-proto") == Some("https");
         format!("{}://{host}/db/{name}/", if is_https { "https" } else { "http" })
     }

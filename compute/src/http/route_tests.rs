@@ -20,11 +20,11 @@ fn local() -> HeaderMap {
 }
 
 fn post(path: &str) -> Result<Route, RouteError> {
-    resolve(&Method::POST, path, &local(), None)
+    resolve(&Method::POST, path, None, &local(), None)
 }
 
 fn get(path: &str) -> Result<Route, RouteError> {
-    resolve(&Method::GET, path, &local(), None)
+    resolve(&Method::GET, path, None, &local(), None)
 }
 
 fn database(text: &str, endpoint: Endpoint) -> Result<Route, RouteError> {
@@ -43,7 +43,7 @@ fn every_endpoint_is_reached_in_every_form_of_the_path() {
         }
         for bare in [format!("/{path}"), format!("//{path}"), format!("/{path}/")] {
             let default = name("default");
-            let route = resolve(&Method::POST, &bare, &local(), Some(&default));
+            let route = resolve(&Method::POST, &bare, None, &local(), Some(&default));
             assert_eq!(route, database("default", endpoint));
             assert_eq!(post(&bare).unwrap_err().status, StatusCode::NOT_FOUND);
         }
@@ -62,7 +62,7 @@ fn probes_health_and_version_need_no_database() {
         ("/version", Route::Version),
     ] {
         assert_eq!(get(path), Ok(route.clone()), "{path}");
-        assert_eq!(resolve(&Method::HEAD, path, &local(), None), Ok(route), "{path}");
+        assert_eq!(resolve(&Method::HEAD, path, None, &local(), None), Ok(route), "{path}");
     }
 }
 
@@ -100,7 +100,22 @@ fn the_line_to_write_follows_how_the_client_came_but_repeats_no_nonsense() {
         (vec![("host", "")], "http://<this server>/db/<name>/"),
         (vec![], "http://<this server>/db/<name>/"),
     ] {
-        let error = resolve(&Method::POST, "/db/v2/pipeline", &headers(&pairs), None).unwrap_err();
+        let error = resolve(&Method::POST, "/db/v2/pipeline", None, &headers(&pairs), None).unwrap_err();
+        assert!(error.message.ends_with(base), "{error}");
+    }
+}
+
+#[test]
+fn the_line_to_write_follows_http_2s_authority_which_needs_no_host_header() {
+    for (authority, pairs, base) in [
+        ("db.example.com", vec![], "http://db.example.com/db/<name>/"),
+        ("[::1]:8080", vec![("x-forwarded-proto", "https")], "https://[::1]:8080/db/<name>/"),
+        ("db.example.com:9000", vec![("host", "other.example.com")], "http://db.example.com:9000/db/<name>/"),
+        ("user:secret@db.example.com", vec![], "http://<this server>/db/<name>/"),
+    ] {
+        let uri: http::Uri = format!("http://{authority}/db/v2/pipeline").parse().unwrap();
+        let authority = uri.authority().map(http::uri::Authority::as_str);
+        let error = resolve(&Method::POST, uri.path(), authority, &headers(&pairs), None).unwrap_err();
         assert!(error.message.ends_with(base), "{error}");
     }
 }
@@ -110,7 +125,7 @@ fn the_header_names_the_database_of_a_bare_url_and_must_agree_with_a_path() {
     let default = name("default");
     let in_header = |path, values: &[&str]| {
         let pairs: Vec<_> = values.iter().map(|value| (NAMESPACE_HEADER, *value)).collect();
-        resolve(&Method::POST, path, &headers(&pairs), Some(&default))
+        resolve(&Method::POST, path, None, &headers(&pairs), Some(&default))
     };
     let pipeline = Endpoint::Pipeline(Hrana2);
     assert_eq!(in_header("/v2/pipeline", &["app"]), database("app", pipeline));
@@ -190,7 +205,7 @@ fn a_wrong_method_is_told_the_right_one() {
         (Method::POST, "/v2", "GET, HEAD"),
         (Method::DELETE, "/health", "GET, HEAD"),
     ] {
-        let error = resolve(&method, path, &local(), None).unwrap_err();
+        let error = resolve(&method, path, None, &local(), None).unwrap_err();
         assert_eq!((error.status.as_u16(), error.allow), (405, Some(allow)), "{path}");
     }
 }

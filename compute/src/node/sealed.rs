@@ -121,16 +121,22 @@ impl SealedLogs {
         if sighting.version != record.version {
             *sighting = Sighting { version: record.version, since_micros: now };
         }
-        let left = (sighting.since_micros + record.lease_micros).saturating_sub(now);
+        let left = sighting.since_micros.saturating_add(record.lease_micros).saturating_sub(now);
         let state = if left == 0 { OwnerState::LeaseOver } else { OwnerState::Alive { address: record.address.clone() } };
         let ask_again = Duration::from_micros(left.min(record.lease_micros / 8).max(10_000));
         OwnerProbe { state, ask_again, renewed: record.version }
     }
 
-    /// Ends the log of an incarnation that is known or suspected to be dead.
+    /// Ends the log of an incarnation whose lease is over by [`probe`](Self::probe), unless it was renewed since.
     pub async fn seal(&self, id: IncarnationId) -> Result<(), SealError> {
-        let sealed = seal::seal(&self.stores, &self.seam, id, Patience::for_duration(&self.seam, PATIENCE)).await?;
-        info!(incarnation = %id, end = %sealed.end, low = %sealed.low, "its log is sealed");
+        let watched = self.sightings.lock().unwrap_or_else(PoisonError::into_inner).get(&id).map(|it| it.version);
+        let patience = Patience::for_duration(&self.seam, PATIENCE);
+        // Without a sighting the record was not open.
+        let version = watched.unwrap_or_default();
+        match seal::seal_unless_renewed(&self.stores, &self.seam, id, version, patience).await? {
+            Some(sealed) => info!(incarnation = %id, end = %sealed.end, low = %sealed.low, "its log is sealed"),
+            None => info!(incarnation = %id, "it lives after all"),
+        }
         Ok(())
     }
 

@@ -95,9 +95,12 @@ fn configure(sql: &Connection) -> rusqlite::Result<()> {
     sql.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     // Bounds that keep the deepest recursion inside the coroutine's stack.
     for (limit, value) in [
-        (Limit::SQLITE_LIMIT_EXPR_DEPTH, 500),
+        (Limit::SQLITE_LIMIT_EXPR_DEPTH, 300),
+        // With the one above it bounds how deep generated columns that use each other can nest: 120,000 levels, of
+        // up to 750 bytes.
+        (Limit::SQLITE_LIMIT_COLUMN, 400),
         (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 5_000),
-        (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 50),
+        (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, limits::TRIGGER_DEPTH_MAX),
         (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 500),
         (Limit::SQLITE_LIMIT_ATTACHED, 1),
         (Limit::SQLITE_LIMIT_LENGTH, 64 << 20),

@@ -234,6 +234,7 @@ impl SqlConnection {
     pub fn explain(&self, error: &rusqlite::Error) -> HranaError {
         let cause = self.file.take_cause();
         let refusal = self.observed.take_refusal();
+        let temp_refusal = self.file.database.meter.temp.take_refusal();
         let (failure, message, offset) = match error {
             rusqlite::Error::SqliteFailure(failure, message) => (failure, message.clone(), None),
             rusqlite::Error::SqlInputError { error, msg, offset, .. } => {
@@ -246,6 +247,10 @@ impl SqlConnection {
             OperationInterrupted => self.file.abandoned().into(),
             SystemIoFailure | DiskFull | DatabaseBusy | CannotOpen if cause.is_some() => {
                 cause.expect("BUG: just seen").into()
+            }
+            // Without a cause of the file's, it is a temporary file that found no room.
+            DiskFull if temp_refusal.is_some() => {
+                HranaError::sqlite(failure.extended_code, &temp_refusal.expect("BUG: just seen"), None)
             }
             AuthorizationForStatementDenied if refusal.is_some() => {
                 let why = refusal.expect("BUG: just seen");

@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rusqlite::ffi;
 
+use super::temp_space::TempShare;
+
 const HEADER_BYTES: usize = 16;
 
 /// Bytes that SQLite holds for one database. The block headers keep it alive.
@@ -21,11 +23,13 @@ const HEADER_BYTES: usize = 16;
 pub struct Meter {
     bytes: AtomicUsize,
     bytes_max: usize,
+    /// What it has on disk in temporary files.
+    pub temp: TempShare,
 }
 
 impl Meter {
-    pub fn new(bytes_max: usize) -> Arc<Self> {
-        Arc::new(Self { bytes: AtomicUsize::new(0), bytes_max })
+    pub fn new(bytes_max: usize, temp: TempShare) -> Arc<Self> {
+        Arc::new(Self { bytes: AtomicUsize::new(0), bytes_max, temp })
     }
 
     pub fn bytes(&self) -> usize {
@@ -67,6 +71,19 @@ impl Drop for Charging<'_> {
     fn drop(&mut self) {
         CHARGED.set(self.previous);
     }
+}
+
+/// The meter that is charged on this thread at the moment.
+pub fn charged() -> Option<Arc<Meter>> {
+    let meter = CHARGED.get();
+    (!meter.is_null()).then(|| {
+        // SAFETY: a non-null CHARGED came from `Arc::as_ptr` of a meter whose `Charging` guard is alive; the count
+        // that is added here is the returned one.
+        unsafe {
+            Arc::increment_strong_count(meter);
+            Arc::from_raw(meter)
+        }
+    })
 }
 
 #[repr(C)]

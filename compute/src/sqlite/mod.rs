@@ -10,6 +10,7 @@ pub mod functions;
 pub mod memory;
 pub mod stack;
 pub mod temp;
+pub mod temp_space;
 pub mod vfs;
 
 use rusqlite::ffi;

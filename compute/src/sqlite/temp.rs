@@ -1,13 +1,16 @@
 //! Temporary files: sorters, statement journals, the copy that VACUUM makes. In memory up to a cap, then
-//! in a nameless local file up to a quota.
+//! in a nameless local file, which counts against the [space](super::temp_space) of its database and its node.
 
 use std::cell::RefCell;
 use std::ffi::c_int;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::Code;
+use super::memory::{self, Meter};
+use super::temp_space::TempShare;
 use super::vfs::VfsFile;
 use crate::limits;
 
@@ -25,18 +28,67 @@ enum Content {
     Disk { file: File, size: u64 },
 }
 
-/// One temporary file. Gone when it is closed.
-pub struct TempFile(RefCell<Content>);
+impl Content {
+    fn disk_bytes(&self) -> u64 {
+        match self {
+            Self::Memory(_) => 0,
+            Self::Disk { size, .. } => *size,
+        }
+    }
+}
 
-impl Default for TempFile {
-    fn default() -> Self {
-        Self(RefCell::new(Content::Memory(Vec::new())))
+/// One temporary file. Gone when it is closed.
+pub struct TempFile {
+    content: RefCell<Content>,
+    /// The meter of the database that pays for it: whose coroutine opened it.
+    payer: Option<Arc<Meter>>,
+}
+
+impl TempFile {
+    /// An empty file, at the cost of the database whose coroutine runs on this thread.
+    pub fn open() -> Self {
+        Self { content: RefCell::new(Content::Memory(Vec::new())), payer: memory::charged() }
+    }
+
+    fn share(&self) -> Option<&TempShare> {
+        self.payer.as_ref().map(|meter| &meter.temp)
+    }
+
+    /// Counts `bytes` more on disk. They are given back with the file's size.
+    fn charge(&self, bytes: u64) -> Result<(), Code> {
+        if self.share().is_none_or(|share| share.charge(bytes)) { Ok(()) } else { Err(Code::FULL) }
+    }
+
+    fn credit(&self, bytes: u64) {
+        if let Some(share) = self.share() {
+            share.credit(bytes);
+        }
+    }
+
+    fn spill(&self, content: &mut Content) -> Result<(), Code> {
+        let Content::Memory(bytes) = content else { return Ok(()) };
+        let size = bytes.len() as u64;
+        let directory = DIRECTORY.with_borrow(PathBuf::clone);
+        let file = tempfile::tempfile_in(directory).map_err(|_| Code::CANTOPEN)?;
+        self.charge(size)?;
+        if file.write_all_at(bytes, 0).is_err() {
+            self.credit(size);
+            return Err(Code::FULL);
+        }
+        *content = Content::Disk { size, file };
+        Ok(())
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        self.credit(self.content.borrow().disk_bytes());
     }
 }
 
 impl VfsFile for TempFile {
     fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Code> {
-        match &*self.0.borrow() {
+        match &*self.content.borrow() {
             Content::Memory(bytes) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
                 let count = buffer.len().min(bytes.len() - start);
@@ -53,11 +105,10 @@ impl VfsFile for TempFile {
     }
 
     fn write(&self, bytes: &[u8], offset: u64) -> Result<(), Code> {
-        let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= limits::TEMP_FILE_BYTES_MAX);
-        let end = end.ok_or(Code::FULL)?;
-        let mut content = self.0.borrow_mut();
+        let end = offset.checked_add(bytes.len() as u64).ok_or(Code::FULL)?;
+        let mut content = self.content.borrow_mut();
         if end > limits::TEMP_MEMORY_BYTES_MAX as u64 {
-            spill(&mut content)?;
+            self.spill(&mut content)?;
         }
         match &mut *content {
             Content::Memory(memory) => {
@@ -66,26 +117,34 @@ impl VfsFile for TempFile {
                 memory[start..end].copy_from_slice(bytes);
             }
             Content::Disk { file, size } => {
-                file.write_all_at(bytes, offset).map_err(|_| Code::FULL)?;
-                *size = end.max(*size);
+                let growth = end.saturating_sub(*size);
+                self.charge(growth)?;
+                if file.write_all_at(bytes, offset).is_err() {
+                    self.credit(growth);
+                    return Err(Code::FULL);
+                }
+                *size += growth;
             }
         }
         Ok(())
     }
 
     fn truncate(&self, size: u64) -> Result<(), Code> {
-        match &mut *self.0.borrow_mut() {
+        match &mut *self.content.borrow_mut() {
             Content::Memory(bytes) => bytes.truncate(usize::try_from(size).unwrap_or(usize::MAX)),
-            Content::Disk { file, size: known } => {
+            // As in memory, it never grows so.
+            Content::Disk { file, size: known } if size < *known => {
                 file.set_len(size).map_err(|_| Code::IO)?;
+                self.credit(*known - size);
                 *known = size;
             }
+            Content::Disk { .. } => {}
         }
         Ok(())
     }
 
     fn size(&self) -> Result<u64, Code> {
-        Ok(match &*self.0.borrow() {
+        Ok(match &*self.content.borrow() {
             Content::Memory(bytes) => bytes.len() as u64,
             Content::Disk { size, .. } => *size,
         })
@@ -108,22 +167,15 @@ impl VfsFile for TempFile {
     }
 }
 
-fn spill(content: &mut Content) -> Result<(), Code> {
-    let Content::Memory(bytes) = content else { return Ok(()) };
-    let directory = DIRECTORY.with_borrow(PathBuf::clone);
-    let file = tempfile::tempfile_in(directory).map_err(|_| Code::CANTOPEN)?;
-    file.write_all_at(bytes, 0).map_err(|_| Code::FULL)?;
-    *content = Content::Disk { size: bytes.len() as u64, file };
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sqlite::memory::Charging;
+    use crate::sqlite::temp_space::TempSpace;
 
     #[test]
     fn a_file_reads_the_same_before_and_after_it_overflows_to_disk() {
-        let file = TempFile::default();
+        let file = TempFile::open();
         let far = limits::TEMP_MEMORY_BYTES_MAX as u64 - 2;
         for (bytes, offset) in [(&b"begin"[..], 0), (b"edge", far), (b"x", 1 << 22)] {
             file.write(bytes, offset).unwrap();
@@ -140,7 +192,31 @@ mod tests {
     }
 
     #[test]
-    fn the_quota_is_full_not_an_io_error() {
-        assert_eq!(TempFile::default().write(b"x", limits::TEMP_FILE_BYTES_MAX), Err(Code::FULL));
+    fn what_is_on_disk_is_counted_and_given_back_on_truncate_and_close() {
+        let space = TempSpace::new(40 << 20);
+        let meter = Meter::new(1 << 20, space.share());
+        let file = {
+            let _charging = Charging::to(&meter);
+            TempFile::open()
+        };
+        let cap = limits::TEMP_MEMORY_BYTES_MAX as u64;
+        file.write(&[1; 4096], cap - 4096).unwrap();
+        assert_eq!(space.bytes(), 0, "memory is not disk");
+        file.write(&[1; 4096], cap).unwrap();
+        file.write(&[2; 4096], 0).unwrap();
+        assert_eq!(space.bytes(), cap + 4096, "what is written over counts once");
+        assert_eq!(file.write(&[1; 4096], 10 << 20), Err(Code::FULL), "over a quarter of the space");
+        assert_eq!(file.size(), Ok(cap + 4096), "a refused write changes nothing");
+        assert!(meter.temp.take_refusal().expect("a reason").contains("--cache-size"));
+        file.truncate(4096).unwrap();
+        assert_eq!(space.bytes(), 4096);
+        file.write(&[1; 4096], (10 << 20) - 4096).expect("up to the very end of the share");
+        drop(file);
+        assert_eq!(space.bytes(), 0);
+    }
+
+    #[test]
+    fn the_end_of_all_offsets_is_full_not_a_panic() {
+        assert_eq!(TempFile::open().write(b"xy", u64::MAX - 1), Err(Code::FULL));
     }
 }

@@ -150,7 +150,7 @@ unsafe extern "C" fn open(
     unsafe { (*file).pMethods = ptr::null() };
     guarded(|| {
         let opened: Box<dyn VfsFile> = if name.is_null() {
-            Box::new(TempFile::default())
+            Box::new(TempFile::open())
         } else {
             // SAFETY: SQLite passes a nul-terminated name.
             let name = unsafe { CStr::from_ptr(name) };

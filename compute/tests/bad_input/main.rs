@@ -6,6 +6,7 @@
 //! | `requests` | bytes that are no request: HTTP, JSON, batons |
 //! | `names` | databases that don't exist, and names that can't |
 //! | `statements` | SQL that would run for ever, grow without bound, recurse without end |
+//! | `temporary` | SQL that wants more of the local disk than it may have |
 //! | `files` | SQL that reaches for files, other databases and the server itself |
 //! | `leaving` | clients that leave in the middle |
 
@@ -14,6 +15,7 @@ mod leaving;
 mod names;
 mod requests;
 mod statements;
+mod temporary;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -95,12 +95,12 @@ impl Client {
             sleep(Duration::from_millis(pause)).await;
             match self.rng.below(21) {
                 20 => self.release().await,
+                0..9 if self.number == 0 => self.change_scratch().await,
                 0..7 => self.transfer().await,
                 7..9 => self.audit().await,
                 9..13 => self.append().await,
                 13..15 => self.read_list().await,
                 15..18 => self.change_bulk().await,
-                _ if self.number == 0 => self.change_scratch().await,
                 _ => self.transfer().await,
             }
         }
@@ -254,13 +254,25 @@ impl Client {
             }
             each(number, rows(&body, 0).unwrap_or_default());
         }
-        match self.go_on(database, &baton, "COMMIT").await {
+        let mut answer = self.go_on(database, &baton, "COMMIT").await;
+        // As applications do. Unless a transaction is still open, there is nothing to commit then.
+        while let Some(again) = busy(&answer) {
+            answer = self.go_on(database, &again, "COMMIT").await;
+        }
+        match answer {
             Answer::Done(body) if is_ok(&body, 0) => Outcome::Acknowledged,
             Answer::Done(body) => refused_or_unknown(&body),
             Answer::Refused(_) => Outcome::Refused,
             Answer::Unknown(_) => Outcome::Unknown,
         }
     }
+}
+
+/// The stream's baton, if SQLite said that it is busy and may be asked again.
+fn busy(answer: &Answer) -> Option<String> {
+    let Answer::Done(body) = answer else { return None };
+    let code = body.pointer("/results/0/error/code")?.as_str()?;
+    (code == "SQLITE_BUSY").then(|| body["baton"].as_str().map(str::to_owned)).flatten()
 }
 
 /// Whether a refusal of the administration is about the database and not about the node.

@@ -178,6 +178,7 @@ impl World {
         Settings {
             lease: LEASE,
             cores: 2,
+            stall_timeout: Duration::from_secs(1),
             commit_timeout: Duration::from_secs(8),
             idle_transaction_timeout: Duration::from_secs(2),
             idle_stream_timeout: self.idle_timeout,

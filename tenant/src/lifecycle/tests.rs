@@ -107,7 +107,7 @@ fn a_state_of_another_owner_is_never_acted_upon() {
 fn each_owner_adds_its_entry_and_a_full_tail_is_drained_first() {
     let mut head = new_head();
     while head.tail.len() < limits::TAIL_ENTRIES_MAX {
-        let next = IncarnationId::from_bytes([head.tail.len() as u8; 16]);
+        let next = IncarnationId::from_bytes((head.epoch as u128).to_le_bytes());
         assert_eq!(plan_open(&head, next, OwnerState::Sealed), OpenPlan::Acquire);
         head = step(&head, acquire(&head, next, put(head.version + 1)));
     }
@@ -118,9 +118,9 @@ fn each_owner_adds_its_entry_and_a_full_tail_is_drained_first() {
     assert_eq!(tail(&acquired), [(C, head.epoch + 2, 9)]);
 }
 
-/// Bug: a node that was sealed without knowing it acquired its former database again. Damage: it left out its own
-/// commits, which it took to be in its open log, and reported the next owner's as corrupt. Fix: its entry in the
-/// tail of another owner's head tells it that it is over.
+/// Bug: a node that was sealed without knowing it acquired its former database again, once its successor was sealed
+/// too. Damage: it left out its own commits, which it took to be in its open log; its next fold would have dropped
+/// them from the tail. Fix: its entry in the tail of another owner's head tells it that it is over.
 #[test]
 fn a_node_that_others_have_succeeded_knows_that_it_is_over() {
     let theirs = step(&new_head(), acquire(&new_head(), B, put(2)));

@@ -15,7 +15,7 @@ use crate::record::NameState;
 
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("cannot list the databases: {0}")]
-pub struct ListError(#[from] RecordError);
+pub struct ListError(#[from] pub RecordError);
 
 impl From<StoreError> for ListError {
     fn from(error: StoreError) -> Self {

@@ -291,12 +291,7 @@ async fn put_pack(node: &Node, pack: Option<(Key, Bytes)>, patience: Patience) -
 }
 
 /// Puts a commit into the node's log and into the world's ledger.
-pub fn log_commit(
-    node: &Node,
-    (database, epoch): (DatabaseId, u64),
-    tip: &Tip,
-    outcome: Outcome,
-) -> (CommitNo, Tip) {
+pub fn log_commit(node: &Node, (database, epoch): (DatabaseId, u64), tip: &Tip, outcome: Outcome) -> (CommitNo, Tip) {
     let mut known = node.watch.known();
     let (bytes, next) = toy::commit(tip, node.seam.wall_micros(), known.ledger.next_number());
     let lsn = Lsn::after(tip.lsn);

@@ -55,6 +55,7 @@ impl Hits {
     fn doing(&mut self, incarnation: IncarnationId, line: &TraceLine) -> Doing {
         let is_own = line.key.contains(&incarnation.to_string());
         match (key_class(&line.key), line.op) {
+            (_, Op::List) => "LIST",
             ("live", _) => "live marker",
             ("inc", Op::Put) => record_write(line),
             ("inc", _) if is_own => "own record GET",
@@ -115,12 +116,36 @@ fn slot_write(line: &TraceLine) -> Doing {
     }
 }
 
+/// Short enough for a column.
+fn heading(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Lost => "lost",
+        Fault::AnswerLost => "ans.lost",
+        Fault::Late => "late",
+        Fault::Duplicated => "twice",
+        Fault::Unavailable => "503",
+        Fault::Slow => "slow",
+        Fault::Repeated => "repeated",
+        Fault::Throttled => "429",
+        Fault::FailedApplied => "500 done",
+        Fault::Reset => "reset",
+        Fault::Conflict => "409",
+        Fault::ConflictApplied => "409 done",
+        Fault::OwnRefusal => "own 412",
+        Fault::Truncated => "cut off",
+        Fault::StaleList => "stale",
+        Fault::DisorderedList => "disorder",
+        Fault::BlackHole => "hole",
+        Fault::Outage => "outage",
+    }
+}
+
 impl std::fmt::Display for Hits {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let faults: BTreeSet<Fault> = self.cells.keys().map(|(_, fault)| *fault).collect();
         write!(f, "{:<19}{:>10}", "", "in all")?;
         for fault in &faults {
-            write!(f, "{:>9.8}", format!("{fault:?}"))?;
+            write!(f, "{:>9}", heading(*fault))?;
         }
         for (doing, count) in &self.requests {
             write!(f, "\n{doing:<19}{count:>10}")?;

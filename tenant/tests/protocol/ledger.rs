@@ -110,7 +110,10 @@ impl Ledger {
             let entry = entry.ok_or_else(|| format!("I2: {database} holds commit {number}, which nobody sent"))?;
             if entry.database != database || entry.lsn.get() != at as u64 + 1 {
                 let (place, lsn) = (at + 1, entry.lsn);
-                return Err(format!("I2: commit {number} (LSN {lsn}) of {} stands at {place} of {database}", entry.database));
+                return Err(format!(
+                    "I2: commit {number} (LSN {lsn}) of {} stands at {place} of {database}",
+                    entry.database
+                ));
             }
             if entry.outcome == Outcome::Refused {
                 return Err(format!("I12: commit {number} of {database} was refused and is there"));
@@ -131,11 +134,15 @@ impl Ledger {
             // A slow owner may come after its successor; then it is the one who has less.
             Some((newer, longer)) if *newer > epoch => {
                 if !longer.starts_with(read) {
-                    return Err(format!("I2: the owners of epochs {epoch} and {newer} of {database} read different histories"));
+                    return Err(format!(
+                        "I2: the owners of epochs {epoch} and {newer} of {database} read different histories"
+                    ));
                 }
             }
             Some((older, shorter)) if !read.starts_with(shorter) => {
-                return Err(format!("I2: the owner of epoch {epoch} of {database} lacks what that of epoch {older} had"));
+                return Err(format!(
+                    "I2: the owner of epoch {epoch} of {database} lacks what that of epoch {older} had"
+                ));
             }
             _ => history.loaded = Some((epoch, read.to_vec())),
         }

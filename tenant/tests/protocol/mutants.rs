@@ -5,10 +5,10 @@ use walstore::mutant::{self, Mutant};
 use crate::{THREADS, world};
 
 /// Seeds until a mutant counts as not caught.
-const SEEDS: u64 = 5_000;
+const SEEDS: u64 = 4_000;
 
 /// Those that are about the log, heads and ownership. The others need SQLite.
-const PROTOCOL: [Mutant; 15] = [
+const PROTOCOL: [Mutant; 17] = [
     Mutant::AcknowledgeOutOfOrder,
     Mutant::AcknowledgeBeforeDurable,
     Mutant::CollectTombstone,
@@ -24,6 +24,8 @@ const PROTOCOL: [Mutant; 15] = [
     Mutant::EvictAndForget,
     Mutant::ProbeFromOldHint,
     Mutant::ServeUnconfirmed,
+    Mutant::ForgetOwnTerm,
+    Mutant::SealThoughRenewed,
 ];
 
 #[test]

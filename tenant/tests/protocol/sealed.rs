@@ -69,7 +69,14 @@ impl Others {
         Probe { state, ask_again, renewed: record.version }
     }
 
+    /// Ends the log of an incarnation whose lease is over by our own watch, unless it was renewed since.
     pub async fn seal(&self, id: IncarnationId) -> Result<(), SealError> {
+        let watched = self.sightings.lock().unwrap().get(&id).map(|sighting| sighting.0).unwrap_or_default();
+        seal::seal_unless_renewed(&self.stores, &self.seam, id, watched, self.patience()).await.map(|_| ())
+    }
+
+    /// Ends the log of an incarnation that is, or is taken to be, dead for certain.
+    pub async fn seal_dead(&self, id: IncarnationId) -> Result<(), SealError> {
         seal::seal(&self.stores, &self.seam, id, self.patience()).await.map(|_| ())
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use walstore::register::Record;
 use walstore::store::{Condition, Key, MemoryStore, Object, Put, Store, StoreError, key_class};
 
 use crate::ledger::Ledger;
+use crate::node::Node;
 use crate::toy;
 
 /// One incarnation as the bucket shows it.
@@ -43,6 +44,9 @@ pub struct Known {
     owners: BTreeMap<(DatabaseId, u64), Option<IncarnationId>>,
     logs: BTreeMap<IncarnationId, Logged>,
     packs: BTreeSet<String>,
+    /// No clock lies and nobody seals rashly here: then a lease bounds stale reads.
+    pub is_honest: bool,
+    pub nodes: BTreeMap<IncarnationId, Weak<Node>>,
     /// Head writes of which their writer knows that they never take place.
     lost: BTreeSet<PutId>,
 }
@@ -96,10 +100,14 @@ impl Known {
         let record = IncarnationRecord::decode(bytes).map_err(|corrupt| format!("I7: inc/{id}: {corrupt}"))?;
         let log = self.logs.entry(id).or_default();
         if let Some(before) = &log.record {
-            demand(!matches!(before.state, State::Sealed { .. }), || format!("I7: the sealed record of {id} is overwritten"))?;
+            demand(!matches!(before.state, State::Sealed { .. }), || {
+                format!("I7: the sealed record of {id} is overwritten")
+            })?;
             demand(record.version == before.version + 1, || format!("I6: version of {id} after {}", before.version))?;
             demand(before.state == State::Open || record.state != State::Open, || format!("I7: {id} is open again"))?;
-            demand(record.low >= before.low && record.hint >= before.hint, || format!("I8: low or hint of {id} falls"))?;
+            demand(record.low >= before.low && record.hint >= before.hint, || {
+                format!("I8: low or hint of {id} falls")
+            })?;
         }
         if let State::Sealed { end } = record.state {
             let hole = (record.low.0..end.0).find(|slot| !log.data.contains(slot));
@@ -129,7 +137,9 @@ impl Known {
     fn slot_written(&mut self, id: IncarnationId, slot: Slot, bytes: &Bytes) -> Result<(), String> {
         let object = fragment::decode(bytes, id, slot).map_err(|corrupt| format!("I3: {id}/{slot}: {corrupt}"))?;
         let log = self.logs.entry(id).or_default();
-        demand(!log.tombstones.contains(&slot.0), || format!("I7: something takes the place of the tombstone {id}/{slot}"))?;
+        demand(!log.tombstones.contains(&slot.0), || {
+            format!("I7: something takes the place of the tombstone {id}/{slot}")
+        })?;
         match object {
             SlotObject::Tombstone { .. } => {
                 log.tombstones.insert(slot.0);
@@ -157,7 +167,9 @@ impl Known {
 
     fn head_written(&mut self, id: DatabaseId, bytes: &Bytes) -> Result<(), String> {
         let head = Head::decode(bytes).map_err(|corrupt| format!("I6: head of {id}: {corrupt}"))?;
-        demand(!self.lost.contains(&head.put_id), || format!("I12: a write of the head of {id} that was lost takes place"))?;
+        demand(!self.lost.contains(&head.put_id), || {
+            format!("I12: a write of the head of {id} that was lost takes place")
+        })?;
         if let Some(before) = self.heads.get(&id) {
             demand(!before.state.is_final(), || format!("I7: the final head of {id} is overwritten"))?;
             demand(head.version > before.version, || {
@@ -169,6 +181,11 @@ impl Known {
                 format!("I6: epoch {} of {id} after {}, owner {now:?} after {then:?}", head.epoch, before.epoch)
             })?;
             demand(head.folded.lsn >= before.folded.lsn, || format!("I6: the folded point of {id} falls"))?;
+            let former = before.owner.filter(|_| is_new_owner).and_then(|owner| self.nodes.get(&owner)?.upgrade());
+            let may_serve = former.is_some_and(|node| !node.life.is_dead() && node.may_serve());
+            demand(!may_serve || head.owner.is_none() || !self.is_honest, || {
+                format!("I4: {:?} may still serve reads of {id} when {:?} takes it over", before.owner, head.owner)
+            })?;
             self.takeovers += u64::from(before.owner.is_some() && head.owner.is_some() && is_new_owner);
         }
         let owner = *self.owners.entry((id, head.epoch)).or_insert(head.owner);
@@ -209,7 +226,9 @@ impl Known {
             let slot = commit.slot;
             while log.verified <= slot.0 {
                 let (data, missing) = (log.data.contains(&log.verified), log.verified);
-                demand(data, || format!("I3: slot {slot} of {id} is acknowledged, slot {missing} is not in the bucket"))?;
+                demand(data, || {
+                    format!("I3: slot {slot} of {id} is acknowledged, slot {missing} is not in the bucket")
+                })?;
                 log.verified += 1;
             }
             log.acknowledged = log.acknowledged.max(slot.0 + 1);
@@ -229,7 +248,9 @@ impl Known {
     /// The log of `id` says that it was fenced.
     pub fn fenced(&self, id: IncarnationId, reason: &str) -> Result<(), String> {
         let state = self.logs.get(&id).and_then(|log| log.record.as_ref()).map(|record| record.state);
-        demand(state != Some(State::Open), || format!("I12: {id} takes itself for fenced, though nobody did that: {reason}"))
+        demand(state != Some(State::Open), || {
+            format!("I12: {id} takes itself for fenced, though nobody did that: {reason}")
+        })
     }
 }
 

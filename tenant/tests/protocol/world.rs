@@ -1,4 +1,7 @@
-//! One seed: a few nodes on one bucket, and everything that can happen to them.
+//! One seed: a few nodes on one bucket, from an empty bucket to the verdict.
+
+mod events;
+mod faults;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -19,13 +22,13 @@ use crate::watch::{Tap, Watch};
 
 const LEASE: Duration = Duration::from_millis(1500);
 const EVENTS: u64 = 130;
+/// In some seeds no clock lies and nobody seals rashly, so that leases must keep their promise.
+const HONEST_ONE_IN: u64 = 4;
 /// Some seeds begin with a quiet time of so many writes.
 const CALM_ONE_IN: u64 = 12;
 const CALM_WRITES: u64 = 200;
 /// How long the last node may take until it serves everything.
 const SETTLES_WITHIN: Duration = Duration::from_secs(90);
-const HOUR: i64 = 3_600_000_000;
-const TEN_YEARS: i64 = 10 * 365 * 24 * HOUR;
 
 /// What a seed did.
 pub struct Run {
@@ -89,6 +92,7 @@ impl World {
         let mut rng = Rng(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5EED);
         let started = tokio::time::Instant::now();
         let watch = Watch::default();
+        watch.known().is_honest = rng.one_in(HONEST_ONE_IN);
         let shared = Arc::new(Shared { trace: Mutex::default(), is_traced, hits: Mutex::default() });
         let network = life::seam(&Bent::new(started, 0, 0), rng.next(), &Life::new(&watch));
         let mut places = Vec::new();
@@ -96,9 +100,10 @@ impl World {
             let clock = Bent::new(started, rng.below(1 << 40), rng.below(1 << 33));
             places.push(Place { node: None, store: None, clock, last: None, idle: 0 });
         }
-        let names: Vec<Name> = ["a", "b", "c", "d"][..2 + rng.below(3) as usize].iter().map(|n| Name::parse(n).unwrap()).collect();
+        let names: Vec<Name> =
+            ["a", "b", "c", "d"][..2 + rng.below(3) as usize].iter().map(|n| Name::parse(n).unwrap()).collect();
         let homes = names.iter().map(|_| rng.below(places.len() as u64) as usize).collect();
-        let faults = draw_faults(&mut rng);
+        let faults = faults::draw(&mut rng);
         let tap = Tap { bucket: MemoryStore::new(), watch };
         Self { rng, shared, tap, network, started, places, names, homes, faults, events: 0 }
     }
@@ -215,129 +220,6 @@ impl World {
         }
     }
 
-    /// One event.
-    fn happen(&mut self) {
-        let at = self.rng.below(self.places.len() as u64) as usize;
-        let name = self.rng.below(self.names.len() as u64) as usize;
-        match self.rng.below(100) {
-            0..62 => return self.write(at, name),
-            62..84 => return self.manage(at, name),
-            _ => {}
-        }
-        let Some(node) = self.places[at].node.clone().filter(|node| !node.life.is_dead()) else { return };
-        match self.rng.below(19) {
-            0..4 => {
-                // Soon, in the middle of whatever it does then.
-                let polls = self.rng.below(40);
-                node.life.die_after(polls);
-                self.note("crash", format_args!("{} after {polls} polls", node.id));
-            }
-            4 => {
-                node.life.die();
-                self.note("crash", node.id);
-            }
-            5..10 => {
-                node.life.pause();
-                self.places[at].idle = 1 + self.rng.below(60);
-                let is_time_hidden = self.rng.one_in(3);
-                if is_time_hidden {
-                    self.places[at].clock.set_rate(0);
-                }
-                self.note("pause", format_args!("{}, hidden: {is_time_hidden}", node.id));
-            }
-            10..13 => self.bend_clock(at),
-            16..19 => self.seal_rashly(&node),
-            13 => {
-                node.seam.spawn(node.clone().shut_down());
-                self.note("shutdown", node.id);
-            }
-            _ => {
-                let is_out = self.rng.one_in(2);
-                if let Some(store) = &self.places[at].store {
-                    store.set_outage(is_out);
-                }
-                self.note("outage", format_args!("{}: {is_out}", node.id));
-            }
-        }
-    }
-
-    /// A client writes, mostly where it did before.
-    fn write(&mut self, at: usize, name: usize) {
-        let is_up = |place: &Place| place.node.as_ref().is_some_and(|node| !node.life.is_dead() && node.has_started());
-        let home = self.homes[name];
-        if self.rng.one_in(12) || !is_up(&self.places[home]) {
-            self.homes[name] = at;
-        }
-        let count = 1 + self.rng.below(4);
-        let Some(node) = self.places[self.homes[name]].node.clone() else { return };
-        let name = self.names[name].clone();
-        self.note("write", format_args!("{count} to {name} at {}", node.id));
-        node.seam.spawn(node.clone().write(name, count));
-    }
-
-    /// Folds, releases, deletes and strays, at the owner.
-    fn manage(&mut self, at: usize, name: usize) {
-        let at = if self.rng.one_in(3) { at } else { self.homes[name] };
-        let Some(node) = self.places[at].node.clone() else { return };
-        let databases = node.all();
-        let what = self.rng.below(26);
-        if what == 21 {
-            self.note("straggler", node.id);
-            return node.seam.clone().spawn(async move { node.straggle() });
-        }
-        if what > 21 {
-            let name = self.names[name].clone();
-            self.note("eviction", format_args!("{name} at {}", node.id));
-            return node.seam.clone().spawn(async move { node.evict(&name) });
-        }
-        let Some(database) = databases.into_iter().find(|it| it.name == self.names[name]) else { return };
-        match what {
-            0..15 => {
-                self.note("fold", format_args!("{} at {}", database.name, node.id));
-                node.seam.clone().spawn(async move { database.fold(&node).await });
-            }
-            15..20 => {
-                self.note("release", format_args!("{} at {}", database.name, node.id));
-                let changes_its_mind = self.rng.one_in(3);
-                node.seam.clone().spawn(async move {
-                    drop(database.release(&node).await);
-                    if changes_its_mind {
-                        node.write(database.name.clone(), 2).await;
-                    }
-                });
-            }
-            _ => {
-                self.note("drop", format_args!("{} at {}", database.name, node.id));
-                node.seam.clone().spawn(async move { database.delete(&node).await });
-            }
-        }
-    }
-
-    /// Somebody takes a node for dead, rightly or not. It may cost that node its life, never a commit.
-    fn seal_rashly(&mut self, node: &Arc<Node>) {
-        let victim = self.rng.below(self.places.len() as u64) as usize;
-        let Some(victim) = self.places[victim].last else { return };
-        self.note("rash seal", format_args!("of {victim} by {}", node.id));
-        let node = node.clone();
-        node.seam.clone().spawn(async move {
-            node.others.seal(victim).await.unwrap_or_else(|error| node.examine_seal(&error));
-        });
-    }
-
-    fn bend_clock(&mut self, at: usize) {
-        let clock = self.places[at].clock.clone();
-        let sign = if self.rng.one_in(2) { 1 } else { -1 };
-        let what = self.rng.below(5);
-        match what {
-            0 => clock.jump_wall(sign * HOUR),
-            1 => clock.jump_wall(sign * TEN_YEARS),
-            2 => clock.jump_boot(sign * HOUR),
-            3 => clock.set_rate(*self.rng.pick(&[0, 100, 500, 2000, 10_000])),
-            _ => clock.set_rate(1000),
-        }
-        self.note("clock", format_args!("{what} at {at}, {sign}"));
-    }
-
     /// Faults stop, every node dies, and a fresh one must serve everything there is.
     async fn settle(&mut self) {
         let latency = Latency::uniform(Duration::from_millis(1), Duration::from_millis(10));
@@ -424,38 +306,5 @@ async fn serve(node: Arc<Node>, name: Name, unserved: Unserved) {
         };
         unserved.lock().unwrap().insert(name.clone(), why);
         node.seam.sleep(Duration::from_millis(300)).await;
-    }
-}
-
-/// Some seeds are harsh, some mild, and each has its own favourites.
-fn draw_faults(rng: &mut Rng) -> Faults {
-    let millis = Duration::from_millis;
-    let scale = *rng.pick(&[3_000, 12_000, 30_000]);
-    let mut rate = || if rng.one_in(3) { 0 } else { u32::try_from(rng.below(scale)).unwrap() };
-    Faults {
-        lost: rate(),
-        answer_lost: rate(),
-        late: rate(),
-        duplicated: rate(),
-        unavailable: rate(),
-        slow: rate(),
-        repeated: rate(),
-        throttled: rate(),
-        failed_applied: rate(),
-        reset: rate(),
-        conflict: rate(),
-        conflict_applied: rate(),
-        own_refusal: rate(),
-        truncated: rate(),
-        stale_list: 0,
-        disordered_list: 0,
-        black_hole: rate() / 10,
-        latency: Latency::uniform(millis(1), millis(15)),
-        slow_time: Latency::uniform(millis(20), millis(2_000)),
-        late_time: Latency::uniform(millis(1), millis(30_000)),
-        repeat_time: Latency::uniform(millis(100), millis(200_000)),
-        repeat_count: 3,
-        black_hole_time: Latency::uniform(millis(100), millis(4_000)),
-        patience: millis(500),
     }
 }

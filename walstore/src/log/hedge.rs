@@ -5,8 +5,8 @@
 //! so it is bounded:
 //! - one for a try at most, and one in [`limits::HEDGE_ONE_IN`] PUTs, with little to save up;
 //! - only after the 95th percentile of the latest [`limits::HEDGE_SAMPLES`] PUTs, but not before a quarter more
-//!   than their median, so that a steady store is not hedged for nothing, and never before
-//!   [`limits::HEDGE_AFTER_MICROS_MIN`], below which nothing is won that is worth a request;
+//!   than their median, so that a steady store is not hedged for nothing; on a fast store only after
+//!   [`limits::HEDGE_FAST_AFTER_MICROS`];
 //! - none until so many PUTs in a row went well: an error empties the samples, because a store in trouble needs
 //!   fewer requests and not more;
 //! - none for large objects, which are slow for their size.
@@ -42,7 +42,8 @@ impl Hedging {
         if bytes > limits::HEDGE_BYTES_MAX {
             return None;
         }
-        let after = state.recent.slow_micros()?.max(limits::HEDGE_AFTER_MICROS_MIN);
+        let slow = state.recent.slow_micros()?;
+        let after = if slow < limits::HEDGE_FAST_MICROS { limits::HEDGE_FAST_AFTER_MICROS } else { slow };
         Some(Duration::from_micros(after.into()))
     }
 
@@ -136,8 +137,9 @@ mod tests {
     fn a_fast_store_is_not_hedged_early() {
         let hedging = warm();
         (0..64).for_each(|_| hedging.on_answer(100, 900));
-        let floor = Duration::from_micros(limits::HEDGE_AFTER_MICROS_MIN.into());
-        assert_eq!(hedging.on_put(100), Some(floor));
+        assert_eq!(hedging.on_put(100), Some(Duration::from_millis(100)));
+        (0..64).for_each(|_| hedging.on_answer(100, 20_000));
+        assert_eq!(hedging.on_put(100), Some(Duration::from_millis(25)));
     }
 
     #[test]

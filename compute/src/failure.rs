@@ -1,0 +1,185 @@
+//! What a failure at the bucket means to a client: each error of the crates below gets its [`Fault`].
+//!
+//! | at the bucket | fault | why |
+//! |---|---|---|
+//! | an object fails its check, or is named by another one and missing | corrupt | asking again reads the same bytes; the message names the object |
+//! | no answer, throttled, no room, lost races | retry | it passes |
+//! | 401, 403, no bucket, answers against S3's rules | retry | nothing was done, and the same request works once whoever runs the node has seen to it; the message says that it takes a person |
+//! | a create whose answer never came | indefinite | it may exist by now |
+//!
+//! The last but one is no class of its own: such errors prove nothing about earlier requests, come and go with
+//! rotated credentials, and leave the client with the same choice as an outage does.
+
+use tenant::registry::{CreateError, DeleteError, ListError, ResolveError, SwapHeadError};
+use walstore::envelope::Corrupt;
+use walstore::register::RecordError;
+use walstore::seal::SealError;
+use walstore::store::{StoreError, StoreErrorKind};
+
+use crate::error::{Fault, ServerError};
+
+impl From<Corrupt> for ServerError {
+    fn from(corrupt: Corrupt) -> Self {
+        Self::new(Fault::Corrupt, corrupt.to_string())
+    }
+}
+
+impl From<StoreError> for ServerError {
+    fn from(error: StoreError) -> Self {
+        let text = if error.is_permanent() {
+            format!("the bucket refuses this node, which whoever runs it has to look at; nothing was done: {error}")
+        } else {
+            format!("the bucket does not answer as it should; nothing was done; try again later: {error}")
+        };
+        Self::new(Fault::Retry, text)
+    }
+}
+
+impl From<RecordError> for ServerError {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Store(error) => error.into(),
+            RecordError::Corrupt(corrupt) => corrupt.into(),
+        }
+    }
+}
+
+impl From<SealError> for ServerError {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::Record(error) => error.into(),
+            // The message begins with the slot's key.
+            hole @ SealError::Hole(_) => Self::new(Fault::Corrupt, hole.to_string()),
+        }
+    }
+}
+
+impl From<ResolveError> for ServerError {
+    fn from(error: ResolveError) -> Self {
+        let text = error.to_string();
+        match error {
+            ResolveError::Record { source, .. } => Self { message: text, ..source.into() },
+            ResolveError::Unfinished { .. } | ResolveError::Busy { .. } => Self::new(Fault::Retry, text),
+        }
+    }
+}
+
+impl From<SwapHeadError> for ServerError {
+    fn from(error: SwapHeadError) -> Self {
+        match error {
+            SwapHeadError::Record(error) => error.into(),
+            // Both messages begin with the head's key. A head that follows from the one in the bucket and breaks
+            // an invariant follows from a wrong one.
+            broken @ (SwapHeadError::Invariant { .. } | SwapHeadError::Gone { .. }) => {
+                Self::new(Fault::Corrupt, broken.to_string())
+            }
+        }
+    }
+}
+
+impl From<CreateError> for ServerError {
+    fn from(error: CreateError) -> Self {
+        let text = error.to_string();
+        let fault = match error {
+            CreateError::Settings { .. } => Fault::Invalid,
+            CreateError::AlreadyExists { .. } | CreateError::DeletedMeanwhile { .. } => Fault::Conflict,
+            CreateError::Busy { .. } => Fault::Retry,
+            CreateError::Record { source: RecordError::Store(StoreError { kind: StoreErrorKind::Indefinite, .. }), .. } => {
+                return Self::new(Fault::Indefinite, format!("{text}; look whether it exists before you create it again"));
+            }
+            CreateError::Record { source, .. } => return Self { message: text, ..source.into() },
+            CreateError::Resolve(error) => return error.into(),
+        };
+        Self::new(fault, text)
+    }
+}
+
+impl From<DeleteError> for ServerError {
+    fn from(error: DeleteError) -> Self {
+        let text = error.to_string();
+        match error {
+            DeleteError::NotOwner { .. } | DeleteError::Conflict { .. } => Self::new(Fault::Fenced, text),
+            DeleteError::Due(error) => Self { message: text, ..error.into() },
+            DeleteError::Head(error) => Self { message: text, ..error.into() },
+        }
+    }
+}
+
+impl From<ListError> for ServerError {
+    fn from(ListError(error): ListError) -> Self {
+        error.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use tenant::name::Name;
+
+    use super::*;
+
+    const KEY: &str = "some/object";
+
+    fn corrupt() -> RecordError {
+        Corrupt::new("checksum").at(KEY).into()
+    }
+
+    fn store(kind: StoreErrorKind) -> RecordError {
+        StoreError::new(kind, KEY, "the store's words").into()
+    }
+
+    fn name() -> Name {
+        Name::parse("app").unwrap()
+    }
+
+    /// Every way in which an error of a record reaches a client.
+    fn wrapped(error: &RecordError) -> Vec<ServerError> {
+        let resolve = || ResolveError::Record { name: name(), source: error.clone() };
+        vec![
+            error.clone().into(),
+            SealError::Record(error.clone()).into(),
+            resolve().into(),
+            SwapHeadError::Record(error.clone()).into(),
+            CreateError::Resolve(resolve()).into(),
+            CreateError::Record { name: name(), source: error.clone() }.into(),
+            DeleteError::Head(SwapHeadError::Record(error.clone())).into(),
+            ListError::from(error.clone()).into(),
+        ]
+    }
+
+    #[test]
+    fn corruption_is_told_as_such_wherever_it_was_met_and_names_the_object() {
+        let missing = [
+            ServerError::from(SealError::Hole(KEY.into())),
+            SwapHeadError::Gone { key: KEY.into() }.into(),
+            SwapHeadError::Invariant { key: KEY.into(), broken: "x".into() }.into(),
+        ];
+        for error in wrapped(&corrupt()).into_iter().chain(missing) {
+            assert_eq!((error.fault, error.fault.status()), (Fault::Corrupt, StatusCode::INTERNAL_SERVER_ERROR), "{error}");
+            assert_eq!(error.fault.retry_after_seconds(), None, "asking again does not help");
+            assert!(error.message.contains(KEY), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_passes_and_what_a_person_has_to_see_to_is_unavailable_and_told_apart_in_words() {
+        use StoreErrorKind::{Denied, Full, Invalid, Missing, Retry};
+        for (kind, is_permanent) in [(Retry, false), (Full, false), (Denied, true), (Missing, true), (Invalid, true)] {
+            for error in wrapped(&store(kind)) {
+                assert_eq!(error.fault, Fault::Retry, "{kind:?}: {error}");
+                assert!(error.message.contains("the store's words"), "{error}");
+            }
+            let words = ServerError::from(store(kind)).message;
+            assert_eq!(words.contains("whoever runs it"), is_permanent, "{words}");
+        }
+    }
+
+    #[test]
+    fn a_create_without_an_answer_is_of_unknown_outcome_but_an_open_is_not() {
+        let error = ServerError::from(CreateError::Record { name: name(), source: store(StoreErrorKind::Indefinite) });
+        assert_eq!(error.fault, Fault::Indefinite);
+        // Ownership that may or may not have been won changes nothing that a client sees.
+        let error = ServerError::from(SwapHeadError::Record(store(StoreErrorKind::Indefinite)));
+        assert_eq!(error.fault, Fault::Retry);
+    }
+}
