@@ -50,6 +50,7 @@ impl From<SealError> for ServerError {
             SealError::Record(error) => error.into(),
             // The message begins with the slot's key.
             hole @ SealError::Hole(_) => Self::new(Fault::Corrupt, hole.to_string()),
+            stale @ SealError::Stale(_) => Self::new(Fault::Retry, stale.to_string()),
         }
     }
 }

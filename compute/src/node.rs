@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use pageserver::drain::Drainer;
 use segments::cache::PageCache;
 use tenant::name::Name;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
-use walstore::id::{IncarnationId, Slot};
+use walstore::id::{DatabaseId, IncarnationId, Slot};
 use walstore::lease::Lease;
 use walstore::life::{Incarnation, StartError, Stores};
 use walstore::log::{self, Acknowledged, LogHandle, LogSink};
@@ -21,7 +22,7 @@ use walstore::seam::Seam;
 
 pub use self::cache_dir::{CacheDir, CacheDirError};
 pub use self::others::{OwnerProbe, Others};
-pub use self::sealed::{LogHold, LoggedCommit, SealedLogs};
+pub use self::sealed::{LoggedCommit, SealedLogs};
 
 use crate::core::{self, Message};
 use crate::database::overlay_space::OverlaySpace;
@@ -56,6 +57,8 @@ pub struct Settings {
     /// The group-commit window of databases that have none of their own.
     pub window: Duration,
     pub temp_directory: PathBuf,
+    /// How often the node looks for logs of incarnations that are over; zero is never.
+    pub drain_interval: Duration,
     /// Bytes of temporary files on disk, of all databases.
     pub temp_bytes_max: u64,
 }
@@ -79,6 +82,7 @@ impl Default for Settings {
             commit_timeout: Duration::from_secs(20),
             window: Duration::ZERO,
             temp_directory: std::env::temp_dir(),
+            drain_interval: Duration::from_secs(300),
             temp_bytes_max: 1 << 30,
         }
     }
@@ -118,9 +122,15 @@ impl NodeContext {
         receiver.await.map_err(|_| ServerError::new(Fault::Closed, "the node is shutting down"))
     }
 
-    /// The content of a log that is over.
-    pub async fn sealed_log(&self, id: IncarnationId) -> Result<LogHold, SealError> {
-        self.sealed.log(id, self.others.sealed(id).await).await
+    /// What the log of `id`, which is over, holds of a database.
+    pub async fn logged_commits(&self, id: IncarnationId, of: DatabaseId) -> Result<Vec<LoggedCommit>, SealError> {
+        self.sealed.commits(id, self.others.sealed(id).await, of).await
+    }
+
+    /// Reads the log of `id`, which is over, for whoever asks for commits in it soon.
+    pub async fn read_ahead(&self, id: IncarnationId) {
+        // Whoever needs it reads it again, and is told what is wrong with it.
+        let _ = self.sealed.read_ahead(id, self.others.sealed(id).await).await;
     }
 
     /// Slots below this one are to be emptied by folds: the log is longer than it should be.
@@ -271,6 +281,10 @@ impl Node {
             cores.run_core(number, context.clone(), inbox);
         }
         seam.spawn(sweep(context.clone(), inboxes.clone()));
+        let drain_interval = context.settings.drain_interval;
+        if !drain_interval.is_zero() {
+            seam.spawn(Drainer::new(id, context.stores.clone(), seam.clone()).run(drain_interval));
+        }
         seam.spawn(watch_overlays(context.clone(), inboxes.clone()));
         Ok(Self { context, incarnation, cores: inboxes, over })
     }

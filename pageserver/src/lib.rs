@@ -1,6 +1,9 @@
 #![doc = include_str!("../README.md")]
 
+pub mod base;
+pub mod drain;
 pub mod fetch;
 pub mod fold;
 pub mod garbage;
 pub mod limits;
+pub mod tail;

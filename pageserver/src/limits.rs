@@ -15,5 +15,28 @@ pub const FOLD_PATIENCE: Duration = Duration::from_secs(30);
 /// shrink: more is a bug in the plan.
 pub const PLAN_ROUNDS_MAX: usize = 8;
 
+/// Databases that a drainer works on at the same time.
+pub const DRAINS_AT_ONCE: usize = 4;
+
+/// How long each of them rests after a database. Together: at most 80 databases a second, however fast the store is.
+pub const DRAIN_PAUSE: Duration = Duration::from_millis(50);
+
+/// Times that a drainer begins again with a database because its head or a log changed under it. Whoever changes
+/// it that often is at work on it himself.
+pub const DRAIN_ROUNDS_MAX: usize = 4;
+
+/// How long a drainer keeps asking the store for one thing. What it gives up is tried again in the next sweep.
+pub const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Sweeps that leave an incarnation alone whose databases live owners keep from being drained: an hour, at most.
+pub const DRAIN_REST_SWEEPS_MAX: u32 = 16;
+
+/// How long a sweep waits for one incarnation to renew. One with a longer lease is over when a later sweep finds it
+/// unchanged still.
+pub const DRAIN_WATCH_MAX: Duration = Duration::from_secs(60);
+
+/// A drainer's own page cache: it reads cold pages, which must not push warm ones out of the node's.
+pub const DRAIN_CACHE_BYTES: u64 = 8 << 20;
+
 /// How long a page fetch keeps asking the store before the query fails.
 pub const FETCH_PATIENCE: Duration = Duration::from_secs(15);

@@ -8,11 +8,7 @@
 //! | 16 | incarnation |
 //! | 8 | slot |
 //! | 16 | put id |
-//! | 4 | number of runs, then for each run, in order of database: |
-//! | 16, 8 | database, epoch |
-//! | 8, 8 | first and last LSN (dense in between) |
-//! | 4, 4, 4 | offset and length in the run area, CRC-32C of the run |
-//! | … | the run area: each commit as `u32` length and bytes |
+//! | … | the [runs](crate::run), one for each (database, epoch) |
 //!
 //! A tombstone's body is incarnation, slot and put id.
 
@@ -23,28 +19,19 @@ use bytes::Bytes;
 use crate::envelope::{self, Corrupt, Kind, Reader, Writer};
 use crate::id::{DatabaseId, IncarnationId, Lsn, PutId, Slot};
 use crate::limits;
+use crate::run::{self, Content, Run};
 
 const VERSION: u8 = 1;
-const RUN_ENTRY_BYTES: usize = 52;
 /// Length of a whole tombstone object: a ranged GET of this much identifies what is in a slot.
 pub const TOMBSTONE_BYTES: usize = envelope::HEADER_BYTES + 40;
 
-/// One commit as the log sees it: opaque bytes with an identity.
+/// One commit as the log sees it: opaque bytes, or where they are, with an identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub database: DatabaseId,
     pub epoch: u64,
     pub lsn: Lsn,
-    pub bytes: Bytes,
-}
-
-/// The commits of one (database, epoch) in one fragment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Run {
-    pub database: DatabaseId,
-    pub epoch: u64,
-    pub first: Lsn,
-    pub commits: Vec<Bytes>,
+    pub bytes: Content,
 }
 
 /// A decoded fragment.
@@ -69,40 +56,24 @@ pub enum SlotObject {
 /// # Panics
 /// If LSNs of one database are not dense.
 pub fn encode(incarnation: IncarnationId, slot: Slot, put_id: PutId, entries: &[Entry]) -> Bytes {
-    let mut runs: BTreeMap<(DatabaseId, u64), Vec<&Entry>> = BTreeMap::new();
-    for entry in entries {
-        runs.entry((entry.database, entry.epoch)).or_default().push(entry);
-    }
-    let mut area = Writer::new();
     let mut body = Writer::new();
     body.raw(incarnation.as_bytes());
     body.u64(slot.0);
     body.raw(put_id.as_bytes());
-    body.count(runs.len());
-    for ((database, epoch), entries) in &runs {
-        let run = encode_run(entries);
-        body.raw(database.as_bytes());
-        body.u64(*epoch);
-        body.u64(entries[0].lsn.get());
-        body.u64(entries[entries.len() - 1].lsn.get());
-        body.count(area.len());
-        body.count(run.len());
-        body.u32(crc32c::crc32c(&run));
-        area.raw(&run);
-    }
-    body.raw(&area.finish());
+    run::encode(&runs_of(entries), &mut body);
     envelope::seal(Kind::Fragment, VERSION, &body.finish())
 }
 
-fn encode_run(entries: &[&Entry]) -> Vec<u8> {
-    let mut run = Writer::new();
-    let mut expected = entries[0].lsn;
-    for entry in entries {
-        assert_eq!(entry.lsn, expected, "BUG: commits of {} are not dense", entry.database);
-        run.blob(&entry.bytes);
-        expected = Lsn::after(Some(entry.lsn));
+fn runs_of(entries: &[Entry]) -> Vec<Run> {
+    let mut runs: BTreeMap<(DatabaseId, u64), Run> = BTreeMap::new();
+    for Entry { database, epoch, lsn, bytes } in entries {
+        let empty = || Run { database: *database, epoch: *epoch, first: *lsn, commits: Vec::new() };
+        let run = runs.entry((*database, *epoch)).or_insert_with(empty);
+        let expected = run.first.get() + run.commits.len() as u64;
+        assert_eq!(lsn.get(), expected, "BUG: commits of {database} are not dense");
+        run.commits.push(bytes.clone());
     }
-    run.finish()
+    runs.into_values().collect()
 }
 
 /// Encodes the object that ends a log.
@@ -134,7 +105,7 @@ pub fn decode(object: &Bytes, incarnation: IncarnationId, slot: Slot) -> Result<
             Ok(SlotObject::Tombstone { incarnation, slot })
         }
         Kind::Fragment => {
-            let runs = decode_runs(&opened.body, reader)?;
+            let runs = run::decode(&opened.body.slice(opened.body.len() - reader.remaining()..))?;
             Ok(SlotObject::Fragment(Fragment { incarnation, slot, put_id, runs }))
         }
         kind => Err(Corrupt::new(format!("a {kind:?} in a log slot"))),
@@ -166,41 +137,6 @@ pub fn identify(start: &Bytes, incarnation: IncarnationId, slot: Slot) -> Result
     }
 }
 
-fn decode_runs(body: &Bytes, mut reader: Reader<'_>) -> Result<Vec<Run>, Corrupt> {
-    let count = reader.count(RUN_ENTRY_BYTES)?;
-    let area_start = body.len() - reader.remaining() + count * RUN_ENTRY_BYTES;
-    let mut runs = Vec::with_capacity(count);
-    for _ in 0..count {
-        let database = DatabaseId::from_bytes(reader.array()?);
-        let epoch = reader.u64()?;
-        let (first, last) = (reader.u64()?, reader.u64()?);
-        let (offset, length, checksum) = (reader.u32()? as usize, reader.u32()? as usize, reader.u32()?);
-        let start = area_start + offset;
-        let bytes = (start + length <= body.len()).then(|| body.slice(start..start + length));
-        let bytes = bytes.ok_or_else(|| Corrupt::new("a run reaches past the end"))?;
-        if crc32c::crc32c(&bytes) != checksum {
-            return Err(Corrupt::new(format!("checksum mismatch in the run of {database}")));
-        }
-        let first = Lsn::new(first).ok_or_else(|| Corrupt::new("a run starts at LSN 0"))?;
-        let commits = decode_run(&bytes)?;
-        if commits.is_empty() || first.get().checked_add(commits.len() as u64 - 1) != Some(last) {
-            return Err(Corrupt::new(format!("the run of {database} has {} commits", commits.len())));
-        }
-        runs.push(Run { database, epoch, first, commits });
-    }
-    Ok(runs)
-}
-
-fn decode_run(run: &Bytes) -> Result<Vec<Bytes>, Corrupt> {
-    let mut reader = Reader::new(run);
-    let mut commits = Vec::new();
-    while reader.remaining() > 0 {
-        let commit = reader.blob()?;
-        commits.push(run.slice_ref(commit));
-    }
-    Ok(commits)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,24 +144,28 @@ mod tests {
 
     const INC: IncarnationId = IncarnationId::from_bytes([1; 16]);
     const PUT: PutId = PutId::from_bytes([2; 16]);
+    const SIDE: crate::run::SideRef = crate::run::SideRef { nonce: [3; 16], commit_bytes: 4, hash: [5; 16] };
 
     fn entry(database: u8, lsn: u64, bytes: &[u8]) -> Entry {
         Entry {
             database: DatabaseId::from_bytes([database; 16]),
             epoch: 7,
             lsn: Lsn::new(lsn).unwrap(),
-            bytes: Bytes::copy_from_slice(bytes),
+            bytes: Bytes::copy_from_slice(bytes).into(),
         }
     }
 
     #[test]
     fn golden_fragment() {
-        let object = encode(INC, Slot(3), PUT, &[entry(9, 5, b"five"), entry(8, 1, b"one"), entry(9, 6, b"six")]);
+        let large = Entry { bytes: Content::Side(SIDE), ..entry(9, 6, b"") };
+        let object = encode(INC, Slot(3), PUT, &[entry(9, 5, b"five"), entry(8, 1, b"one"), large]);
         assert_eq!(blake3::hash(&object).to_hex()[..16], *include_str!("../golden/fragment.b3").trim());
         let SlotObject::Fragment(fragment) = decode(&object, INC, Slot(3)).unwrap() else { panic!() };
         assert_eq!(fragment.runs.len(), 2);
-        assert_eq!(fragment.runs[0].commits, ["one"]);
-        assert_eq!((fragment.runs[1].first.get(), &fragment.runs[1].commits[..]), (5, &["five".into(), "six".into()][..]));
+        let inline = |text: &'static str| Content::Inline(text.into());
+        assert_eq!(fragment.runs[0].commits, [inline("one")]);
+        let second = &fragment.runs[1];
+        assert_eq!((second.first.get(), &second.commits[..]), (5, &[inline("five"), Content::Side(SIDE)][..]));
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! | 8, 8 | hint, low |
 //! | 8 | lease in microseconds |
 //! | 4 + n | address for other nodes, UTF-8, may be empty |
-//! | 4 + … | bundle indexes: keys as length-prefixed UTF-8 (none in this version's policy) |
+//! | 4 + n·48 | [references to bundles](crate::bundle::BundleRef), which take the place of slots below `low` |
 //!
 //! ```text
 //!            renew (hint, low)
@@ -19,6 +19,7 @@
 
 use bytes::Bytes;
 
+use crate::bundle::{self, BundleRef};
 use crate::envelope::{self, Corrupt, Kind, Reader, Writer};
 use crate::id::{IncarnationId, PutId, Slot};
 use crate::limits;
@@ -49,7 +50,8 @@ pub struct IncarnationRecord {
     pub lease_micros: u64,
     /// Where other nodes reach this one; empty if they cannot.
     pub address: String,
-    pub bundles: Vec<String>,
+    /// Where commits of slots below `low` are that are not folded; only of a sealed log.
+    pub bundles: Vec<BundleRef>,
 }
 
 impl IncarnationRecord {
@@ -79,6 +81,12 @@ impl IncarnationRecord {
         if self.low > self.hint || self.hint > end {
             return Err(Corrupt::new(format!("low {}, hint {}, end {end} are out of order", self.low, self.hint)));
         }
+        if !self.bundles.is_empty() && (!matches!(self.state, State::Sealed { .. }) || self.low != end) {
+            return Err(Corrupt::new("bundles of a log that still has slots"));
+        }
+        if self.bundles.len() > limits::BUNDLES_MAX || self.bundles.iter().any(|bundle| bundle.end > self.low) {
+            return Err(Corrupt::new("bundles of slots that are not below low"));
+        }
         Ok(())
     }
 }
@@ -102,7 +110,7 @@ impl Record for IncarnationRecord {
         body.blob(self.address.as_bytes());
         body.count(self.bundles.len());
         for bundle in &self.bundles {
-            body.blob(bundle.as_bytes());
+            bundle.encode(&mut body);
         }
         envelope::seal(Kind::Incarnation, VERSION, &body.finish())
     }
@@ -121,8 +129,8 @@ impl Record for IncarnationRecord {
         let (hint, low) = (Slot(reader.u64()?), Slot(reader.u64()?));
         let lease_micros = reader.u64()?;
         let address = text(reader.blob()?)?;
-        let count = reader.count(4)?;
-        let bundles = (0..count).map(|_| text(reader.blob()?)).collect::<Result<_, Corrupt>>()?;
+        let count = reader.count(bundle::REFERENCE_BYTES)?;
+        let bundles = (0..count).map(|_| BundleRef::decode(&mut reader)).collect::<Result<_, Corrupt>>()?;
         reader.end()?;
         let record = Self { put_id, version, state, hint, low, lease_micros, address, bundles };
         record.check()?;
@@ -156,13 +164,20 @@ mod tests {
             low: Slot(5),
             lease_micros: 10_000_000,
             address: "http://10.0.0.1:8080".into(),
-            bundles: vec!["b/00/x/1".into()],
+            bundles: Vec::new(),
         }
+    }
+
+    fn bundled() -> IncarnationRecord {
+        let index = bundle::Section { offset: 900, bytes: 80, crc: 7 };
+        let bundle = BundleRef { number: 0, nonce: [4; 16], first: Slot(5), end: Slot(77), index };
+        let end = Slot(77);
+        IncarnationRecord { hint: end, low: end, bundles: vec![bundle], ..sample(State::Sealed { end }) }
     }
 
     #[test]
     fn golden_record() {
-        let object = sample(State::Sealed { end: Slot(77) }).encode();
+        let object = bundled().encode();
         assert_eq!(blake3::hash(&object).to_hex()[..16], *include_str!("../golden/incarnation.b3").trim());
     }
 
@@ -172,6 +187,18 @@ mod tests {
             let record = sample(state);
             assert_eq!(IncarnationRecord::decode(&record.encode()), Ok(record));
         }
+    }
+
+    #[test]
+    fn bundles_belong_to_a_sealed_log_without_slots() {
+        let record = bundled();
+        assert_eq!(IncarnationRecord::decode(&record.encode()), Ok(record.clone()));
+        let wrong = [
+            IncarnationRecord { state: State::Open, ..record.clone() },
+            IncarnationRecord { low: Slot(76), ..record.clone() },
+            IncarnationRecord { bundles: vec![BundleRef { end: Slot(78), ..record.bundles[0] }], ..record },
+        ];
+        assert!(wrong.iter().all(|record| record.check().is_err()));
     }
 
     #[test]

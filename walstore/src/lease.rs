@@ -15,7 +15,7 @@ use crate::id::{IncarnationId, PutId, Slot};
 use crate::incarnation::{IncarnationRecord, State};
 use crate::keys;
 use crate::limits;
-use crate::log::LogHandle;
+use crate::log::{LogHandle, side};
 use crate::mutant::{self, Mutant};
 use crate::register::{self, Patience, Swap, Versioned};
 use crate::seam::Seam;
@@ -142,6 +142,7 @@ impl Keeper {
             Ok(Swap::Won(record)) => self.renewed(record, sent),
             Ok(Swap::Lost(Some(found))) if found.value.state == State::Open => {
                 debug!("a late renewal of our own had landed; going on from it");
+                self.delete_below(found.value.low);
                 self.record = found;
             }
             Ok(Swap::Lost(found)) => {
@@ -155,14 +156,23 @@ impl Keeper {
     }
 
     fn renewed(&mut self, record: Versioned<IncarnationRecord>, sent_micros: u64) {
-        let dead = self.record.value.low..record.value.low;
+        self.delete_below(record.value.low);
         self.lease.extend(sent_micros);
         self.log.hint_written(record.value.hint);
         self.record = record;
         self.sent_micros = sent_micros;
-        if dead.start < dead.end {
-            let (store, id) = (self.log_store.clone(), self.id);
-            self.seam.spawn(async move { delete_slots(&*store, id, dead.start, dead.end).await });
+    }
+
+    /// Deletes what the written `low` has left behind.
+    fn delete_below(&self, low: Slot) {
+        let start = self.record.value.low;
+        if start < low {
+            let (store, log_store, id) = (self.store.clone(), self.log_store.clone(), self.id);
+            let sides = self.log.take_sides_below(low);
+            self.seam.spawn(async move {
+                delete_slots(&*log_store, id, start, low).await;
+                side::delete(&*store, id, sides).await;
+            });
         }
     }
 

@@ -1,5 +1,8 @@
 #![doc = include_str!("../README.md")]
 
+pub mod bundle;
+pub mod bundling;
+pub mod drained;
 pub mod envelope;
 pub mod fragment;
 pub mod id;
@@ -10,7 +13,10 @@ pub mod life;
 pub mod limits;
 pub mod log;
 pub mod mutant;
+pub mod recovery;
 pub mod register;
+pub mod run;
 pub mod seal;
 pub mod seam;
+pub mod side;
 pub mod store;

@@ -76,7 +76,7 @@ impl Incarnation {
             Swap::Won(record) => record,
             Swap::Lost(_) => return Err(StartError::Taken),
         };
-        seam.spawn(log::run(id, inbox, stores.log.clone(), seam.clone(), sink));
+        seam.spawn(log::run(id, inbox, stores.clone(), seam.clone(), sink));
         let both = (stores.main.clone(), stores.log.clone());
         let keeper = Keeper::new(id, both, seam.clone(), log.clone(), record, sent);
         let lease = keeper.lease.clone();

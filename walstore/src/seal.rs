@@ -1,16 +1,14 @@
-//! Ending the log of an incarnation that is gone, and reading what it left.
+//! Ending the log of an incarnation that is gone. What it left is read by [`recovery`](crate::recovery).
 //!
 //! Any number of nodes may seal the same log at once. Only the last CAS decides, everyone adopts its
 //! result, and a sealer that dies half-way hinders nobody. Safe because a tombstone is created only in an
 //! empty slot and never deleted: no slot from it on is ever acknowledged.
 
-use std::sync::Arc;
-
 use futures_util::future::join_all;
-use futures_util::{StreamExt, TryStreamExt, stream};
 
+use crate::bundle::BundleRef;
 use crate::envelope::Corrupt;
-use crate::fragment::{self, Fragment, SlotObject, TOMBSTONE_BYTES};
+use crate::fragment::{self, TOMBSTONE_BYTES};
 use crate::id::{IncarnationId, PutId, Slot};
 use crate::incarnation::{IncarnationRecord, State};
 use crate::keys;
@@ -21,11 +19,14 @@ use crate::seam::Seam;
 use crate::life::Stores;
 use crate::store::{Condition, Put, Store, StoreError};
 
-/// A log that has an end. Its commits are those in the slots `low..end`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A log that has an end. Its commits are those in the slots `low..end` and in the bundles.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {
     pub low: Slot,
     pub end: Slot,
+    pub bundles: Vec<BundleRef>,
+    /// Of the record that says so.
+    pub version: u64,
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
@@ -34,6 +35,15 @@ pub enum SealError {
     Record(#[from] RecordError),
     #[error("{0}: the slot is neither in the bucket nor folded; commits are missing")]
     Hole(String),
+    /// What was read is out of date: the log was bundled or drained meanwhile. Read the record again.
+    #[error("{0}: gone, because its log was bundled or drained meanwhile; try again")]
+    Stale(String),
+}
+
+impl Sealed {
+    pub(crate) fn of(record: IncarnationRecord, end: Slot) -> Self {
+        Self { low: record.low, end, bundles: record.bundles, version: record.version }
+    }
 }
 
 impl From<StoreError> for SealError {
@@ -97,10 +107,10 @@ async fn seal_from(
             continue;
         };
         match found.value.state {
-            State::Sealed { end } => return Ok(Some(Sealed { low: found.value.low, end })),
+            State::Sealed { end } => return Ok(Some(Sealed::of(found.value, end))),
             State::Open | State::Recovering if mutant::is_on(Mutant::TakeOverBeforeSeal) => {
                 let end = find_end(&*stores.log, seam, id, found.value.hint, patience).await?;
-                return Ok(Some(Sealed { low: found.value.low, end }));
+                return Ok(Some(Sealed::of(found.value, end)));
             }
             State::Open
                 if watched.is_some_and(|version| version != found.value.version)
@@ -232,80 +242,10 @@ async fn occupy(
     }
 }
 
-/// Reads every fragment of a sealed log in slot order, at least 128 requests at once.
-///
-/// A slot that is missing is not an error if the record has moved `low` past it meanwhile.
-pub async fn read_log(
-    stores: &Stores,
-    seam: &Seam,
-    id: IncarnationId,
-    sealed: Sealed,
-    patience: Patience,
-) -> Result<Vec<Fragment>, SealError> {
-    let slots = stream::iter((sealed.low.0..sealed.end.0).map(Slot));
-    let mut reads = slots
-        .map(|slot| {
-            let store: Arc<dyn Store> = stores.log.clone();
-            async move { (slot, read_slot(&*store, seam, id, slot, patience).await) }
-        })
-        .buffered(limits::RECOVERY_GETS_MAX);
-    let mut fragments = Vec::new();
-    while let Some((slot, read)) = reads.next().await {
-        match read? {
-            Some(fragment) => fragments.push(fragment),
-            None => missing_below_low(&*stores.main, seam, id, slot, patience).await?,
-        }
-    }
-    Ok(fragments)
-}
-
-/// Reads these slots of a log whose owner knows that they hold commits: a slot that is missing is a hole.
-pub async fn read_slots(
-    stores: &Stores,
-    seam: &Seam,
-    id: IncarnationId,
-    slots: &[Slot],
-    patience: Patience,
-) -> Result<Vec<Fragment>, SealError> {
-    let reads = stream::iter(slots.to_vec()).map(|slot| async move {
-        let fragment = read_slot(&*stores.log, seam, id, slot, patience).await?;
-        fragment.ok_or_else(|| SealError::Hole(keys::fragment(id, slot).to_string()))
-    });
-    reads.buffered(limits::RECOVERY_GETS_MAX).try_collect().await
-}
-
-async fn read_slot(
-    store: &dyn Store,
-    seam: &Seam,
-    id: IncarnationId,
-    slot: Slot,
-    patience: Patience,
-) -> Result<Option<Fragment>, SealError> {
-    let key = keys::fragment(id, slot);
-    let Some((bytes, _)) = register::get(store, seam, &key, patience).await? else { return Ok(None) };
-    match fragment::decode(&bytes, id, slot).map_err(|corrupt| corrupt.at(&key))? {
-        SlotObject::Fragment(fragment) => Ok(Some(fragment)),
-        SlotObject::Tombstone { .. } => Err(Corrupt::new("a tombstone below the recorded end").at(&key).into()),
-    }
-}
-
-async fn missing_below_low(
-    store: &dyn Store,
-    seam: &Seam,
-    id: IncarnationId,
-    slot: Slot,
-    patience: Patience,
-) -> Result<(), SealError> {
-    let key = keys::incarnation(id);
-    let record = register::read::<IncarnationRecord>(store, seam, &key, patience).await?;
-    match record {
-        Some(record) if slot < record.value.low => Ok(()),
-        _ => Err(SealError::Hole(keys::fragment(id, slot).to_string())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::store::{CountedStore, MemoryStore, Op};
 
@@ -327,10 +267,10 @@ mod tests {
         assert_eq!(seal(None).await.unwrap(), None, "it was not there when it was looked for");
         let record = register::read::<IncarnationRecord>(store, &seam, &key, patience).await.unwrap().unwrap();
         assert_eq!(record.value.state, State::Open);
-        let sealed = Sealed { low: Slot::ZERO, end: Slot::ZERO };
-        assert_eq!(seal(renewed).await.unwrap(), Some(sealed));
         // From then on there is nothing to be careful about.
-        assert_eq!(seal(Some(watched)).await.unwrap(), Some(sealed));
+        for watched in [renewed, Some(watched)] {
+            assert_eq!(seal(watched).await.unwrap().map(|sealed| sealed.end), Some(Slot::ZERO));
+        }
     }
 
     /// While clients wait for a takeover, every round trip counts.

@@ -301,7 +301,7 @@ impl Core {
     fn read_ahead(&self, head: &Head) {
         let node = self.node.clone();
         if let Some(owner) = head.owner.filter(|owner| *owner != node.id) {
-            self.node.seam.spawn(async move { drop(node.sealed_log(owner).await) });
+            self.node.seam.spawn(async move { node.read_ahead(owner).await });
         }
     }
 
@@ -328,9 +328,8 @@ impl Core {
         for entry in &head.value.tail {
             if entry.incarnation != node.id {
                 let incarnation = entry.incarnation;
-                let log = node.io(move |node| async move { node.sealed_log(incarnation).await });
-                let log = log.await?.map_err(ServerError::from)?;
-                for commit in log.commits(database.id) {
+                let commits = node.io(move |node| async move { node.logged_commits(incarnation, id).await });
+                for commit in &commits.await?.map_err(ServerError::from)? {
                     let is_next = Some(commit.lsn) > database.newest().lsn;
                     if is_next && entry.holds(entry.incarnation, commit.epoch, commit.lsn) {
                         recover(&database, commit, entry.incarnation).await?;

@@ -13,7 +13,7 @@ use tenant::name::Name;
 use tracing::{debug, warn};
 use walstore::id::{DatabaseId, Lsn, Slot};
 use walstore::mutant::{self, Mutant};
-use walstore::seal;
+use walstore::recovery::{self, Access};
 
 use super::databases::{OpenDatabase, recover};
 use super::{Core, spawn_local};
@@ -139,17 +139,11 @@ impl Core {
     ) -> Result<Vec<LoggedCommit>, ServerError> {
         let mut slots: Vec<Slot> = unfolded.iter().map(|(_, slot)| *slot).collect();
         slots.dedup();
-        let (id, patience) = (database.id, self.patience());
+        let (id, epoch, patience) = (database.id, database.epoch, self.patience());
         let read = self.node.io(move |node| async move {
-            seal::read_slots(&node.stores, &node.seam, node.id, &slots, patience).await
+            let access = Access { stores: &node.stores, seam: &node.seam, patience };
+            recovery::read_own(access, node.id, slots, id, epoch).await
         });
-        let fragments = read.await?.map_err(ServerError::from)?;
-        let mut commits = Vec::new();
-        for run in fragments.into_iter().flat_map(|fragment| fragment.runs) {
-            if run.database == id && run.epoch == database.epoch {
-                commits.extend(LoggedCommit::of_run(run));
-            }
-        }
-        Ok(commits)
+        read.await?.map_err(ServerError::from)
     }
 }

@@ -146,7 +146,7 @@ impl Database {
         let encoded = commit::encode(&commit, &before, &|page_no| self.patch_base(page_no));
         let lsn = commit.lsn;
         self.add(commit, encoded.tip, encoded.patched, encoded.bytes.len());
-        let entry = Entry { database: self.id, epoch: self.epoch, lsn, bytes: encoded.bytes };
+        let entry = Entry { database: self.id, epoch: self.epoch, lsn, bytes: encoded.bytes.into() };
         self.node.log.append(log::Commit { entry, window_micros: self.window_micros, home: self.home });
         Ok(lsn)
     }

@@ -9,8 +9,8 @@ use segments::cache::PageCache;
 use segments::map::{DeltaRef, Lookup, MapChunkRef, PageMap, Source};
 use segments::pack::{Frame, FrameAt, FrameIndex};
 use segments::page::{MissingPage, Page, PageNo};
-use segments::tip::{ChainHash, Tip};
-use tenant::head::{Head, MapField};
+use segments::tip::Tip;
+use tenant::head::Head;
 use walstore::envelope::Corrupt;
 use walstore::id::DatabaseId;
 use walstore::register::RecordError;
@@ -59,23 +59,7 @@ impl Held {
 impl Base {
     /// What a head says is folded.
     pub fn of_head(head: &Head) -> Result<Self, Corrupt> {
-        let folded = &head.folded;
-        let Some(lsn) = folded.lsn else { return Ok(Self::new(Tip::before_first(head.database), PageMap::empty())) };
-        let tip = Tip {
-            lsn: Some(lsn),
-            time_micros: folded.time_micros,
-            page_count: folded.page_count,
-            pages_total: folded.pages_total,
-            chain: ChainHash::from_bytes(folded.chain),
-        };
-        let MapField::Inline(root) = &head.map else {
-            return Err(Corrupt::new("a page map in a form that this version does not write"));
-        };
-        let map = PageMap::decode(root)?;
-        if map.lsn() != tip.lsn || map.page_count() != tip.page_count {
-            return Err(Corrupt::new(format!("a page map as of {:?} in a head folded up to {lsn}", map.lsn())));
-        }
-        Ok(Self::new(tip, map))
+        pageserver::base::base_of(head).map(|(tip, map)| Self::new(tip, map))
     }
 
     pub fn new(tip: Tip, map: PageMap) -> Self {

@@ -140,6 +140,6 @@ impl Others {
 
     /// Where the log of `id` ends, if this node knows. `low` may have risen since.
     pub async fn sealed(&self, id: IncarnationId) -> Option<Sealed> {
-        self.other(id).lock().await.sealed
+        self.other(id).lock().await.sealed.clone()
     }
 }

@@ -30,6 +30,8 @@ use crate::rng::Rng;
 
 const CLIENTS: u64 = 4;
 const LEASE: Duration = Duration::from_secs(3);
+/// Short, so that logs are bundled and drained under those who read them.
+const DRAIN_INTERVAL: Duration = Duration::from_secs(8);
 /// Clients that have not finished by then are left behind.
 const END: Duration = Duration::from_secs(240);
 
@@ -183,6 +185,7 @@ impl World {
             idle_transaction_timeout: Duration::from_secs(2),
             idle_stream_timeout: self.idle_timeout,
             idle_database_timeout: self.idle_timeout,
+            drain_interval: DRAIN_INTERVAL,
             ..Settings::default()
         }
     }

@@ -68,7 +68,7 @@ fn queries() -> Vec<Case> {
             nest("SELECT 1", " WHERE EXISTS (SELECT 1 FROM sqlite_schema", "", ")", depth)
         }),
         case("x IN (SELECT … IN (SELECT", 20, |depth| nest("SELECT 1", " WHERE 1 IN (SELECT abs(1)", "", ")", depth)),
-        case("correlated subqueries", 15, |depth| {
+        case("correlated subqueries", 10, |depth| {
             let open = list(depth, "", |at| format!("(SELECT max(s{at}.rowid + 1) FROM sqlite_schema s{at} WHERE s{at}.rowid >= "));
             format!("SELECT {open}0{}", ")".repeat(depth))
         }),

@@ -297,7 +297,7 @@ pub fn log_commit(node: &Node, (database, epoch): (DatabaseId, u64), tip: &Tip, 
     let lsn = Lsn::after(tip.lsn);
     let number = known.ledger.enter(Entry { database, epoch, lsn, incarnation: node.id, outcome, slot: None });
     drop(known);
-    let entry = LogEntry { database, epoch, lsn, bytes };
+    let entry = LogEntry { database, epoch, lsn, bytes: bytes.into() };
     node.log.append(log::Commit { entry, window_micros: 0, home: 0 });
     (number, next)
 }

@@ -30,7 +30,7 @@ const SEEDS: u64 = 20_000;
 /// Of these each runs twice and must go the same way.
 const REPEATED: u64 = 10;
 const THREADS: u64 = 2;
-/// Each of these broke something before production code was mended. 622: a node that was sealed without knowing it
+/// Each of these broke something before production code was mended, in the simulation as it was then. 622: a node that was sealed without knowing it
 /// took its former database back and left its own commits out (now `Mutant::ForgetOwnTerm`). 2727: a sealer ignored
 /// that the suspected node had renewed its lease (now `Mutant::SealThoughRenewed`).
 const KEPT: [u64; 2] = [622, 2727];

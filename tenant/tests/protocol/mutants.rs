@@ -5,7 +5,7 @@ use walstore::mutant::{self, Mutant};
 use crate::{THREADS, world};
 
 /// Seeds until a mutant counts as not caught.
-const SEEDS: u64 = 4_000;
+const SEEDS: u64 = 20_000;
 
 /// Those that are about the log, heads and ownership. The others need SQLite.
 const PROTOCOL: [Mutant; 17] = [

@@ -157,6 +157,8 @@ impl Node {
         match error {
             SealError::Hole(_) => self.watch.broken(format!("I3: {error}")),
             SealError::Record(error) => self.examine(error),
+            // Read too late: it was bundled or drained meanwhile.
+            SealError::Stale(_) => {}
         }
     }
 

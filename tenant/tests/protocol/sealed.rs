@@ -4,28 +4,24 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tenant::lifecycle::OwnerState;
-use walstore::id::{DatabaseId, IncarnationId, Lsn};
+use walstore::id::{DatabaseId, IncarnationId};
 use walstore::incarnation::{IncarnationRecord, State};
 use walstore::keys;
 use walstore::life::Stores;
+use walstore::recovery::{Access, LoggedCommit, SealedLog};
 use walstore::register::{self, Patience, RecordError, Versioned};
 use walstore::seal::{self, SealError};
 use walstore::seam::Seam;
 
 const PATIENCE: Duration = Duration::from_secs(6);
 
-/// One commit of a sealed log: its epoch, LSN and bytes.
-pub type Logged = (u64, Lsn, Bytes);
-pub type Log = BTreeMap<DatabaseId, Vec<Logged>>;
-
 pub struct Others {
     stores: Stores,
     seam: Seam,
     /// An open record and since when it was seen.
     sightings: Mutex<BTreeMap<IncarnationId, (Versioned<IncarnationRecord>, u64)>>,
-    logs: Mutex<BTreeMap<IncarnationId, Arc<Log>>>,
+    logs: Mutex<BTreeMap<IncarnationId, Arc<SealedLog>>>,
 }
 
 /// What is known about an owner, when to ask again if it seems alive, and the version of its record.
@@ -81,23 +77,23 @@ impl Others {
         seal::seal(&self.stores, &self.seam, id, self.patience()).await.map(|_| ())
     }
 
-    pub async fn log(&self, id: IncarnationId) -> Result<Arc<Log>, SealError> {
-        if let Some(log) = self.logs.lock().unwrap().get(&id) {
-            return Ok(log.clone());
-        }
-        let sealed = seal::seal(&self.stores, &self.seam, id, self.patience()).await?;
-        let mut log = Log::new();
-        for fragment in seal::read_log(&self.stores, &self.seam, id, sealed, self.patience()).await? {
-            for run in fragment.runs {
-                let mut lsn = run.first;
-                for bytes in run.commits {
-                    log.entry(run.database).or_default().push((run.epoch, lsn, bytes));
-                    lsn = Lsn::after(Some(lsn));
-                }
+    /// The commits of a database in the log of `id`, in order.
+    pub async fn commits(&self, id: IncarnationId, database: DatabaseId) -> Result<Vec<LoggedCommit>, SealError> {
+        let access = Access { stores: &self.stores, seam: &self.seam, patience: self.patience() };
+        let known = self.logs.lock().unwrap().get(&id).cloned();
+        let log = match known {
+            Some(log) => log,
+            None => Arc::new(SealedLog::open(access, id).await?),
+        };
+        match log.commits(access, database).await {
+            Ok(commits) => {
+                self.logs.lock().unwrap().insert(id, log);
+                Ok(commits)
+            }
+            Err(error) => {
+                self.logs.lock().unwrap().remove(&id);
+                Err(error)
             }
         }
-        let log = Arc::new(log);
-        self.logs.lock().unwrap().insert(id, log.clone());
-        Ok(log)
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use async_trait::async_trait;
 use bytes::Bytes;
 use tenant::head::{Head, MapField};
+use walstore::run::Content;
 use walstore::fragment::{self, Fragment, SlotObject};
 use walstore::id::{DatabaseId, IncarnationId, Lsn, PutId, Slot};
 use walstore::incarnation::{IncarnationRecord, State};
@@ -157,6 +158,7 @@ impl Known {
         for run in runs {
             let mut lsn = run.first;
             for commit in &run.commits {
+                let Content::Inline(commit) = commit else { return Err("I9: a commit of a few bytes in a side object".into()) };
                 self.ledger.stored(toy::number(commit), incarnation, slot)?;
                 self.logs.entry(incarnation).or_default().commits.push((slot, run.database, lsn));
                 lsn = Lsn::after(Some(lsn));

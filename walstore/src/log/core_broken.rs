@@ -1,8 +1,9 @@
 //! [`Mutant::MissingIsNotWritten`](crate::mutant::Mutant): a batch that moves to another slot.
 
 use super::{Action, InFlight, LogCore};
-use crate::fragment::{self, Entry, Run, SlotObject};
+use crate::fragment::{self, Entry, SlotObject};
 use crate::id::{Lsn, Slot};
+use crate::run::Run;
 
 impl LogCore {
     /// Sends what was in `slot` to the next free slot instead. The slot left behind counts as stored, as if

@@ -10,7 +10,7 @@ fn commit(database: u8, lsn: u64) -> Commit {
         database: DatabaseId::from_bytes([database; 16]),
         epoch: 1,
         lsn: Lsn::new(lsn).unwrap(),
-        bytes: Bytes::from_static(b"commit"),
+        bytes: Bytes::from_static(b"commit").into(),
     };
     Commit { entry, window_micros: 0, home: 0 }
 }
@@ -209,7 +209,7 @@ fn a_database_deleted_before_its_commit_has_a_slot_does_not_hold_the_log_back() 
 
 fn sized(database: u8, lsn: u64, bytes: usize) -> Commit {
     let mut commit = commit(database, lsn);
-    commit.entry.bytes = Bytes::from(vec![5; bytes]);
+    commit.entry.bytes = Bytes::from(vec![5; bytes]).into();
     commit
 }
 

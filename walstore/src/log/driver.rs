@@ -9,22 +9,28 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use super::core::{Action, LogCore, PutOutcome};
+use super::side::{self, Advance, Nonce, SideQueue};
 use super::slot_put::SlotPut;
 use super::{Command, LogInbox, LogSink, Shared};
-use crate::id::{IncarnationId, Slot};
+use crate::id::{DatabaseId, IncarnationId, Slot};
 use crate::keys;
+use crate::life::Stores;
 use crate::limits;
 use crate::seam::Seam;
 use crate::store::Store;
 
 struct Driver {
     core: LogCore,
+    side: SideQueue,
     incarnation: IncarnationId,
     store: Arc<dyn Store>,
+    /// Where side objects go.
+    main_store: Arc<dyn Store>,
     seam: Seam,
     sink: Arc<dyn LogSink>,
     shared: Arc<Shared>,
     answers: mpsc::UnboundedSender<(Slot, PutOutcome)>,
+    uploads: mpsc::UnboundedSender<(DatabaseId, Nonce)>,
     drains: Vec<oneshot::Sender<()>>,
     fence_reason: String,
 }
@@ -33,21 +39,25 @@ struct Driver {
 pub async fn run(
     incarnation: IncarnationId,
     inbox: LogInbox,
-    store: Arc<dyn Store>,
+    stores: Stores,
     seam: Seam,
     sink: Arc<dyn LogSink>,
 ) {
     let LogInbox { mut commands, shared } = inbox;
     let (answers, mut answered) = mpsc::unbounded_channel();
+    let (uploads, mut uploaded) = mpsc::unbounded_channel();
     let core = LogCore::new(incarnation, seam.random_id());
     let mut driver = Driver {
         core,
+        side: SideQueue::new(incarnation),
         incarnation,
-        store,
+        store: stores.log,
+        main_store: stores.main,
         seam,
         sink,
         shared,
         answers,
+        uploads,
         drains: Vec::new(),
         fence_reason: String::from("its log was sealed by another node"),
     };
@@ -58,6 +68,7 @@ pub async fn run(
         tokio::select! {
             biased;
             Some((slot, outcome)) = answered.recv() => driver.on_answer(slot, outcome),
+            Some((database, nonce)) = uploaded.recv() => driver.on_uploaded(database, nonce),
             command = commands.recv() => match command {
                 Some(command) => driver.on_command(command),
                 None => return,
@@ -70,19 +81,45 @@ pub async fn run(
 
 impl Driver {
     fn on_command(&mut self, command: Command) {
-        let now = self.seam.boot_micros();
         match command {
             Command::Append(commit) => {
-                let actions = self.core.on_append(commit, now);
-                self.perform(actions);
+                let advance = self.side.on_append(commit, || self.seam.random_id());
+                self.advance(advance);
             }
-            Command::Folded(database, lsn) => self.core.on_folded(database, lsn),
+            Command::Folded(database, lsn) => {
+                self.core.on_folded(database, lsn);
+                let advance = self.side.on_folded(database, lsn, || self.seam.random_id());
+                self.advance(advance);
+            }
             Command::Fence(reason) => {
                 self.fence_reason = reason;
                 let actions = self.core.on_fenced();
                 self.perform(actions);
             }
             Command::Drain(done) => self.drains.push(done),
+        }
+    }
+
+    fn on_uploaded(&mut self, database: DatabaseId, nonce: Nonce) {
+        let advance = self.side.on_uploaded(database, nonce, || self.seam.random_id());
+        self.advance(advance);
+    }
+
+    /// Hands on what a large commit held back, and begins the next upload.
+    fn advance(&mut self, Advance { commits, upload }: Advance) {
+        for commit in commits {
+            let actions = self.core.on_append(commit, self.seam.boot_micros());
+            self.perform(actions);
+        }
+        if let Some(upload) = upload {
+            let (store, seam, stop) = (self.main_store.clone(), self.seam.clone(), self.side.stop());
+            let (incarnation, uploads) = (self.incarnation, self.uploads.clone());
+            self.seam.spawn(async move {
+                let (database, nonce) = (upload.database, upload.nonce);
+                if side::upload(&*store, &seam, incarnation, upload, &stop).await {
+                    let _ = uploads.send((database, nonce));
+                }
+            });
         }
     }
 
@@ -100,8 +137,12 @@ impl Driver {
         for action in actions {
             match action {
                 Action::Put { slot, object } => self.put(slot, object),
-                Action::Durable(commits) => self.sink.durable(commits),
+                Action::Durable(commits) => {
+                    self.shared.place_sides(self.side.on_durable(&commits));
+                    self.sink.durable(commits);
+                }
                 Action::Fenced => {
+                    self.side.on_fenced();
                     error!(incarnation = %self.incarnation, reason = self.fence_reason, "the log is fenced");
                     self.sink.fenced(&self.fence_reason);
                 }
@@ -124,7 +165,7 @@ impl Driver {
 
     fn publish(&mut self) {
         let durable_end = self.core.durable_end();
-        self.shared.backlog_bytes.store(self.core.backlog_bytes(), Ordering::Relaxed);
+        self.shared.backlog_bytes.store(self.core.backlog_bytes() + self.side.bytes(), Ordering::Relaxed);
         self.shared.waiting_since.store(self.core.waiting_since().unwrap_or(0), Ordering::Relaxed);
         self.shared.durable_end.store(durable_end.0, Ordering::Release);
         self.shared.low.store(self.core.low().0, Ordering::Release);
@@ -132,7 +173,7 @@ impl Driver {
         if durable_end.0.saturating_sub(hint) >= limits::HINT_LAG_SLOTS_MAX {
             self.shared.hint_lags.notify_one();
         }
-        if self.core.is_drained() || self.core.is_fenced() {
+        if (self.core.is_drained() && self.side.is_empty()) || self.core.is_fenced() {
             for done in self.drains.drain(..) {
                 let _ = done.send(());
             }

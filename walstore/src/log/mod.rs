@@ -1,7 +1,8 @@
 //! One node's log: group commit over all of its databases.
 //!
 //! [`core`] decides (`pace`: when a batch closes; `queue` and `bucket`: what is in it; `unfolded`: which slots may
-//! go), [`run`] talks to the store (`slot_put`: until a slot decides; `hedge`: when a PUT is sent twice). A
+//! go), [`run`] talks to the store (`slot_put`: until a slot decides; `hedge`: when a PUT is sent twice; `side`: what is
+//! stored before it is in a slot). A
 //! [`LogHandle`] is what the rest of the node holds.
 
 mod bucket;
@@ -10,11 +11,13 @@ mod driver;
 mod hedge;
 mod pace;
 mod queue;
+pub(crate) mod side;
 mod slot_put;
 mod unfolded;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -51,6 +54,19 @@ struct Shared {
     /// The hint that the record in the bucket carries.
     hint_written: AtomicU64,
     hedging: Hedging,
+    /// Side objects of durable commits, by the slot that refers to them.
+    sides: Mutex<BTreeMap<Slot, Vec<side::Nonce>>>,
+}
+
+impl Shared {
+    fn place_sides(&self, placed: Vec<(Slot, side::Nonce)>) {
+        if !placed.is_empty() {
+            let mut sides = self.sides.lock().unwrap_or_else(PoisonError::into_inner);
+            for (slot, nonce) in placed {
+                sides.entry(slot).or_default().push(nonce);
+            }
+        }
+    }
 }
 
 /// Sends to the log's task. Cheap to clone; usable from any thread.
@@ -121,6 +137,13 @@ impl LogHandle {
     /// What `low` may say, before it is bounded by the hint.
     pub fn low(&self) -> Slot {
         Slot(self.shared.low.load(Ordering::Acquire))
+    }
+
+    /// Side objects that go with the slots below `low`, to be deleted by the caller.
+    pub(crate) fn take_sides_below(&self, low: Slot) -> Vec<side::Nonce> {
+        let mut sides = self.shared.sides.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = sides.split_off(&low);
+        std::mem::replace(&mut *sides, kept).into_values().flatten().collect()
     }
 
     /// How many PUTs were sent a second time because the first was slow: requests beyond one for a batch.

@@ -11,7 +11,7 @@ fn database(number: u32) -> DatabaseId {
 }
 
 fn commit(number: u32, lsn: u64, bytes: usize, window_micros: u64) -> Commit {
-    let bytes = Bytes::from(vec![7; bytes]);
+    let bytes = Bytes::from(vec![7; bytes]).into();
     let entry = Entry { database: database(number), epoch: 1, lsn: Lsn::new(lsn).unwrap(), bytes };
     Commit { entry, window_micros, home: 0 }
 }

@@ -82,7 +82,7 @@ impl World {
         let store = Arc::new(FaultyStore::new(MemoryStore::new(), seam.clone(), 1, steady(USUAL), Some(trace)));
         let (log, inbox) = log::channel();
         let told = Arc::new(Told::default());
-        seam.spawn(log::run(INC, inbox, store.clone(), seam.clone(), told.clone()));
+        seam.spawn(log::run(INC, inbox, crate::life::Stores::one(store.clone()), seam.clone(), told.clone()));
         Self { seam, store, log, told, puts, lsn: 0 }
     }
 
@@ -102,7 +102,7 @@ impl World {
     fn append(&mut self) {
         self.lsn += 1;
         let (database, lsn) = (DatabaseId::from_bytes([1; 16]), Lsn::new(self.lsn).unwrap());
-        let entry = Entry { database, epoch: 1, lsn, bytes: Bytes::from_static(b"commit") };
+        let entry = Entry { database, epoch: 1, lsn, bytes: Bytes::from_static(b"commit").into() };
         self.log.append(Commit { entry, window_micros: 0, home: 0 });
     }
 

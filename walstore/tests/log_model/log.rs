@@ -136,7 +136,7 @@ impl Log {
     fn commit(&self, number: u8) -> Commit {
         let lsn = Lsn::new(u64::from(number / self.databases) + 1).expect("LSNs count from 1");
         let database = id_of(number % self.databases);
-        let entry = Entry { database, epoch: 1, lsn, bytes: Bytes::from_static(b"commit") };
+        let entry = Entry { database, epoch: 1, lsn, bytes: Bytes::from_static(b"commit").into() };
         Commit { entry, window_micros: WINDOW_MICROS, home: 0 }
     }
 

@@ -12,7 +12,7 @@ use tenant::settings::Settings;
 use walstore::id::{Lsn, PutId, Slot};
 use walstore::mutant::{self, Mutant};
 use walstore::register::{Patience, Swap, Versioned};
-use walstore::seal;
+use walstore::recovery::{self, Access};
 
 use super::{Asleep, Node, NotOpen, Opening, not_open};
 use crate::database::{Database, Standing};
@@ -215,11 +215,10 @@ impl Node {
         }
         let folded = tip;
         for entry in head.value.tail.iter().filter(|entry| entry.incarnation != self.id) {
-            let log = self.others.log(entry.incarnation).await;
-            let log = log.inspect_err(|error| self.examine_seal(error)).map_err(not_open)?;
-            for (epoch, lsn, bytes) in log.get(&id).into_iter().flatten() {
-                if Some(*lsn) > tip.lsn && entry.holds(entry.incarnation, *epoch, *lsn) {
-                    let (number, next) = toy::follow(&tip, bytes).map_err(|broken| {
+            let commits = self.others.commits(entry.incarnation, id).await;
+            for commit in commits.inspect_err(|error| self.examine_seal(error)).map_err(not_open)? {
+                if Some(commit.lsn) > tip.lsn && entry.holds(entry.incarnation, commit.epoch, commit.lsn) {
+                    let (number, next) = toy::follow(&tip, &commit.bytes).map_err(|broken| {
                         self.watch.broken(format!("I2: {broken} in the log of {} for {id}", entry.incarnation));
                         not_open(broken)
                     })?;
@@ -244,16 +243,15 @@ impl Node {
     ) -> Result<Vec<(Lsn, Slot)>, NotOpen> {
         let found = self.asleep.lock().unwrap().get(&head.database).map(|it| (it.epoch, it.tip, it.slots.clone()));
         let Some((epoch, end, slots)) = found.filter(|(epoch, ..)| *epoch == head.epoch) else { return Ok(Vec::new()) };
-        let read = seal::read_slots(&self.stores, &self.seam, self.id, &slots, self.patience()).await;
+        let access = Access { stores: &self.stores, seam: &self.seam, patience: self.patience() };
         let mut unfolded = Vec::new();
-        for fragment in read.inspect_err(|error| self.examine_seal(error)).map_err(not_open)? {
-            for run in fragment.runs.iter().filter(|run| (run.database, run.epoch) == (head.database, epoch)) {
-                for bytes in &run.commits {
-                    if let Ok((number, next)) = toy::follow(tip, bytes) {
-                        history.push(number);
-                        *tip = next;
-                        unfolded.push((next.lsn.expect("a commit has an LSN"), fragment.slot));
-                    }
+        for slot in slots {
+            let read = recovery::read_own(access, self.id, vec![slot], head.database, epoch).await;
+            for commit in read.inspect_err(|error| self.examine_seal(error)).map_err(not_open)? {
+                if let Ok((number, next)) = toy::follow(tip, &commit.bytes) {
+                    history.push(number);
+                    *tip = next;
+                    unfolded.push((commit.lsn, slot));
                 }
             }
         }

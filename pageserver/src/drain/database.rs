@@ -1,0 +1,144 @@
+//! Draining one database: its tail becomes a pack, and nobody owns it.
+
+use tenant::head::Head;
+use tenant::registry;
+use tracing::debug;
+use walstore::envelope::Corrupt;
+use walstore::id::{DatabaseId, IncarnationId, Lsn};
+use walstore::recovery::LoggedCommit;
+use walstore::register::{RecordError, Versioned};
+use walstore::seal::SealError;
+
+use super::{Drainer, LastLsns};
+use crate::fold::{FoldFailure, FoldJob, Folder};
+use crate::limits;
+use crate::tail::{Added, Pages, Tail};
+
+/// What draining a database came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its head needs nothing of the log.
+    NotNeeded,
+    Folded,
+    /// Somebody who may live has it. His folds take care of it.
+    Owned,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DrainError {
+    #[error(transparent)]
+    Log(#[from] SealError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Fold(#[from] FoldFailure),
+    #[error("its head or its logs change under every try")]
+    Restless,
+}
+
+impl From<Corrupt> for DrainError {
+    fn from(corrupt: Corrupt) -> Self {
+        Self::Record(corrupt.into())
+    }
+}
+
+/// A commit of a tail, and in whose log it is.
+type TailCommit = (IncarnationId, LoggedCommit);
+
+impl Drainer {
+    /// Drains `database`, which has commits up to `last` in the log of `id`.
+    pub(super) async fn drain_database(
+        &self,
+        id: IncarnationId,
+        database: DatabaseId,
+        last: &LastLsns,
+    ) -> Result<Outcome, DrainError> {
+        for _ in 0..limits::DRAIN_ROUNDS_MAX {
+            let patience = self.access().patience;
+            let head = registry::read_head(&*self.stores.main, &self.seam, database, patience).await?;
+            // Heads are never deleted, and nobody logs commits before his head is there.
+            let key = tenant::keys::head(database);
+            let head = head.ok_or_else(|| Corrupt::new(format!("{id} has commits of it, but it is not there")).at(key))?;
+            if !needs(&head.value, id, last) {
+                return Ok(Outcome::NotNeeded);
+            }
+            for entry in &head.value.tail {
+                if !self.is_sealed(entry.incarnation).await? {
+                    return Ok(Outcome::Owned);
+                }
+            }
+            match self.fold_tail(head).await {
+                Ok(()) => return Ok(Outcome::Folded),
+                // Somebody was faster: the work is discarded.
+                Err(DrainError::Fold(FoldFailure::Lost(_))) => {}
+                Err(DrainError::Log(SealError::Stale(key))) => debug!(%database, key, "a log changed meanwhile"),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(DrainError::Restless)
+    }
+
+    /// One fold takes the whole tail and gives the database up, all in one CAS. Only a tail that is too large for
+    /// one fold takes several; the last of them gives it up.
+    async fn fold_tail(&self, mut head: Versioned<Head>) -> Result<(), DrainError> {
+        let commits = self.tail_commits(&head.value).await?;
+        let own_after = own_after(&head.value, &commits);
+        let folder = Folder { store: &*self.stores.main, seam: &self.seam, cache: &self.cache };
+        let pages = Pages { store: folder.store, seam: folder.seam, cache: folder.cache };
+        let mut rest = &commits[..];
+        for seq in 1.. {
+            let mut tail = Tail::of_head(&head.value)?;
+            while let Some(((incarnation, commit), others)) = rest.split_first() {
+                if tail.add(pages, commit, *incarnation).await? == Added::Full {
+                    break;
+                }
+                rest = others;
+            }
+            let release = rest.is_empty();
+            let Tail { map, input, tip, .. } = tail;
+            let lsn = Lsn::raw(tip.lsn);
+            // The dead list stays for the next owner: he knows his readers.
+            let job = FoldJob { head, map, input, tip, own_after, seq, deleted: Vec::new(), release };
+            head = folder.fold(job).await?.head;
+            if release {
+                debug!(database = %head.value.database, lsn, "drained");
+                return Ok(());
+            }
+        }
+        unreachable!("BUG: more folds than a tail has commits")
+    }
+
+    /// Every commit after the folded point, in order.
+    async fn tail_commits(&self, head: &Head) -> Result<Vec<TailCommit>, DrainError> {
+        let mut commits: Vec<TailCommit> = Vec::new();
+        let mut last = head.folded.lsn;
+        for entry in &head.tail {
+            let incarnation = entry.incarnation;
+            let log = self.log(incarnation).await?;
+            let logged = log.commits(self.access(), head.database).await;
+            if matches!(logged, Err(SealError::Stale(_))) {
+                self.forget_log(incarnation);
+            }
+            for commit in logged? {
+                if Some(commit.lsn) > last && entry.holds(incarnation, commit.epoch, commit.lsn) {
+                    last = Some(commit.lsn);
+                    commits.push((incarnation, commit));
+                }
+            }
+        }
+        Ok(commits)
+    }
+}
+
+/// Whether a head's history goes through commits of that log which are not folded.
+fn needs(head: &Head, id: IncarnationId, last: &LastLsns) -> bool {
+    let is_held = |(epoch, lsn): &(u64, Lsn)| head.tail.iter().any(|entry| entry.holds(id, *epoch, *lsn));
+    !head.state.is_final() && last.iter().any(|last| Some(last.1) > head.folded.lsn && is_held(last))
+}
+
+/// The last commit before the first one of the tail's last owner.
+fn own_after(head: &Head, commits: &[TailCommit]) -> Option<Lsn> {
+    let epoch = head.tail.last().map(|entry| entry.epoch);
+    let first_own = commits.iter().position(|(_, commit)| Some(commit.epoch) == epoch).unwrap_or(commits.len());
+    commits[..first_own].last().map_or(head.folded.lsn, |(_, commit)| Some(commit.lsn))
+}

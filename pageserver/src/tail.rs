@@ -1,0 +1,136 @@
+//! The tail of a database, made of the commits in sealed logs: what a fold by somebody who is not the owner needs.
+//!
+//! The owner of an open database has all this in memory. A drainer builds it from the head and the logs: each
+//! commit is checked against the history so far, and its patches get their bases from the commits before or from
+//! the pages at rest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use segments::cache::PageCache;
+use segments::commit::{CheckedCommit, UncheckedCommit};
+use segments::fold::FoldInput;
+use segments::map::{DeltaRef, Lookup, PageMap};
+use segments::page::{MissingPage, Page, PageNo};
+use segments::tip::Tip;
+use tenant::head::Head;
+use walstore::envelope::Corrupt;
+use walstore::id::{DatabaseId, IncarnationId};
+use walstore::recovery::LoggedCommit;
+use walstore::register::RecordError;
+use walstore::seam::Seam;
+use walstore::store::Store;
+
+use crate::base::base_of;
+use crate::fetch;
+
+/// Where pages at rest are read.
+#[derive(Clone, Copy)]
+pub struct Pages<'a> {
+    pub store: &'a dyn Store,
+    pub seam: &'a Seam,
+    pub cache: &'a PageCache,
+}
+
+/// What a head says is folded, and commits after that.
+pub struct Tail {
+    database: DatabaseId,
+    pub map: PageMap,
+    pub input: FoldInput,
+    /// The history after the last commit that was added.
+    pub tip: Tip,
+}
+
+/// Whether a commit is part of a tail now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    Yes,
+    /// It does not fit into the same fold any more.
+    Full,
+}
+
+impl Tail {
+    pub fn of_head(head: &Head) -> Result<Self, Corrupt> {
+        let (tip, map) = base_of(head).map_err(|corrupt| corrupt.at(tenant::keys::head(head.database)))?;
+        let input = FoldInput::new(head.database, &map);
+        Ok(Self { database: head.database, map, input, tip })
+    }
+
+    /// Adds the next commit, from the log of `incarnation`.
+    pub async fn add(
+        &mut self,
+        pages: Pages<'_>,
+        logged: &LoggedCommit,
+        incarnation: IncarnationId,
+    ) -> Result<Added, RecordError> {
+        let place = format!("commit {} of {} in the log of {incarnation}", logged.lsn, self.database);
+        let at = |corrupt: Corrupt| RecordError::from(corrupt.at(&place));
+        let commit = UncheckedCommit::decode(&logged.bytes).and_then(|commit| commit.check(&self.tip)).map_err(at)?;
+        let mut bases = self.bases(pages, &commit).await?;
+        let tip = commit.tip();
+        let commit = commit.apply(|page_no, _| bases.remove(&page_no).ok_or("it was not read"));
+        let commit = commit.map_err(|error| at(Corrupt::new(error.to_string())))?;
+        if !self.input.has_room_for(commit.pages.len()) {
+            return Ok(Added::Full);
+        }
+        self.input.add(commit.lsn, commit.page_count, commit.pages);
+        self.tip = tip;
+        Ok(Added::Yes)
+    }
+
+    /// The pages that a commit's patches build on, as they are before it.
+    async fn bases(&mut self, pages: Pages<'_>, commit: &CheckedCommit) -> Result<BTreeMap<PageNo, Page>, RecordError> {
+        let wanted: Vec<PageNo> = commit.bases().map(|(page_no, _)| page_no).collect();
+        let mut bases = BTreeMap::new();
+        for page_no in wanted {
+            bases.insert(page_no, self.page(pages, page_no).await?);
+        }
+        Ok(bases)
+    }
+
+    /// A page as the last commit that was added left it.
+    pub async fn page(&mut self, pages: Pages<'_>, page_no: PageNo) -> Result<Page, RecordError> {
+        match self.input.pages.get(&page_no) {
+            Some(page) => Ok(page.clone()),
+            None => self.page_at_rest(pages, page_no).await,
+        }
+    }
+
+    async fn page_at_rest(&mut self, pages: Pages<'_>, page_no: PageNo) -> Result<Page, RecordError> {
+        let Pages { store, seam, cache } = pages;
+        // Held until the page is found, whatever a full cache does.
+        let mut held = Vec::new();
+        loop {
+            let indexes = |delta: &DeltaRef| {
+                let known = held.iter().find(|(known, _)| known == delta).map(|(_, index)| Arc::clone(index));
+                known.or_else(|| cache.index(delta))
+            };
+            match self.map.lookup(page_no, &indexes) {
+                Lookup::Found(source) => {
+                    let frame = match cache.frame(&source.at) {
+                        Some(frame) => frame,
+                        None => fetch::frame(store, seam, &source.at).await?,
+                    };
+                    cache.insert_frame(&source.at, frame.clone());
+                    let page = frame.page(source.place);
+                    return Ok(page.map_err(|corrupt| corrupt.at(segments::keys::pack(&source.at.pack)))?);
+                }
+                Lookup::NeedChunk(reference) => {
+                    let object = fetch::chunk(store, seam, &reference).await?;
+                    let with = self.map.with_chunk(&reference, &object);
+                    self.map = with.map_err(|corrupt| corrupt.at(segments::keys::page_map(&reference.id)))?;
+                }
+                Lookup::NeedIndexes(deltas) => {
+                    for delta in deltas {
+                        held.push((delta, fetch::index(store, seam, &delta).await?));
+                    }
+                }
+                Lookup::LockPage => return Ok(Page::zeroed()),
+                Lookup::Outside | Lookup::Missing => {
+                    let missing = MissingPage { database: self.database, page: page_no, lsn: self.map.lsn() };
+                    return Err(Corrupt::new(missing.to_string()).at(tenant::keys::head(self.database)).into());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Large commits on their way into the log: each waits here until its side object is stored.
+//!
+//! ```text
+//!  append ─▶ small, nothing of its database waits ───────────────────────────────▶ LogCore
+//!       └──▶ queue of its database: [uploading] [waiting] [waiting] …
+//!                     stored ──▶ its reference, then what is small behind it ────▶ LogCore
+//! ```
+//!
+//! Commits of one database keep their order: what comes after a large one waits behind it. Commits of other
+//! databases never do. A database has one upload at a time; all of them together are bounded by the backlog
+//! that the callers of [`append`](super::LogHandle::append) look at.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use tracing::warn;
+
+use super::core::{Acknowledged, Commit};
+use crate::id::{DatabaseId, IncarnationId, Lsn, Slot};
+use crate::keys;
+use crate::limits;
+use crate::register::Backoff;
+use crate::run::{Content, SideRef};
+use crate::seam::Seam;
+use crate::side;
+use crate::store::{Condition, Store};
+
+/// Names one side object of this log.
+pub type Nonce = [u8; 16];
+
+/// A side object to be stored.
+#[derive(Debug)]
+pub struct Upload {
+    pub database: DatabaseId,
+    pub nonce: Nonce,
+    pub object: Bytes,
+}
+
+/// What may go on.
+#[derive(Debug, Default)]
+pub struct Advance {
+    /// For the log, in order.
+    pub commits: Vec<Commit>,
+    pub upload: Option<Upload>,
+}
+
+/// See the module's documentation.
+pub struct SideQueue {
+    incarnation: IncarnationId,
+    waiting: BTreeMap<DatabaseId, VecDeque<Waiting>>,
+    bytes: usize,
+    /// References that are in the log and not durable yet.
+    undurable: BTreeMap<(DatabaseId, u64, Lsn), Nonce>,
+    stop: Arc<AtomicBool>,
+}
+
+struct Waiting {
+    commit: Commit,
+    /// Of the side object that is being stored for it.
+    reference: Option<SideRef>,
+}
+
+impl Waiting {
+    fn bytes(&self) -> usize {
+        self.commit.entry.bytes.len()
+    }
+
+    fn is_large(&self) -> bool {
+        self.bytes() > limits::INLINE_COMMIT_BYTES_MAX
+    }
+}
+
+impl SideQueue {
+    pub fn new(incarnation: IncarnationId) -> Self {
+        Self { incarnation, waiting: BTreeMap::new(), bytes: 0, undurable: BTreeMap::new(), stop: Arc::default() }
+    }
+
+    /// Takes a commit. `nonce` is asked for only if a side object is wanted.
+    pub fn on_append(&mut self, commit: Commit, nonce: impl FnOnce() -> Nonce) -> Advance {
+        if self.stop.load(Ordering::Relaxed) {
+            return Advance::default();
+        }
+        let database = commit.entry.database;
+        let waiting = Waiting { commit, reference: None };
+        if !waiting.is_large() && !self.waiting.contains_key(&database) {
+            return Advance { commits: vec![waiting.commit], upload: None };
+        }
+        self.bytes += waiting.bytes();
+        self.waiting.entry(database).or_default().push_back(waiting);
+        self.advance(database, nonce)
+    }
+
+    /// The side object `nonce` is stored.
+    pub fn on_uploaded(&mut self, database: DatabaseId, nonce: Nonce, next: impl FnOnce() -> Nonce) -> Advance {
+        let Some(queue) = self.waiting.get_mut(&database) else { return Advance::default() };
+        let reference = queue.front().and_then(|first| first.reference);
+        let Some(reference) = reference.filter(|reference| reference.nonce == nonce) else { return Advance::default() };
+        let mut first = queue.pop_front().expect("BUG: its front was just looked at");
+        self.bytes -= first.bytes();
+        let entry = &mut first.commit.entry;
+        entry.bytes = Content::Side(reference);
+        self.undurable.insert((database, entry.epoch, entry.lsn), nonce);
+        let mut advance = self.advance(database, next);
+        advance.commits.insert(0, first.commit);
+        advance
+    }
+
+    /// Nobody needs what `database` had up to `lsn`: what waits can be so only if the database was deleted.
+    pub fn on_folded(&mut self, database: DatabaseId, lsn: Lsn, nonce: impl FnOnce() -> Nonce) -> Advance {
+        let Some(queue) = self.waiting.get_mut(&database) else { return Advance::default() };
+        let before: usize = queue.iter().map(Waiting::bytes).sum();
+        queue.retain(|waiting| waiting.commit.entry.lsn > lsn);
+        self.bytes -= before - queue.iter().map(Waiting::bytes).sum::<usize>();
+        self.advance(database, nonce)
+    }
+
+    /// Where the references among `durable` are from now on: they are deleted with these slots.
+    pub fn on_durable(&mut self, durable: &[Acknowledged]) -> Vec<(Slot, Nonce)> {
+        if self.undurable.is_empty() {
+            return Vec::new();
+        }
+        let placed = durable.iter().filter_map(|commit| {
+            let nonce = self.undurable.remove(&(commit.database, commit.epoch, commit.lsn))?;
+            Some((commit.slot, nonce))
+        });
+        placed.collect()
+    }
+
+    /// The log is fenced: nothing new is stored, uploads are not tried again.
+    pub fn on_fenced(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.waiting.clear();
+        self.bytes = 0;
+    }
+
+    /// Releases what is small at the front, and starts the upload of what is large behind it.
+    fn advance(&mut self, database: DatabaseId, nonce: impl FnOnce() -> Nonce) -> Advance {
+        let mut advance = Advance::default();
+        let Some(queue) = self.waiting.get_mut(&database) else { return advance };
+        while let Some(first) = queue.front_mut() {
+            if first.is_large() {
+                if first.reference.is_none() {
+                    advance.upload = Some(start_upload(self.incarnation, first, nonce()));
+                }
+                return advance;
+            }
+            let first = queue.pop_front().expect("BUG: its front was just looked at");
+            self.bytes -= first.bytes();
+            advance.commits.push(first.commit);
+        }
+        self.waiting.remove(&database);
+        advance
+    }
+
+    /// Bytes of commits that wait here.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Raised when uploads are to be given up.
+    pub fn stop(&self) -> Arc<AtomicBool> {
+        self.stop.clone()
+    }
+}
+
+fn start_upload(incarnation: IncarnationId, waiting: &mut Waiting, nonce: Nonce) -> Upload {
+    let entry = &waiting.commit.entry;
+    let Content::Inline(commit) = &entry.bytes else { unreachable!("BUG: a commit that is a reference already") };
+    waiting.reference = Some(side::reference(commit, nonce));
+    let object = side::encode(entry.side_id(incarnation), nonce, commit);
+    Upload { database: entry.database, nonce, object }
+}
+
+/// Stores a side object, however long it takes. `false` if the log was fenced before that. The key carries a
+/// nonce, so sending again is harmless.
+pub async fn upload(
+    store: &dyn Store,
+    seam: &Seam,
+    incarnation: IncarnationId,
+    upload: Upload,
+    stop: &AtomicBool,
+) -> bool {
+    let key = keys::side(incarnation, upload.nonce);
+    let mut backoff = Backoff::default();
+    let mut tries = 0u32;
+    while !stop.load(Ordering::Relaxed) {
+        let Err(error) = store.put(&key, upload.object.clone(), &Condition::None).await else { return true };
+        tries += 1;
+        if tries.is_power_of_two() {
+            warn!(%error, tries, "the store has not taken a large commit yet; sending it again");
+        }
+        backoff.pause(seam).await;
+    }
+    false
+}
+
+/// Deletes side objects whose slots are below a `low` that has been written. What a failed delete leaves behind
+/// is swept when the incarnation is drained.
+pub async fn delete(store: &dyn Store, incarnation: IncarnationId, nonces: Vec<Nonce>) {
+    let deletes = stream::iter(nonces).map(|nonce| async move {
+        if let Err(error) = store.delete(&keys::side(incarnation, nonce)).await {
+            warn!(%error, "cannot delete a folded side object");
+        }
+    });
+    deletes.buffer_unordered(limits::DELETES_IN_FLIGHT_MAX).for_each(|()| async {}).await;
+}
+
+#[cfg(test)]
+#[path = "side_tests.rs"]
+mod tests;

@@ -1,0 +1,280 @@
+//! Reading what a sealed log left, of one database or of all.
+//!
+//! ```text
+//!  record ──low..end──▶ fragments, all of them, 128 at once       (before it was bundled)
+//!     └────bundles───▶ index of each ─▶ one block of each          (after)
+//!                                          └─▶ side objects of the large commits of this database
+//! ```
+//!
+//! Bundling and draining go on under a reader. An object that is gone is corruption that names it, unless the
+//! record has changed since it was read: then the reader begins again ([`SealError::Stale`]).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::bundle::{self, BlockRef, BundleRef, Section};
+use crate::envelope::Corrupt;
+use crate::fragment::{self, Fragment, SlotObject};
+use crate::id::{DatabaseId, IncarnationId, Lsn, Slot};
+use crate::incarnation::IncarnationRecord;
+use crate::keys;
+use crate::life::Stores;
+use crate::limits;
+use crate::register::{self, Backoff, Patience, RecordError};
+use crate::run::{Content, Run};
+use crate::seal::{self, SealError, Sealed};
+use crate::seam::Seam;
+use crate::side::{self, SideId};
+use crate::store::{Key, Store, StoreErrorKind};
+
+/// One commit of a sealed log, whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedCommit {
+    pub epoch: u64,
+    pub lsn: Lsn,
+    pub bytes: Bytes,
+}
+
+/// Where a sealed log is read, and for how long the store is asked.
+#[derive(Clone, Copy)]
+pub struct Access<'a> {
+    pub stores: &'a Stores,
+    pub seam: &'a Seam,
+    pub patience: Patience,
+}
+
+/// A bundle with its index.
+struct OpenBundle {
+    reference: BundleRef,
+    blocks: Vec<BlockRef>,
+}
+
+/// A block of one of the log's bundles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockAt {
+    bundle: usize,
+    block: usize,
+}
+
+/// A sealed log, as it was when its record was read.
+pub struct SealedLog {
+    id: IncarnationId,
+    sealed: Sealed,
+    bundles: Vec<OpenBundle>,
+    /// Of the slots that are not bundled.
+    runs: BTreeMap<DatabaseId, Vec<Run>>,
+    held: Mutex<VecDeque<(BlockAt, Arc<Vec<Run>>)>>,
+}
+
+impl SealedLog {
+    /// Reads the log of `id`, which is sealed first if it is not yet: fragments whole, of bundles the indexes.
+    pub async fn open(access: Access<'_>, id: IncarnationId) -> Result<Self, SealError> {
+        Self::open_known(access, id, None).await
+    }
+
+    /// Like [`open`](Self::open), and saves a look at the record if `known` is what it said when it was read last.
+    pub async fn open_known(
+        access: Access<'_>,
+        id: IncarnationId,
+        mut known: Option<Sealed>,
+    ) -> Result<Self, SealError> {
+        let mut rounds = 0;
+        loop {
+            rounds += 1;
+            let sealed = match known.take() {
+                Some(sealed) => sealed,
+                None => seal::seal(access.stores, access.seam, id, access.patience).await?,
+            };
+            match Self::open_sealed(access, id, sealed).await {
+                Err(SealError::Stale(_)) if rounds < limits::RECOVERY_ROUNDS_MAX => {}
+                result => return result,
+            }
+        }
+    }
+
+    async fn open_sealed(access: Access<'_>, id: IncarnationId, sealed: Sealed) -> Result<Self, SealError> {
+        let indexes = stream::iter(sealed.bundles.clone()).map(|reference| async move {
+            let bytes = read_section(access, id, &reference, &reference.index, sealed.version).await?;
+            let blocks = reference.decode_index(&bytes).map_err(|corrupt| corrupt.at(reference.key(id)))?;
+            Ok::<_, SealError>(OpenBundle { reference, blocks })
+        });
+        let bundles = indexes.buffered(limits::RECOVERY_GETS_MAX).try_collect().await?;
+        let mut runs: BTreeMap<DatabaseId, Vec<Run>> = BTreeMap::new();
+        let mut fragments = std::pin::pin!(fragments(access, id, &sealed));
+        while let Some(fragment) = fragments.try_next().await? {
+            for run in fragment.runs {
+                runs.entry(run.database).or_default().push(run);
+            }
+        }
+        Ok(Self { id, sealed: sealed.clone(), bundles, runs, held: Mutex::default() })
+    }
+
+    pub fn sealed(&self) -> &Sealed {
+        &self.sealed
+    }
+
+    /// The commits of a database, whole, in the order of the log.
+    pub async fn commits(&self, access: Access<'_>, database: DatabaseId) -> Result<Vec<LoggedCommit>, SealError> {
+        let mut runs = Vec::new();
+        for (number, bundle) in self.bundles.iter().enumerate() {
+            let Some(block) = bundle::block_of(&bundle.blocks, database) else { continue };
+            let of_block = self.block(access, BlockAt { bundle: number, block }).await?;
+            runs.extend(of_block.iter().filter(|run| run.database == database).cloned());
+        }
+        runs.extend(self.runs.get(&database).into_iter().flatten().cloned());
+        let mut commits = Vec::new();
+        for run in &runs {
+            commits.extend(run.commits().map(|(lsn, content)| (run.epoch, lsn, content.clone())));
+        }
+        let reads = stream::iter(commits).map(|(epoch, lsn, content)| async move {
+            let id = SideId { incarnation: self.id, database, epoch, lsn };
+            let bytes = self.resolve(access, id, content).await?;
+            Ok(LoggedCommit { epoch, lsn, bytes })
+        });
+        // A few at once: each may be as large as a commit may be.
+        reads.buffered(limits::SIDE_GETS_MAX).try_collect().await
+    }
+
+    async fn resolve(&self, access: Access<'_>, id: SideId, content: Content) -> Result<Bytes, SealError> {
+        let reference = match content {
+            Content::Inline(commit) => return Ok(commit),
+            Content::Side(reference) => reference,
+        };
+        match side::read(&*access.stores.main, access.seam, id, &reference, access.patience).await? {
+            Some(commit) => Ok(commit),
+            None => Err(gone(access, self.id, self.sealed.version, keys::side(self.id, reference.nonce)).await),
+        }
+    }
+
+    /// All blocks of all bundles.
+    pub fn blocks(&self) -> Vec<BlockAt> {
+        let blocks = |(bundle, open): (usize, &OpenBundle)| (0..open.blocks.len()).map(move |block| BlockAt { bundle, block });
+        self.bundles.iter().enumerate().flat_map(blocks).collect()
+    }
+
+    /// The runs of one block.
+    pub async fn block(&self, access: Access<'_>, at: BlockAt) -> Result<Arc<Vec<Run>>, SealError> {
+        if let Some(runs) = self.held_block(at) {
+            return Ok(runs);
+        }
+        let OpenBundle { reference, blocks } = &self.bundles[at.bundle];
+        let block = &blocks[at.block];
+        let bytes = read_section(access, self.id, reference, &block.section, self.sealed.version).await?;
+        let runs = Arc::new(block.decode(&bytes).map_err(|corrupt| corrupt.at(reference.key(self.id)))?);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.push_back((at, runs.clone()));
+        if held.len() > limits::BLOCKS_HELD_MAX {
+            held.pop_front();
+        }
+        Ok(runs)
+    }
+
+    fn held_block(&self, at: BlockAt) -> Option<Arc<Vec<Run>>> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.iter().find(|(other, _)| *other == at).map(|(_, runs)| runs.clone())
+    }
+
+    /// How many databases the slots that are not bundled have.
+    pub fn unbundled_databases(&self) -> usize {
+        self.runs.len()
+    }
+}
+
+/// The commits of one (database, epoch) in these slots of a log, whose owner knows that they are there: a slot or a
+/// side object that is missing is a hole.
+pub async fn read_own(
+    access: Access<'_>,
+    id: IncarnationId,
+    slots: Vec<Slot>,
+    database: DatabaseId,
+    epoch: u64,
+) -> Result<Vec<LoggedCommit>, SealError> {
+    let reads = stream::iter(slots).map(|slot| async move {
+        let key = keys::fragment(id, slot);
+        let object = register::get(&*access.stores.log, access.seam, &key, access.patience).await?;
+        let (bytes, _) = object.ok_or_else(|| SealError::Hole(key.to_string()))?;
+        decode_slot(&bytes, id, slot)
+    });
+    let fragments: Vec<Fragment> = reads.buffered(limits::RECOVERY_GETS_MAX).try_collect().await?;
+    let mut commits = Vec::new();
+    let runs = fragments.iter().flat_map(|fragment| &fragment.runs);
+    for run in runs.filter(|run| (run.database, run.epoch) == (database, epoch)) {
+        for (lsn, content) in run.commits() {
+            let bytes = match content {
+                Content::Inline(bytes) => bytes.clone(),
+                Content::Side(reference) => {
+                    let side = SideId { incarnation: id, database, epoch, lsn };
+                    let read = side::read(&*access.stores.main, access.seam, side, reference, access.patience).await?;
+                    read.ok_or_else(|| SealError::Hole(keys::side(id, reference.nonce).to_string()))?
+                }
+            };
+            commits.push(LoggedCommit { epoch, lsn, bytes });
+        }
+    }
+    Ok(commits)
+}
+
+/// The fragments in the slots `low..end`, in order, read many at once.
+pub(crate) fn fragments<'a>(
+    access: Access<'a>,
+    id: IncarnationId,
+    sealed: &Sealed,
+) -> impl futures_util::Stream<Item = Result<Fragment, SealError>> + 'a {
+    let version = sealed.version;
+    let slots = stream::iter((sealed.low.0..sealed.end.0).map(Slot));
+    slots.map(move |slot| read_slot(access, id, slot, version)).buffered(limits::RECOVERY_GETS_MAX)
+}
+
+async fn read_slot(access: Access<'_>, id: IncarnationId, slot: Slot, version: u64) -> Result<Fragment, SealError> {
+    let key = keys::fragment(id, slot);
+    let Some((bytes, _)) = register::get(&*access.stores.log, access.seam, &key, access.patience).await? else {
+        return Err(match gone(access, id, version, key).await {
+            SealError::Record(RecordError::Corrupt(_)) => SealError::Hole(keys::fragment(id, slot).to_string()),
+            other => other,
+        });
+    };
+    decode_slot(&bytes, id, slot)
+}
+
+fn decode_slot(bytes: &Bytes, id: IncarnationId, slot: Slot) -> Result<Fragment, SealError> {
+    let key = keys::fragment(id, slot);
+    match fragment::decode(bytes, id, slot).map_err(|corrupt| corrupt.at(&key))? {
+        SlotObject::Fragment(fragment) => Ok(fragment),
+        SlotObject::Tombstone { .. } => Err(Corrupt::new("a tombstone below the recorded end").at(&key).into()),
+    }
+}
+
+async fn read_section(
+    access: Access<'_>,
+    id: IncarnationId,
+    reference: &BundleRef,
+    section: &Section,
+    version: u64,
+) -> Result<Bytes, SealError> {
+    let key = reference.key(id);
+    let mut backoff = Backoff::default();
+    loop {
+        match access.stores.main.get_range(&key, section.range()).await {
+            Ok(Some(object)) => return Ok(object.bytes),
+            Ok(None) => return Err(gone(access, id, version, key).await),
+            // It is there and shorter than what refers to it says.
+            Err(error) if error.kind == StoreErrorKind::Invalid => return Err(Corrupt::new(error.message).at(&key).into()),
+            Err(error) if error.is_permanent() || access.patience.has_ended(access.seam) => return Err(error.into()),
+            Err(_) => backoff.pause(access.seam).await,
+        }
+    }
+}
+
+/// Why an object that the record of `version` needs is not there.
+async fn gone(access: Access<'_>, id: IncarnationId, version: u64, key: Key) -> SealError {
+    let store: &dyn Store = &*access.stores.main;
+    let record = keys::incarnation(id);
+    match register::read::<IncarnationRecord>(store, access.seam, &record, access.patience).await {
+        Ok(Some(found)) if found.value.version != version => SealError::Stale(key.to_string()),
+        Ok(_) => Corrupt::new("referred to, but not in the bucket; commits are missing").at(&key).into(),
+        Err(error) => error.into(),
+    }
+}

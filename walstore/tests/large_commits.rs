@@ -1,0 +1,118 @@
+//! Commits that are too large for a fragment: their side objects, from upload to deletion.
+
+mod support;
+
+use bytes::Bytes;
+use support::{Held, LARGE, Rig, access, database};
+use walstore::drained;
+use walstore::recovery::{LoggedCommit, SealedLog};
+use walstore::seal::SealError;
+use walstore::seam::Seam;
+use walstore::store::{Condition, Faults, FaultyStore, MemoryStore, Store};
+
+fn lsns(commits: &[LoggedCommit]) -> Vec<(u64, usize)> {
+    commits.iter().map(|commit| (commit.lsn.get(), commit.bytes.len())).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_upload_holds_back_its_own_database_and_no_other() {
+    let store = Held::default();
+    let rig = Rig::start(store.clone()).await;
+    store.hold("x/");
+    rig.append(1, 1, vec![1; 10]);
+    rig.append(1, 2, vec![2; LARGE]);
+    rig.append(1, 3, vec![3; 10]);
+    rig.append(2, 1, vec![4; 10]);
+    rig.append(2, 2, vec![5; 10]);
+    rig.until("the other database goes on", || rig.acknowledged(2) == [1, 2]).await;
+    rig.append(2, 3, vec![6; 10]);
+    rig.until("and on", || rig.acknowledged(2) == [1, 2, 3]).await;
+    assert_eq!(rig.acknowledged(1), [1]);
+    assert!(rig.node.log.backlog_bytes() > LARGE, "what waits counts against the caller's limit");
+
+    store.release();
+    rig.node.log.drain().await;
+    assert_eq!(rig.acknowledged(1), [1, 2, 3]);
+    assert_eq!(rig.node.log.backlog_bytes(), 0);
+    let slots: usize = store.memory.snapshot().iter().filter(|(key, _)| key.as_str().starts_with("w/")).map(|(_, o)| o.len()).sum();
+    assert!(slots < LARGE / 100, "fragments of {slots} bytes");
+
+    let log = SealedLog::open(rig.access(), rig.node.id).await.unwrap();
+    let commits = log.commits(rig.access(), database(1)).await.unwrap();
+    assert_eq!(lsns(&commits), [(1, 10), (2, LARGE), (3, 10)]);
+    assert_eq!(commits[1].bytes, vec![2; LARGE]);
+    assert_eq!(lsns(&log.commits(rig.access(), database(2)).await.unwrap()), [(1, 10), (2, 10), (3, 10)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_between_upload_and_slot_leaves_an_orphan_that_draining_sweeps() {
+    let store = Held::default();
+    let rig = Rig::start(store.clone()).await;
+    store.hold("w/");
+    rig.append(1, 1, vec![1; LARGE]);
+    rig.until("the side object is stored", || store.count("x/") == 1).await;
+    assert_eq!(rig.acknowledged(1), []);
+
+    // The node is gone; another one, whose writes are not held, ends its log.
+    let (id, seam) = (rig.node.id, rig.seam.clone());
+    let other = walstore::life::Stores::one(std::sync::Arc::new(store.memory.clone()));
+    let log = SealedLog::open(access(&other, &seam), id).await.unwrap();
+    assert_eq!(log.commits(access(&other, &seam), database(1)).await.unwrap(), []);
+    drained::forget(access(&other, &seam), id).await.unwrap();
+    assert_eq!((store.count("x/"), store.count("live/"), store.count("w/"), store.count("inc/")), (0, 0, 1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_or_damaged_side_object_is_an_error_that_names_it() {
+    let store = Held::default();
+    let rig = Rig::start(store.clone()).await;
+    rig.append(1, 1, vec![1; LARGE]);
+    rig.append(2, 1, vec![1; 10]);
+    rig.node.log.drain().await;
+    let key = store.memory.keys().into_iter().find(|key| key.as_str().starts_with("x/")).unwrap();
+    let log = SealedLog::open(rig.access(), rig.node.id).await.unwrap();
+
+    let mut damaged = store.memory.get(&key).await.unwrap().unwrap().bytes.to_vec();
+    damaged[LARGE / 2] ^= 1;
+    store.memory.put(&key, Bytes::from(damaged), &Condition::None).await.unwrap();
+    let error = log.commits(rig.access(), database(1)).await.unwrap_err();
+    assert!(error.to_string().contains(key.as_str()), "{error}");
+
+    store.memory.delete(&key).await.unwrap();
+    let error = log.commits(rig.access(), database(1)).await.unwrap_err();
+    assert!(error.to_string().contains(key.as_str()) && !matches!(error, SealError::Stale(_)), "{error}");
+    assert_eq!(log.commits(rig.access(), database(2)).await.unwrap().len(), 1, "others do not suffer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_side_object_goes_with_its_slot() {
+    let store = Held::default();
+    let rig = Rig::start(store.clone()).await;
+    rig.append(1, 1, vec![1; LARGE]);
+    rig.node.log.drain().await;
+    rig.append(1, 2, vec![1; LARGE]);
+    rig.node.log.drain().await;
+    assert_eq!((store.count("x/"), store.count("w/")), (2, 2));
+    rig.node.log.folded(database(1), walstore::id::Lsn::new(1).unwrap());
+    rig.until("the first slot and its side object are deleted", || (store.count("x/"), store.count("w/")) == (1, 1)).await;
+    let log = SealedLog::open(rig.access(), rig.node.id).await.unwrap();
+    assert_eq!(lsns(&log.commits(rig.access(), database(1)).await.unwrap()), [(2, LARGE)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_commits_get_through_a_store_that_fails() {
+    let memory = MemoryStore::new();
+    let faults = Faults { unavailable: 300_000, answer_lost: 200_000, ..Faults::default() };
+    let store = FaultyStore::new(memory.clone(), Seam::production(), 7, faults, None);
+    let rig = Rig::start(store).await;
+    for lsn in 1..=6 {
+        rig.append(1, lsn, vec![lsn as u8; if lsn % 2 == 0 { LARGE } else { 10 }]);
+    }
+    rig.node.log.drain().await;
+    assert_eq!(rig.acknowledged(1), [1, 2, 3, 4, 5, 6]);
+    let stores = walstore::life::Stores::one(std::sync::Arc::new(memory));
+    let log = SealedLog::open(access(&stores, &rig.seam), rig.node.id).await.unwrap();
+    let commits = log.commits(access(&stores, &rig.seam), database(1)).await.unwrap();
+    assert_eq!(commits.len(), 6);
+    assert!(commits.iter().all(|commit| commit.bytes.iter().all(|byte| u64::from(*byte) == commit.lsn.get())));
+}

@@ -1,0 +1,221 @@
+//! A log over a store whose writes can be held back, and what it reported.
+#![allow(dead_code, reason = "each test uses its part")]
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::Notify;
+use walstore::fragment::Entry;
+use walstore::id::{DatabaseId, IncarnationId, Lsn};
+use walstore::life::{Incarnation, Stores};
+use walstore::log::{self, Acknowledged, Commit, LogSink};
+use walstore::recovery::Access;
+use walstore::register::Patience;
+use walstore::seam::{Clock, Random, Seam};
+use walstore::store::{Condition, Key, MemoryStore, Object, Put, Store, StoreError, StoreErrorKind};
+
+/// Virtual time, and the same randomness in every run.
+pub fn virtual_seam() -> Seam {
+    let clock = VirtualClock(tokio::time::Instant::now());
+    Seam::new(Arc::new(clock), Arc::new(SeededRandom(Mutex::new(7))), Arc::new(tokio::runtime::Handle::current()))
+}
+
+struct VirtualClock(tokio::time::Instant);
+
+impl Clock for VirtualClock {
+    fn wall_micros(&self) -> u64 {
+        1_795_000_000_000_000 + self.boot_micros()
+    }
+
+    fn boot_micros(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_micros()).unwrap() + 1
+    }
+}
+
+/// SplitMix64.
+struct SeededRandom(Mutex<u64>);
+
+impl Random for SeededRandom {
+    fn fill(&self, buffer: &mut [u8]) {
+        let mut state = self.0.lock().unwrap();
+        for chunk in buffer.chunks_mut(8) {
+            *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mut mixed = *state;
+            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            chunk.copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes()[..chunk.len()]);
+        }
+    }
+}
+
+pub const LARGE: usize = walstore::limits::INLINE_COMMIT_BYTES_MAX + 1;
+
+pub fn database(byte: u8) -> DatabaseId {
+    DatabaseId::from_bytes([byte; 16])
+}
+
+/// A store that keeps writes under some prefixes waiting, and can be made to die at a request.
+#[derive(Clone, Default)]
+pub struct Held {
+    pub memory: MemoryStore,
+    prefixes: Arc<Mutex<BTreeSet<&'static str>>>,
+    changed: Arc<Notify>,
+    /// Requests so far, and the one at which the connection dies.
+    requests: Arc<Mutex<(u64, Option<u64>)>>,
+}
+
+impl Held {
+    pub fn over(memory: &MemoryStore) -> Self {
+        Self { memory: memory.clone(), ..Self::default() }
+    }
+
+    /// A connection that dies at its request `at`: before it, or right after it took effect, if `after`.
+    pub fn dying(memory: &MemoryStore, at: u64) -> Self {
+        let held = Self::over(memory);
+        held.requests.lock().unwrap().1 = Some(at);
+        held
+    }
+
+    pub fn hold(&self, prefix: &'static str) {
+        self.prefixes.lock().unwrap().insert(prefix);
+    }
+
+    pub fn release(&self) {
+        self.prefixes.lock().unwrap().clear();
+        self.changed.notify_waiters();
+    }
+
+    pub fn request_count(&self) -> u64 {
+        self.requests.lock().unwrap().0
+    }
+
+    pub fn count(&self, prefix: &str) -> usize {
+        self.memory.keys().iter().filter(|key| key.as_str().starts_with(prefix)).count()
+    }
+
+    /// Whether the request takes effect; an error is what its caller hears, even if it does.
+    fn request(&self, key: &str) -> (bool, Result<(), StoreError>) {
+        let mut requests = self.requests.lock().unwrap();
+        let (number, at) = (requests.0, requests.1);
+        requests.0 += 1;
+        let dead = || Err(StoreError::new(StoreErrorKind::Denied, key, "this node is dead"));
+        match at {
+            Some(at) if number > at => (false, dead()),
+            // Every other death comes after the request took effect.
+            Some(at) if number == at => (at % 2 == 0, dead()),
+            _ => (true, Ok(())),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Held {
+    async fn get(&self, key: &Key) -> Result<Option<Object>, StoreError> {
+        self.request(key.as_str()).1?;
+        self.memory.get(key).await
+    }
+
+    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Option<Object>, StoreError> {
+        self.request(key.as_str()).1?;
+        self.memory.get_range(key, range).await
+    }
+
+    async fn put(&self, key: &Key, bytes: Bytes, condition: &Condition) -> Result<Put, StoreError> {
+        loop {
+            let changed = self.changed.notified();
+            let is_held = self.prefixes.lock().unwrap().iter().any(|prefix| key.as_str().starts_with(prefix));
+            if !is_held {
+                break;
+            }
+            changed.await;
+        }
+        let (takes_effect, answer) = self.request(key.as_str());
+        let put = if takes_effect { Some(self.memory.put(key, bytes, condition).await) } else { None };
+        answer?;
+        put.expect("a request that is answered took effect")
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        let (takes_effect, answer) = self.request(key.as_str());
+        if takes_effect {
+            self.memory.delete(key).await?;
+        }
+        answer
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<Key>, StoreError> {
+        self.request(prefix).1?;
+        self.memory.list(prefix, after, limit).await
+    }
+
+    fn describe(&self) -> String {
+        self.memory.describe()
+    }
+}
+
+#[derive(Default)]
+struct Sink(Mutex<Vec<Acknowledged>>);
+
+impl LogSink for Sink {
+    fn durable(&self, commits: Vec<Acknowledged>) {
+        self.0.lock().unwrap().extend(commits);
+    }
+
+    fn fenced(&self, _: &str) {}
+}
+
+/// A running log.
+pub struct Rig {
+    pub seam: Seam,
+    pub stores: Stores,
+    pub node: Incarnation,
+    sink: Arc<Sink>,
+}
+
+impl Rig {
+    pub async fn start(store: impl Store) -> Self {
+        let seam = virtual_seam();
+        let stores = Stores::one(Arc::new(store));
+        let id = IncarnationId::random(&seam);
+        let sink = Arc::new(Sink::default());
+        let lease = Duration::from_secs(3);
+        let ends = log::channel();
+        let node = Incarnation::start(id, stores.clone(), seam.clone(), lease, ends, sink.clone()).await.unwrap();
+        Self { seam, stores, node, sink }
+    }
+
+    pub fn append(&self, byte: u8, lsn: u64, bytes: Vec<u8>) {
+        let entry =
+            Entry { database: database(byte), epoch: 1, lsn: Lsn::new(lsn).unwrap(), bytes: Bytes::from(bytes).into() };
+        self.node.log.append(Commit { entry, window_micros: 0, home: 0 });
+    }
+
+    /// LSNs of a database that were reported durable, in this order.
+    pub fn acknowledged(&self, byte: u8) -> Vec<u64> {
+        let seen = self.sink.0.lock().unwrap();
+        seen.iter().filter(|commit| commit.database == database(byte)).map(|commit| commit.lsn.get()).collect()
+    }
+
+    /// Waits until `holds`, for as long as any correct log could take.
+    pub async fn until(&self, what: &str, holds: impl Fn() -> bool) {
+        for _ in 0..10_000 {
+            if holds() {
+                return;
+            }
+            self.seam.sleep(Duration::from_millis(1)).await;
+        }
+        panic!("never: {what}");
+    }
+
+    pub fn access(&self) -> Access<'_> {
+        access(&self.stores, &self.seam)
+    }
+}
+
+pub fn access<'a>(stores: &'a Stores, seam: &'a Seam) -> Access<'a> {
+    Access { stores, seam, patience: Patience::endless() }
+}
