@@ -41,7 +41,8 @@ pub enum SealError {
 }
 
 impl Sealed {
-    pub(crate) fn of(record: IncarnationRecord, end: Slot) -> Self {
+    /// What a record in the state *sealed*, with this end, says.
+    pub fn of(record: IncarnationRecord, end: Slot) -> Self {
         Self { low: record.low, end, bundles: record.bundles, version: record.version }
     }
 }

@@ -41,6 +41,8 @@ struct Other {
     /// When it was read last, unless that is known to be out of date.
     read_micros: Option<u64>,
     sealed: Option<Sealed>,
+    /// When the bucket was last asked in vain, and why.
+    failed: Option<(u64, RecordError)>,
 }
 
 impl Other {
@@ -58,6 +60,12 @@ impl Other {
         read.saturating_add(fresh).saturating_sub(now)
     }
 
+    /// Whoever waited for the lock while the bucket was asked in vain doesn't ask it all over again: else many would
+    /// wait for each other's patience to end.
+    fn failed_since(&self, arrived: u64) -> Result<(), RecordError> {
+        self.failed.as_ref().filter(|(at, _)| *at >= arrived).map_or(Ok(()), |(_, error)| Err(error.clone()))
+    }
+
     fn probe(&self, now: u64) -> OwnerProbe {
         let probe = |state| OwnerProbe { state, ask_again: Duration::ZERO, renewed: 0 };
         if self.sealed.is_some() {
@@ -65,9 +73,8 @@ impl Other {
         }
         let Some(record) = self.record.as_ref().map(|record| &record.value) else { return probe(OwnerState::LeaseOver) };
         let left = match record.state {
-            State::Sealed { .. } => return probe(OwnerState::Sealed),
-            // Irreversible: whoever began may have died, so anybody goes on.
-            State::Recovering => 0,
+            // Irreversible: whoever began may have died, so anybody goes on. Sealed is told apart above.
+            State::Recovering | State::Sealed { .. } => 0,
             State::Open => self.left_micros(record, now),
         };
         let state = if left == 0 { OwnerState::LeaseOver } else { OwnerState::Alive { address: record.address.clone() } };
@@ -97,8 +104,9 @@ impl Others {
 
     /// Whether `id` is over.
     pub async fn probe(&self, id: IncarnationId) -> Result<OwnerProbe, RecordError> {
-        let other = self.other(id);
+        let (other, arrived) = (self.other(id), self.seam.boot_micros());
         let mut other = other.lock().await;
+        other.failed_since(arrived)?;
         if other.sealed.is_none() && other.fresh_micros(self.seam.boot_micros()) == 0 {
             self.look(id, &mut other).await?;
         }
@@ -107,11 +115,17 @@ impl Others {
 
     async fn look(&self, id: IncarnationId, other: &mut Other) -> Result<(), RecordError> {
         let key = keys::incarnation(id);
-        let found = register::read::<IncarnationRecord>(&*self.stores.main, &self.seam, &key, self.patience()).await?;
+        let found = register::read::<IncarnationRecord>(&*self.stores.main, &self.seam, &key, self.patience()).await;
         let now = self.seam.boot_micros();
+        let found = found.inspect_err(|error| other.failed = Some((now, error.clone())))?;
         let version = |record: &Option<Versioned<IncarnationRecord>>| record.as_ref().map(|record| record.value.version);
         if version(&found) != version(&other.record) {
             other.since_micros = now;
+        }
+        if let Some(record) = &found
+            && let State::Sealed { end } = record.value.state
+        {
+            other.sealed = Some(Sealed::of(record.value.clone(), end));
         }
         other.record = found;
         other.read_micros = Some(now);
@@ -121,15 +135,20 @@ impl Others {
     /// Ends the log of an incarnation whose lease is over by [`probe`](Self::probe). If it turns out to have been
     /// renewed since, nothing is done, and the next probe says so.
     pub async fn seal(&self, id: IncarnationId) -> Result<(), SealError> {
-        let other = self.other(id);
+        let (other, arrived) = (self.other(id), self.seam.boot_micros());
         let mut other = other.lock().await;
+        other.failed_since(arrived)?;
         // Another may have sealed it while this one waited for the lock, or found that it lives.
         let is_over = matches!(other.probe(self.seam.boot_micros()).state, OwnerState::LeaseOver);
         if !is_over || other.read_micros.take().is_none() {
             return Ok(());
         }
         let watched = other.record.clone();
-        let sealed = seal::seal_unless_renewed(&self.stores, &self.seam, id, watched, self.patience()).await?;
+        let sealed = seal::seal_unless_renewed(&self.stores, &self.seam, id, watched, self.patience()).await;
+        if let Err(SealError::Record(error)) = &sealed {
+            other.failed = Some((self.seam.boot_micros(), error.clone()));
+        }
+        let sealed = sealed?;
         match &sealed {
             Some(sealed) => info!(incarnation = %id, end = %sealed.end, low = %sealed.low, "its log is sealed"),
             None => info!(incarnation = %id, "it lives after all"),
@@ -143,3 +162,7 @@ impl Others {
         self.other(id).lock().await.sealed.clone()
     }
 }
+
+#[cfg(test)]
+#[path = "others_tests.rs"]
+mod tests;
