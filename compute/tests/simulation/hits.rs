@@ -36,12 +36,12 @@ pub fn print(hits: &Hits) {
     let faults: std::collections::BTreeSet<&String> = hits.keys().map(|(_, fault)| fault).collect();
     let purposes: std::collections::BTreeSet<&String> = hits.keys().map(|(purpose, _)| purpose).collect();
     print!("{:<24}", "");
-    faults.iter().for_each(|fault| print!("{:>14}", fault));
+    faults.iter().for_each(|fault| print!("{fault:>17}"));
     println!();
     for purpose in purposes {
         print!("{purpose:<24}");
         for fault in &faults {
-            print!("{:>14}", hits.get(&(purpose.clone(), (*fault).clone())).copied().unwrap_or_default());
+            print!("{:>17}", hits.get(&(purpose.clone(), (*fault).clone())).copied().unwrap_or_default());
         }
         println!();
     }

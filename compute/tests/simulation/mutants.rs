@@ -5,7 +5,7 @@ use walstore::mutant::{self, Mutant};
 use crate::world;
 
 /// Seeds after which a variant counts as not caught.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 2_000;
 
 /// Those that need SQLite, its connections or the HTTP code to show; the others are caught in the simulation of the
 /// protocol alone (`tenant/tests/protocol`), and those of them that also break something here are run for good

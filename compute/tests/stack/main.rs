@@ -52,8 +52,8 @@ fn the_deepest_statements_leave_a_share_of_the_stack_unused() {
     let (result, at_rest) = rig.run("SELECT 1".into());
     result.expect("a plain statement");
     assert!((1..STACK_BYTES / 8).contains(&at_rest), "the measure itself: {at_rest} bytes for SELECT 1");
-    println!("{:<46} {:>7} {:>9}  {}", "case", "deepest", "stack", "what ends it");
-    println!("{:<46} {:>7} {:>9}", "SELECT 1", "-", at_rest);
+    println!("{:<46} {:>7} {:>9}  what ends it", "case", "deepest", "stack");
+    println!("{:<46} {:>7} {at_rest:>9}", "SELECT 1", "-");
     let mut wrong = Vec::new();
     for case in cases::all() {
         let (prepared, _) = rig.run(case.schema.clone());

@@ -30,9 +30,10 @@ const SEEDS: u64 = 20_000;
 /// Of these each runs twice and must go the same way.
 const REPEATED: u64 = 10;
 const THREADS: u64 = 2;
-/// Each of these broke something before production code was mended, in the simulation as it was then. 622: a node that was sealed without knowing it
-/// took its former database back and left its own commits out (now `Mutant::ForgetOwnTerm`). 2727: a sealer ignored
-/// that the suspected node had renewed its lease (now `Mutant::SealThoughRenewed`).
+/// Each of these broke something before production code was mended, in the simulation as it was then. 622: a node
+/// that was sealed without knowing it took its former database back and left its own commits out (now
+/// `Mutant::ForgetOwnTerm`). 2727: a sealer ignored that the suspected node had renewed its lease (now
+/// `Mutant::SealThoughRenewed`).
 const KEPT: [u64; 2] = [622, 2727];
 
 #[derive(Default)]
@@ -83,8 +84,8 @@ fn every_seed_keeps_every_invariant() {
     });
     println!("{}", sum.hits);
     let Sum { seeds, events, with_takeover, acknowledged, unknown, hits } = sum;
-    println!("seeds {seeds}, events {events} ({} a seed), with a takeover {with_takeover}", events / seeds);
-    println!("commits acknowledged {acknowledged} and lost 0, with an unknown outcome {unknown}");
+    println!("simulation: {seeds} seeds, events {events} ({} a seed), with a takeover {with_takeover}", events / seeds);
+    println!("simulation: commits acknowledged {acknowledged} and lost 0, with an unknown outcome {unknown}");
     assert!(events / seeds >= 200, "the simulation does too little");
     assert!(with_takeover * 10 >= seeds * 3, "too few takeovers");
     if seeds >= 5_000 {

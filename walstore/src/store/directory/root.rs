@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -84,7 +85,8 @@ impl Root {
         url(&self.path)
     }
 
-    /// Waits for the key's lock. It is released when the result is dropped, or the process ends.
+    /// Waits for the key's lock, but not for ever: whoever holds it may have been stopped. It is released when the
+    /// result is dropped, or the process ends.
     pub fn lock(&self, key: &Key) -> Result<OwnedFd, Failure> {
         let number = blake3::hash(key.as_str().as_bytes()).as_bytes()[0] % DIRECTORY_LOCKS;
         lock_file(&self.locks, &format!("{number:02x}"))
@@ -170,8 +172,25 @@ fn make_directory(parent: &OwnedFd, name: &str) -> Result<OwnedFd, Failure> {
 fn lock_file(locks: &OwnedFd, name: &str) -> Result<OwnedFd, Failure> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = retry_on_intr(|| openat(locks, name, flags, FILE_MODE)).doing("open a lock")?;
-    retry_on_intr(|| flock(&file, FlockOperation::LockExclusive)).doing("take a lock")?;
-    Ok(file)
+    let mut waited = Duration::ZERO;
+    loop {
+        match retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
+            Err(Errno::WOULDBLOCK) if waited < LOCK_PATIENCE => {
+                wait(LOCK_PAUSE);
+                waited += LOCK_PAUSE;
+            }
+            taken => {
+                taken.doing("take a lock, which another process holds")?;
+                return Ok(file);
+            }
+        }
+    }
+}
+
+/// The caller is on a thread for blocking work.
+#[expect(clippy::disallowed_methods, reason = "a lock of the operating system is not part of any simulation")]
+fn wait(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// The names in a directory, in no order, without those that are not UTF-8 (and so not ours).
@@ -233,6 +252,10 @@ fn refuse_foreign_directories(path: &Path, top: &OwnedFd) -> Result<(), StoreErr
         _ => Ok(()),
     }
 }
+
+/// Locks are held for a few fsyncs.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_micros(500);
 
 /// The magic numbers that `statfs` gives for file systems whose `link`, `flock` or `fsync` may not reach
 /// the disk or other machines, and their names.
