@@ -71,13 +71,16 @@ impl Other {
         if self.sealed.is_some() {
             return probe(OwnerState::Sealed);
         }
-        let Some(record) = self.record.as_ref().map(|record| &record.value) else { return probe(OwnerState::LeaseOver) };
+        let Some(record) = self.record.as_ref().map(|record| &record.value) else {
+            return probe(OwnerState::LeaseOver);
+        };
         let left = match record.state {
             // Irreversible: whoever began may have died, so anybody goes on. Sealed is told apart above.
             State::Recovering | State::Sealed { .. } => 0,
             State::Open => self.left_micros(record, now),
         };
-        let state = if left == 0 { OwnerState::LeaseOver } else { OwnerState::Alive { address: record.address.clone() } };
+        let state =
+            if left == 0 { OwnerState::LeaseOver } else { OwnerState::Alive { address: record.address.clone() } };
         let ask_again = Duration::from_micros(left.min(self.fresh_micros(now)).max(1000));
         OwnerProbe { state, ask_again, renewed: record.version }
     }
@@ -118,7 +121,8 @@ impl Others {
         let found = register::read::<IncarnationRecord>(&*self.stores.main, &self.seam, &key, self.patience()).await;
         let now = self.seam.boot_micros();
         let found = found.inspect_err(|error| other.failed = Some((now, error.clone())))?;
-        let version = |record: &Option<Versioned<IncarnationRecord>>| record.as_ref().map(|record| record.value.version);
+        let version =
+            |record: &Option<Versioned<IncarnationRecord>>| record.as_ref().map(|record| record.value.version);
         if version(&found) != version(&other.record) {
             other.since_micros = now;
         }
