@@ -192,6 +192,7 @@ impl RunCores for CoreThreads {
 async fn sweep(node: Arc<NodeContext>, cores: Vec<mpsc::UnboundedSender<Message>>) {
     while cores.iter().all(|core| !core.is_closed()) {
         node.seam.sleep(node.settings.lease / 3).await;
+        node.sealed.forget_unused(node.settings.idle_database_timeout);
         for core in &cores {
             let _ = core.send(Message::Sweep);
         }

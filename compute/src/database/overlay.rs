@@ -8,6 +8,7 @@ use segments::tip::Tip;
 use walstore::id::Lsn;
 
 use super::overlay_space::OverlaySpace;
+use crate::limits;
 
 /// What one commit left of a page.
 #[derive(Clone)]
@@ -52,7 +53,7 @@ impl Overlay {
             let patches_in_a_row = if patched { before.saturating_add(1) } else { 0 };
             versions.push(Version { lsn, page, patches_in_a_row });
         }
-        self.space.add(self.bytes - before);
+        self.account(before);
     }
 
     /// The newest version of a page that a snapshot at `at` sees, if the overlay has one.
@@ -103,9 +104,19 @@ impl Overlay {
             self.bytes -= (before - versions.len()) * segments::page::PAGE_BYTES;
             !versions.is_empty()
         });
-        self.space.give_back(before - self.bytes);
+        self.account(before);
         while self.commits.front().is_some_and(|(first, _)| first.lsn <= Some(lsn)) {
             self.commits.pop_front();
+        }
+    }
+
+    /// Tells the node how its bytes have changed.
+    fn account(&self, before: usize) {
+        let (before, now) = (counted(before), counted(self.bytes));
+        if now >= before {
+            self.space.add(now - before);
+        } else {
+            self.space.give_back(before - now);
         }
     }
 
@@ -117,8 +128,14 @@ impl Overlay {
 
 impl Drop for Overlay {
     fn drop(&mut self) {
-        self.space.give_back(self.bytes);
+        self.space.give_back(counted(self.bytes));
     }
+}
+
+/// What one database counts for the node: no more than what makes its own writers wait. So one huge transaction does
+/// not hold the writers of all others up until it is folded.
+fn counted(bytes: usize) -> usize {
+    bytes.min(limits::OVERLAY_BYTES_MAX)
 }
 
 /// How much a fold has before it.

@@ -10,7 +10,8 @@
 //! begins high and is halved for as long as nothing comes of it, so small ones fold too where the large ones can't.
 //!
 //! It bounds when writers begin, not what they may bring: a transaction that has its turn is not stopped, so the
-//! sum may be over the bound by one transaction for each database.
+//! sum may be over the bound by one transaction for each database. What a database has beyond its own bound
+//! ([`limits::OVERLAY_BYTES_MAX`]) does not count here: its own writers wait for that, nobody else's.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

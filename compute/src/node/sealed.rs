@@ -27,8 +27,8 @@ pub struct SealedLogs {
     seam: Seam,
     /// Read logs, for as long as somebody recovers from them.
     logs: Mutex<BTreeMap<IncarnationId, Weak<OnceCell<SealedLog>>>>,
-    /// The log that was read last. After a takeover many databases need it, one after the other.
-    last: Mutex<Option<Shared>>,
+    /// The log that was used last, and when. After a takeover many databases need it, one after the other.
+    last: Mutex<Option<(Shared, u64)>>,
 }
 
 impl SealedLogs {
@@ -78,7 +78,16 @@ impl SealedLogs {
     }
 
     fn keep(&self, shared: &Shared) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(shared.clone());
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((shared.clone(), self.seam.boot_micros()));
+    }
+
+    /// Frees the log that was used last, if that was more than `idle` ago.
+    pub fn forget_unused(&self, idle: Duration) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let oldest = self.seam.boot_micros().saturating_sub(u64::try_from(idle.as_micros()).unwrap_or(u64::MAX));
+        if last.as_ref().is_some_and(|(_, used_micros)| *used_micros < oldest) {
+            *last = None;
+        }
     }
 
     fn shared(&self, id: IncarnationId) -> Shared {
