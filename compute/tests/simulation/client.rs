@@ -255,8 +255,9 @@ impl Client {
             each(number, rows(&body, 0).unwrap_or_default());
         }
         let mut answer = self.go_on(database, &baton, "COMMIT").await;
-        // As applications do. Unless a transaction is still open, there is nothing to commit then.
-        while let Some(again) = busy(&answer) {
+        // As some applications do. Unless the transaction is still open, there is nothing to commit then.
+        for _ in 0..2 {
+            let Some(again) = may_try_again(&answer) else { break };
             answer = self.go_on(database, &again, "COMMIT").await;
         }
         match answer {
@@ -268,11 +269,11 @@ impl Client {
     }
 }
 
-/// The stream's baton, if SQLite said that it is busy and may be asked again.
-fn busy(answer: &Answer) -> Option<String> {
+/// The stream's baton, if a statement failed and the stream goes on.
+fn may_try_again(answer: &Answer) -> Option<String> {
     let Answer::Done(body) = answer else { return None };
-    let code = body.pointer("/results/0/error/code")?.as_str()?;
-    (code == "SQLITE_BUSY").then(|| body["baton"].as_str().map(str::to_owned)).flatten()
+    let has_failed = !is_ok(body, 0) && !says_unknown(body);
+    has_failed.then(|| body["baton"].as_str().map(str::to_owned)).flatten()
 }
 
 /// Whether a refusal of the administration is about the database and not about the node.

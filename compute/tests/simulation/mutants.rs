@@ -24,6 +24,7 @@ const MUTANTS: [Mutant; 9] = [
 
 #[test]
 fn every_mutant_is_caught() {
+    let _alone = crate::ONE_WORLD.lock();
     let mut survivors = Vec::new();
     for mutant in MUTANTS {
         mutant::turn_on(Some(mutant));
