@@ -1,5 +1,9 @@
 //! Every bound of the log, with its reason.
 
+/// LSNs, slots and versions that the bucket names are below this: no log and no database gets so far, and counting on
+/// from there cannot overflow.
+pub const COUNTER_MAX: u64 = 1 << 62;
+
 /// PUTs of one log that may be in flight at the same time. Eight of them, a quarter of a round trip apart,
 /// keep a slow store busy without flooding it when it recovers.
 pub const PUTS_IN_FLIGHT_MAX: usize = 8;

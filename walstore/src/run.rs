@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use crate::envelope::{Corrupt, Reader, Writer};
 use crate::id::{DatabaseId, Lsn};
+use crate::limits;
 
 const RUN_ENTRY_BYTES: usize = 52;
 const KIND_INLINE: u8 = 0;
@@ -152,6 +153,9 @@ pub fn decode(bytes: &Bytes) -> Result<Vec<Run>, Corrupt> {
             return Err(Corrupt::new(format!("the run of {database} at epoch {epoch} is out of order")));
         }
         let first = Lsn::new(first).ok_or_else(|| Corrupt::new("a run starts at LSN 0"))?;
+        if last > limits::COUNTER_MAX {
+            return Err(Corrupt::new(format!("the run of {database} ends at LSN {last}, further than any gets")));
+        }
         let commits = decode_run(&run)?;
         if commits.is_empty() || first.get().checked_add(commits.len() as u64 - 1) != Some(last) {
             return Err(Corrupt::new(format!("the run of {database} has {} commits", commits.len())));
@@ -208,6 +212,20 @@ mod tests {
         bytes[area - 4..area].copy_from_slice(&checksum);
         let error = decode(&bytes.into()).unwrap_err();
         assert!(error.reason.contains("unknown kind 2"), "{error}");
+    }
+
+    /// Bug: a run that ended at the last LSN of all was accepted. Damage: whoever counted on from there, as bundling
+    /// does, panicked. Fix: a limit far below.
+    #[test]
+    fn a_run_that_ends_further_than_any_gets_is_refused() {
+        let ending_at = |last| Run { first: Lsn::new(last).unwrap(), ..run(vec![Content::Inline("a".into())]) };
+        for last in [limits::COUNTER_MAX + 1, u64::MAX - 1, u64::MAX] {
+            let error = decode(&encoded(&[ending_at(last)])).unwrap_err();
+            assert!(error.reason.contains("further than any gets"), "{error}");
+        }
+        let furthest = ending_at(limits::COUNTER_MAX);
+        assert_eq!(furthest.commits().count(), 1);
+        assert_eq!(decode(&encoded(std::slice::from_ref(&furthest))), Ok(vec![furthest]));
     }
 
     #[test]
