@@ -45,9 +45,9 @@ pub async fn forget(access: Access<'_>, id: IncarnationId) -> Result<(), SealErr
         // Unlinked now. A listing finds the orphans as well: side objects without a slot, bundles without a race won.
         for prefix in [keys::side_prefix(id), keys::bundle_prefix(id)] {
             let orphans = list_all(access, &prefix).await?;
-            bundling::delete_all(access, orphans, true).await?;
+            bundling::delete_all(access, orphans.into_iter(), true).await?;
         }
-        bundling::delete_all(access, vec![keys::live(id)], true).await?;
+        bundling::delete_all(access, std::iter::once(keys::live(id)), true).await?;
         info!(incarnation = %id, "drained: nothing is left of its log but its end");
         return Ok(());
     }
