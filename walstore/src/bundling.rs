@@ -163,11 +163,15 @@ pub(crate) async fn delete_all(
     deletes.buffer_unordered(limits::DELETES_IN_FLIGHT_MAX).try_collect().await
 }
 
-/// Slots below its end that a drained log may have left. One after the other, since the record alone says how many.
+/// Slots that a drained log may have left: below its end, and right behind it, where PUTs were in flight beside the
+/// one that the tombstone was faster than. Never the end itself, whose tombstone stays. One after the other, since the
+/// record alone says how many they are.
 pub(crate) fn slots_of(id: IncarnationId, sealed: &Sealed) -> impl Iterator<Item = Key> + Send + use<> {
     let first = sealed.bundles.iter().map(|bundle| bundle.first).min().unwrap_or(sealed.low);
     let from = first.0.saturating_sub(limits::SLOTS_SWEPT_BELOW_LOW);
-    (from..sealed.low.0).map(move |slot| keys::fragment(id, Slot(slot)))
+    let behind = sealed.end.0 + 1;
+    let slots = (from..sealed.low.0).chain(behind..behind + limits::PUTS_IN_FLIGHT_MAX as u64);
+    slots.map(move |slot| keys::fragment(id, Slot(slot)))
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub async fn forget(access: Access<'_>, id: IncarnationId) -> Result<(), SealErr
         if sealed.low != sealed.end {
             return Err(SealError::Stale(key.to_string()));
         }
-        // Below `low` since the log was bundled. Before the references go: the first of them says where to begin.
+        // Before the references go: the first of them says where to begin.
         bundling::delete_all(access, bundling::slots_of(id, &sealed), false).await?;
         if !sealed.bundles.is_empty() {
             let mut next = found.value.successor(PutId::random(access.seam));
