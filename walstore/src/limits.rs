@@ -51,6 +51,9 @@ pub const FRAGMENT_BYTES_TARGET: usize = 128 << 10;
 /// A larger commit travels in a side object of its own, so that it holds no batch up.
 pub const INLINE_COMMIT_BYTES_MAX: usize = 1 << 20;
 
+/// So much of a side object is hashed, copied and summed before other tasks have their turn: under a millisecond.
+pub const SIDE_PIECE_BYTES: usize = 512 << 10;
+
 /// One encoded commit. A fragment always takes at least one commit, whatever its size.
 pub const COMMIT_BYTES_MAX: usize = 256 << 20;
 
