@@ -144,7 +144,11 @@ async fn discard(access: Access<'_>, id: IncarnationId, written: &[BundleRef]) {
 
 /// Deletes objects, waiting out what passes. Unlike a keeper's, these deletes are followed by others that say
 /// that they are done.
-pub(crate) async fn delete_all(access: Access<'_>, keys: Vec<Key>, main: bool) -> Result<(), StoreError> {
+pub(crate) async fn delete_all(
+    access: Access<'_>,
+    keys: impl Iterator<Item = Key> + Send,
+    main: bool,
+) -> Result<(), StoreError> {
     let store = if main { &access.stores.main } else { &access.stores.log };
     let deletes = stream::iter(keys).map(|key| async move {
         let mut backoff = Backoff::default();
@@ -159,9 +163,33 @@ pub(crate) async fn delete_all(access: Access<'_>, keys: Vec<Key>, main: bool) -
     deletes.buffer_unordered(limits::DELETES_IN_FLIGHT_MAX).try_collect().await
 }
 
-/// Slots that a drained log may have left.
-pub(crate) fn slots_of(id: IncarnationId, sealed: &Sealed) -> Vec<Key> {
+/// Slots that a drained log may have left: below its end, and right behind it, where PUTs were in flight beside the
+/// one that the tombstone was faster than. Never the end itself, whose tombstone stays. One after the other, since the
+/// record alone says how many they are.
+pub(crate) fn slots_of(id: IncarnationId, sealed: &Sealed) -> impl Iterator<Item = Key> + Send + use<> {
     let first = sealed.bundles.iter().map(|bundle| bundle.first).min().unwrap_or(sealed.low);
     let from = first.0.saturating_sub(limits::SLOTS_SWEPT_BELOW_LOW);
-    (from..sealed.low.0).map(|slot| keys::fragment(id, Slot(slot))).collect()
+    let behind = sealed.end.0 + 1;
+    let slots = (from..sealed.low.0).chain(behind..behind + limits::PUTS_IN_FLIGHT_MAX as u64);
+    slots.map(move |slot| keys::fragment(id, Slot(slot)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::Section;
+
+    /// Bug: the keys of all slots that a record claims were gathered first. Damage: a damaged record took all memory
+    /// of whoever drained it. Fix: they are made when they are deleted.
+    #[test]
+    fn slots_of_a_record_that_claims_very_many_cost_nothing_until_they_are_asked_for() {
+        let id = IncarnationId::from_bytes([1; 16]);
+        let low = Slot(limits::COUNTER_MAX);
+        let index = Section { offset: 0, bytes: 0, crc: 0 };
+        let bundle = BundleRef { number: 0, nonce: [2; 16], first: Slot(5_000), end: low, index };
+        let sealed = Sealed { low, end: low, bundles: vec![bundle], version: 1 };
+        let first = 5_000 - limits::SLOTS_SWEPT_BELOW_LOW;
+        let keys: Vec<Key> = slots_of(id, &sealed).take(2).collect();
+        assert_eq!(keys, [first, first + 1].map(|slot| keys::fragment(id, Slot(slot))));
+    }
 }

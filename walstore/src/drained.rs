@@ -32,7 +32,7 @@ pub async fn forget(access: Access<'_>, id: IncarnationId) -> Result<(), SealErr
         if sealed.low != sealed.end {
             return Err(SealError::Stale(key.to_string()));
         }
-        // Below `low` since the log was bundled. Before the references go: the first of them says where to begin.
+        // Before the references go: the first of them says where to begin.
         bundling::delete_all(access, bundling::slots_of(id, &sealed), false).await?;
         if !sealed.bundles.is_empty() {
             let mut next = found.value.successor(PutId::random(access.seam));
@@ -45,9 +45,9 @@ pub async fn forget(access: Access<'_>, id: IncarnationId) -> Result<(), SealErr
         // Unlinked now. A listing finds the orphans as well: side objects without a slot, bundles without a race won.
         for prefix in [keys::side_prefix(id), keys::bundle_prefix(id)] {
             let orphans = list_all(access, &prefix).await?;
-            bundling::delete_all(access, orphans, true).await?;
+            bundling::delete_all(access, orphans.into_iter(), true).await?;
         }
-        bundling::delete_all(access, vec![keys::live(id)], true).await?;
+        bundling::delete_all(access, std::iter::once(keys::live(id)), true).await?;
         info!(incarnation = %id, "drained: nothing is left of its log but its end");
         return Ok(());
     }

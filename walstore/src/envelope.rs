@@ -93,15 +93,49 @@ pub fn seal_compressed(kind: Kind, version: u8, body: &[u8]) -> Bytes {
 }
 
 fn wrap(kind: Kind, version: u8, codec: u8, stored: &[u8]) -> Bytes {
-    let mut object = Vec::with_capacity(HEADER_BYTES + stored.len());
-    object.extend_from_slice(&MAGIC);
-    object.extend_from_slice(&[kind as u8, version, codec, KEY_ID_NONE]);
-    let stored_bytes = u32::try_from(stored.len()).expect("BUG: object over 4 GiB");
-    object.extend_from_slice(&stored_bytes.to_le_bytes());
-    let checksum = crc32c::crc32c_append(crc32c::crc32c(&object), stored);
-    object.extend_from_slice(&checksum.to_le_bytes());
-    object.extend_from_slice(stored);
-    object.into()
+    let mut object = Growing::new(kind, version, codec, stored.len());
+    object.add(stored);
+    object.finish()
+}
+
+/// An object that is put together piece by piece, for bodies that are too long to be copied and summed at one go.
+pub struct Growing {
+    object: Vec<u8>,
+    checksum: u32,
+    stored_bytes: usize,
+}
+
+impl Growing {
+    /// An object whose body goes in as it is.
+    pub fn raw(kind: Kind, version: u8, body_bytes: usize) -> Self {
+        Self::new(kind, version, CODEC_RAW, body_bytes)
+    }
+
+    fn new(kind: Kind, version: u8, codec: u8, stored_bytes: usize) -> Self {
+        let mut object = Vec::with_capacity(HEADER_BYTES + stored_bytes);
+        object.extend_from_slice(&MAGIC);
+        object.extend_from_slice(&[kind as u8, version, codec, KEY_ID_NONE]);
+        let length = u32::try_from(stored_bytes).expect("BUG: object over 4 GiB");
+        object.extend_from_slice(&length.to_le_bytes());
+        let checksum = crc32c::crc32c(&object);
+        // Until it is known.
+        object.extend_from_slice(&[0; 4]);
+        Self { object, checksum, stored_bytes }
+    }
+
+    /// Appends to the body.
+    pub fn add(&mut self, piece: &[u8]) {
+        self.checksum = crc32c::crc32c_append(self.checksum, piece);
+        self.object.extend_from_slice(piece);
+    }
+
+    /// # Panics
+    /// If the body is not as long as was said.
+    pub fn finish(mut self) -> Bytes {
+        assert_eq!(self.object.len(), HEADER_BYTES + self.stored_bytes, "BUG: a body of another length");
+        self.object[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&self.checksum.to_le_bytes());
+        self.object.into()
+    }
 }
 
 /// A checked object.

@@ -87,6 +87,23 @@ impl IncarnationRecord {
         if self.bundles.len() > limits::BUNDLES_MAX || self.bundles.iter().any(|bundle| bundle.end > self.low) {
             return Err(Corrupt::new("bundles of slots that are not below low"));
         }
+        if self.bundles.iter().any(|bundle| bundle.first > bundle.end) {
+            return Err(Corrupt::new("a bundle that ends before it begins"));
+        }
+        Ok(())
+    }
+
+    /// Of what the bucket holds only: a successor may be one further than what was accepted.
+    fn check_counters(&self) -> Result<(), Corrupt> {
+        let end = match self.state {
+            State::Sealed { end } => end,
+            State::Open | State::Recovering => self.hint,
+        };
+        // Neither low nor hint is above the end.
+        if self.version > limits::COUNTER_MAX || end.0 > limits::COUNTER_MAX {
+            let reason = format!("version {} and slot {end} are further than any log gets", self.version);
+            return Err(Corrupt::new(reason));
+        }
         Ok(())
     }
 }
@@ -134,6 +151,7 @@ impl Record for IncarnationRecord {
         reader.end()?;
         let record = Self { put_id, version, state, hint, low, lease_micros, address, bundles };
         record.check()?;
+        record.check_counters()?;
         Ok(record)
     }
 
@@ -199,6 +217,37 @@ mod tests {
             IncarnationRecord { bundles: vec![BundleRef { end: Slot(78), ..record.bundles[0] }], ..record },
         ];
         assert!(wrong.iter().all(|record| record.check().is_err()));
+    }
+
+    /// Bug: a record near the end of all numbers was accepted. Damage: whoever sealed that log panicked, at the next
+    /// version or at the slots after the hint. Fix: a limit far below.
+    #[test]
+    fn counters_that_no_log_reaches_are_corruption() {
+        let decoded = |record: &IncarnationRecord| IncarnationRecord::decode(&record.encode());
+        for counter in [limits::COUNTER_MAX + 1, u64::MAX - 3, u64::MAX] {
+            let slot = Slot(counter);
+            let hostile = [
+                IncarnationRecord { version: counter, ..sample(State::Open) },
+                IncarnationRecord { hint: slot, ..sample(State::Open) },
+                IncarnationRecord { hint: slot, low: slot, ..sample(State::Recovering) },
+                sample(State::Sealed { end: slot }),
+                IncarnationRecord { hint: slot, low: slot, ..sample(State::Sealed { end: slot }) },
+            ];
+            for record in hostile {
+                let error = decoded(&record).unwrap_err();
+                assert!(error.reason.contains("further than any log gets"), "{error}");
+            }
+        }
+        let furthest = IncarnationRecord { version: limits::COUNTER_MAX, ..sample(State::Open) };
+        assert_eq!(decoded(&furthest), Ok(furthest.clone()));
+        assert!(decoded(&furthest.successor(PutId::from_bytes([4; 16]))).is_err(), "and it is encoded without a panic");
+    }
+
+    #[test]
+    fn a_bundle_that_ends_before_it_begins_is_corruption() {
+        let record = bundled();
+        let wrong = BundleRef { first: Slot(77), end: Slot(76), ..record.bundles[0] };
+        assert!(IncarnationRecord { bundles: vec![wrong], ..record }.check().is_err());
     }
 
     #[test]

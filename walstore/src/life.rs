@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::id::{IncarnationId, PutId};
 use crate::incarnation::{self, IncarnationRecord};
@@ -86,11 +86,19 @@ impl Incarnation {
     }
 
     /// Waits until everything that was appended is durable, then seals the log, so that a successor finds
-    /// its end recorded and no lease to wait for.
+    /// its end recorded and no lease to wait for. What is not durable after half of the time, because the store
+    /// does not take it, stays indefinite: the seal is worth more, since all databases wait for it.
     pub async fn shut_down(&self, within: Duration) -> Result<Sealed, SealError> {
-        self.log.drain().await;
-        self.lease.stop();
         let patience = Patience::for_duration(&self.seam, within);
+        tokio::select! {
+            biased;
+            () = self.log.drain() => {}
+            () = self.seam.sleep(within / 2) => {
+                warn!(incarnation = %self.id, bytes = self.log.backlog_bytes(), "sealing without commits that the store has not taken");
+                self.log.fence("this node is shutting down, and the store has not taken every commit");
+            }
+        }
+        self.lease.stop();
         seal::seal(&self.stores, &self.seam, self.id, patience).await
     }
 }

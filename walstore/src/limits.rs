@@ -1,5 +1,9 @@
 //! Every bound of the log, with its reason.
 
+/// LSNs, slots and versions that the bucket names are below this: no log and no database gets so far, and counting on
+/// from there cannot overflow.
+pub const COUNTER_MAX: u64 = 1 << 62;
+
 /// PUTs of one log that may be in flight at the same time. Eight of them, a quarter of a round trip apart,
 /// keep a slow store busy without flooding it when it recovers.
 pub const PUTS_IN_FLIGHT_MAX: usize = 8;
@@ -46,6 +50,9 @@ pub const FRAGMENT_BYTES_TARGET: usize = 128 << 10;
 
 /// A larger commit travels in a side object of its own, so that it holds no batch up.
 pub const INLINE_COMMIT_BYTES_MAX: usize = 1 << 20;
+
+/// So much of a side object is hashed, copied and summed before other tasks have their turn: under a millisecond.
+pub const SIDE_PIECE_BYTES: usize = 512 << 10;
 
 /// One encoded commit. A fragment always takes at least one commit, whatever its size.
 pub const COMMIT_BYTES_MAX: usize = 256 << 20;

@@ -228,23 +228,34 @@ pub(crate) fn fragments<'a>(
     slots.map(move |slot| read_slot(access, id, slot, version)).buffered(limits::RECOVERY_GETS_MAX)
 }
 
+/// A sealer that comes late to a slot whose log was bundled since finds it empty, and puts its tombstone there: for a
+/// reader that is a slot that is gone, and the record says why.
 async fn read_slot(access: Access<'_>, id: IncarnationId, slot: Slot, version: u64) -> Result<Fragment, SealError> {
     let key = keys::fragment(id, slot);
-    let Some((bytes, _)) = register::get(&*access.stores.log, access.seam, &key, access.patience).await? else {
-        return Err(match gone(access, id, version, key).await {
-            SealError::Record(RecordError::Corrupt(_)) => SealError::Hole(keys::fragment(id, slot).to_string()),
-            other => other,
-        });
+    let found = register::get(&*access.stores.log, access.seam, &key, access.patience).await?;
+    let missing = match found {
+        None => SealError::Hole(key.to_string()),
+        Some((bytes, _)) => match fragment::decode(&bytes, id, slot).map_err(|corrupt| corrupt.at(&key))? {
+            SlotObject::Fragment(fragment) => return Ok(fragment),
+            SlotObject::Tombstone { .. } => tombstone_below_the_end(&key),
+        },
     };
-    decode_slot(&bytes, id, slot)
+    Err(match gone(access, id, version, key).await {
+        SealError::Record(RecordError::Corrupt(_)) => missing,
+        other => other,
+    })
 }
 
 fn decode_slot(bytes: &Bytes, id: IncarnationId, slot: Slot) -> Result<Fragment, SealError> {
     let key = keys::fragment(id, slot);
     match fragment::decode(bytes, id, slot).map_err(|corrupt| corrupt.at(&key))? {
         SlotObject::Fragment(fragment) => Ok(fragment),
-        SlotObject::Tombstone { .. } => Err(Corrupt::new("a tombstone below the recorded end").at(&key).into()),
+        SlotObject::Tombstone { .. } => Err(tombstone_below_the_end(&key)),
     }
+}
+
+fn tombstone_below_the_end(key: &Key) -> SealError {
+    Corrupt::new("a tombstone below the recorded end").at(key).into()
 }
 
 async fn read_section(
@@ -276,5 +287,35 @@ async fn gone(access: Access<'_>, id: IncarnationId, version: u64, key: Key) -> 
         Ok(Some(found)) if found.value.version != version => SealError::Stale(key.to_string()),
         Ok(_) => Corrupt::new("referred to, but not in the bucket; commits are missing").at(&key).into(),
         Err(error) => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::PutId;
+    use crate::incarnation::State;
+    use crate::register::Record;
+    use crate::store::{Condition, MemoryStore};
+
+    /// Bug: a tombstone below the end was corruption, whatever the record said meanwhile. Damage: a late sealer's, in a
+    /// slot that bundling had emptied, made recovery fail for good instead of once more. Fix: it is a slot that is gone.
+    #[tokio::test]
+    async fn a_late_sealers_tombstone_sends_the_reader_to_the_record() {
+        let (stores, seam) = (Stores::one(Arc::new(MemoryStore::new())), Seam::production());
+        let (id, slot) = (IncarnationId::from_bytes([1; 16]), Slot(3));
+        let put_id = PutId::from_bytes([2; 16]);
+        let mut record = IncarnationRecord::new(put_id, 1, String::new());
+        (record.state, record.hint) = (State::Sealed { end: Slot(5) }, Slot(5));
+        let put = async |key: Key, object| stores.main.put(&key, object, &Condition::None).await.unwrap();
+        put(keys::incarnation(id), record.encode()).await;
+        put(keys::fragment(id, slot), fragment::encode_tombstone(id, slot, put_id)).await;
+        let access = Access { stores: &stores, seam: &seam, patience: Patience::endless() };
+        let before = read_slot(access, id, slot, record.version - 1).await.unwrap_err();
+        assert!(matches!(before, SealError::Stale(_)), "{before}");
+        let damaged = read_slot(access, id, slot, record.version).await.unwrap_err();
+        assert!(damaged.to_string().contains("a tombstone below the recorded end"), "{damaged}");
+        let missing = read_slot(access, id, Slot(4), record.version).await.unwrap_err();
+        assert!(matches!(missing, SealError::Hole(_)), "{missing}");
     }
 }

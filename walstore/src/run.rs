@@ -6,7 +6,7 @@
 //! | 16, 8 | database, epoch |
 //! | 8, 8 | first and last LSN (dense in between) |
 //! | 4, 4, 4 | offset and length in the run area, CRC-32C of the run |
-//! | … | the run area |
+//! | … | the run area: the runs in the same order, with nothing between them or behind the last |
 //!
 //! A run is its commits one after the other. Each begins with its kind: 0 inline, then `u32` length and the
 //! bytes; 1 a reference to a [side object](crate::side), then its nonce (16), the commit's length (4) and the
@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use crate::envelope::{Corrupt, Reader, Writer};
 use crate::id::{DatabaseId, Lsn};
+use crate::limits;
 
 const RUN_ENTRY_BYTES: usize = 52;
 const KIND_INLINE: u8 = 0;
@@ -137,11 +138,17 @@ pub fn decode(bytes: &Bytes) -> Result<Vec<Run>, Corrupt> {
     let count = reader.count(RUN_ENTRY_BYTES)?;
     let area_start = bytes.len() - reader.remaining() + count * RUN_ENTRY_BYTES;
     let mut runs: Vec<Run> = Vec::with_capacity(count);
+    // If runs could overlap, a few bytes would stand for many commits.
+    let mut area_end = 0;
     for _ in 0..count {
         let database = DatabaseId::from_bytes(reader.array()?);
         let epoch = reader.u64()?;
         let (first, last) = (reader.u64()?, reader.u64()?);
         let (offset, length, checksum) = (reader.u32()? as usize, reader.u32()? as usize, reader.u32()?);
+        if offset != area_end {
+            return Err(Corrupt::new(format!("the run of {database} begins at {offset}, not at {area_end}")));
+        }
+        area_end += length;
         let start = area_start + offset;
         let run = (start + length <= bytes.len()).then(|| bytes.slice(start..start + length));
         let run = run.ok_or_else(|| Corrupt::new("a run reaches past the end"))?;
@@ -152,11 +159,17 @@ pub fn decode(bytes: &Bytes) -> Result<Vec<Run>, Corrupt> {
             return Err(Corrupt::new(format!("the run of {database} at epoch {epoch} is out of order")));
         }
         let first = Lsn::new(first).ok_or_else(|| Corrupt::new("a run starts at LSN 0"))?;
+        if last > limits::COUNTER_MAX {
+            return Err(Corrupt::new(format!("the run of {database} ends at LSN {last}, further than any gets")));
+        }
         let commits = decode_run(&run)?;
         if commits.is_empty() || first.get().checked_add(commits.len() as u64 - 1) != Some(last) {
             return Err(Corrupt::new(format!("the run of {database} has {} commits", commits.len())));
         }
         runs.push(Run { database, epoch, first, commits });
+    }
+    if area_start + area_end != bytes.len() {
+        return Err(Corrupt::new("bytes behind the last run"));
     }
     Ok(runs)
 }
@@ -208,6 +221,41 @@ mod tests {
         bytes[area - 4..area].copy_from_slice(&checksum);
         let error = decode(&bytes.into()).unwrap_err();
         assert!(error.reason.contains("unknown kind 2"), "{error}");
+    }
+
+    /// Bug: a run that ended at the last LSN of all was accepted. Damage: whoever counted on from there, as bundling
+    /// does, panicked. Fix: a limit far below.
+    #[test]
+    fn a_run_that_ends_further_than_any_gets_is_refused() {
+        let ending_at = |last| Run { first: Lsn::new(last).unwrap(), ..run(vec![Content::Inline("a".into())]) };
+        for last in [limits::COUNTER_MAX + 1, u64::MAX - 1, u64::MAX] {
+            let error = decode(&encoded(&[ending_at(last)])).unwrap_err();
+            assert!(error.reason.contains("further than any gets"), "{error}");
+        }
+        let furthest = ending_at(limits::COUNTER_MAX);
+        assert_eq!(furthest.commits().count(), 1);
+        assert_eq!(decode(&encoded(std::slice::from_ref(&furthest))), Ok(vec![furthest]));
+    }
+
+    /// Bug: runs could share bytes of the area. Damage: a fragment of 121 KB took 314 MB once it was decoded. Fix: each
+    /// run begins where the one before ends.
+    #[test]
+    fn runs_that_share_bytes_or_leave_some_out_are_refused() {
+        let one = run(vec![Content::Inline("abc".into())]);
+        let two = Run { epoch: 3, ..one.clone() };
+        let good = encoded(&[one, two]).to_vec();
+        let offset_of_second = 4 + RUN_ENTRY_BYTES + 40;
+        // The same commits, so the checksum of the second fits the bytes of the first as well.
+        let mut shared = good.clone();
+        shared[offset_of_second..offset_of_second + 4].copy_from_slice(&0u32.to_le_bytes());
+        let error = decode(&shared.into()).unwrap_err();
+        assert!(error.reason.contains("begins at 0, not at 8"), "{error}");
+        let mut more = good.clone();
+        more.push(0);
+        let error = decode(&more.into()).unwrap_err();
+        assert!(error.reason.contains("behind the last run"), "{error}");
+        assert_eq!(decode(&good.into()).map(|runs| runs.len()), Ok(2));
+        assert_eq!(decode(&encoded(&[])), Ok(Vec::new()));
     }
 
     #[test]

@@ -105,6 +105,26 @@ async fn a_reader_that_meets_a_404_goes_to_the_bundle() {
     assert_only_its_end_is_left(&memory, id);
 }
 
+/// Bug: data that had landed behind the end, beside the PUT that met the tombstone, stayed for ever. Damage: up to seven
+/// objects that nobody reads for each node that died. Fix: they are deleted with the rest.
+#[tokio::test(start_paused = true)]
+async fn data_behind_the_end_is_forgotten_and_the_end_is_not() {
+    let (memory, id) = a_log().await;
+    let (stores, seam) = (stores(memory.clone()), virtual_seam());
+    let end = record(&memory, id).hint;
+    let last = end.0 + walstore::limits::PUTS_IN_FLIGHT_MAX as u64;
+    let put = async |slot| {
+        let key = walstore::keys::fragment(id, walstore::id::Slot(slot));
+        memory.put(&key, "late".into(), &walstore::store::Condition::Absent).await.unwrap();
+    };
+    put(end.0 + 1).await;
+    put(last).await;
+    bundling::bundle(access(&stores, &seam), id).await.unwrap();
+    assert_eq!(count(&memory, "w/"), 3);
+    drained::forget(access(&stores, &seam), id).await.unwrap();
+    assert_only_its_end_is_left(&memory, id);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_missing_slot_is_an_error_that_names_it() {
     let (memory, id) = a_log().await;

@@ -44,6 +44,29 @@ async fn a_large_upload_holds_back_its_own_database_and_no_other() {
     assert_eq!(lsns(&log.commits(rig.access(), database(2)).await.unwrap()), [(1, 10), (2, 10), (3, 10)]);
 }
 
+/// Bug: shutting down waited for one stuck upload without end. Damage: the process was killed before the seal, and all its
+/// databases waited for its lease to run out. Fix: half of the time is for waiting, the rest for sealing.
+#[tokio::test(start_paused = true)]
+async fn a_stuck_upload_does_not_keep_a_log_from_being_sealed() {
+    let store = Held::default();
+    let rig = Rig::start(store.clone()).await;
+    store.hold("x/");
+    rig.append(1, 1, vec![1; LARGE]);
+    rig.append(1, 2, vec![2; 10]);
+    rig.append(2, 1, vec![3; 10]);
+    let sealed = rig.node.shut_down(std::time::Duration::from_secs(8)).await.unwrap();
+    assert_eq!((rig.acknowledged(1), rig.acknowledged(2)), (vec![], vec![1]));
+
+    // What the upload stores at last has no slot to refer to it.
+    store.release();
+    rig.until("the upload ends", || store.count("x/") == 1).await;
+    let log = SealedLog::open(rig.access(), rig.node.id).await.unwrap();
+    assert_eq!(*log.sealed(), sealed);
+    assert_eq!(log.commits(rig.access(), database(1)).await.unwrap(), []);
+    assert_eq!(lsns(&log.commits(rig.access(), database(2)).await.unwrap()), [(1, 10)]);
+    assert_eq!(rig.acknowledged(1), []);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_crash_between_upload_and_slot_leaves_an_orphan_that_draining_sweeps() {
     let store = Held::default();

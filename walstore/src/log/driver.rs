@@ -9,13 +9,14 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use super::core::{Action, LogCore, PutOutcome};
-use super::side::{self, Advance, Nonce, SideQueue};
+use super::side::{self, Advance, SideQueue};
 use super::slot_put::SlotPut;
 use super::{Command, LogInbox, LogSink, Shared};
 use crate::id::{DatabaseId, IncarnationId, Slot};
 use crate::keys;
 use crate::life::Stores;
 use crate::limits;
+use crate::run::SideRef;
 use crate::seam::Seam;
 use crate::store::Store;
 
@@ -30,7 +31,7 @@ struct Driver {
     sink: Arc<dyn LogSink>,
     shared: Arc<Shared>,
     answers: mpsc::UnboundedSender<(Slot, PutOutcome)>,
-    uploads: mpsc::UnboundedSender<(DatabaseId, Nonce)>,
+    uploads: mpsc::UnboundedSender<(DatabaseId, SideRef)>,
     drains: Vec<oneshot::Sender<()>>,
     fence_reason: String,
 }
@@ -68,7 +69,7 @@ pub async fn run(
         tokio::select! {
             biased;
             Some((slot, outcome)) = answered.recv() => driver.on_answer(slot, outcome),
-            Some((database, nonce)) = uploaded.recv() => driver.on_uploaded(database, nonce),
+            Some((database, stored)) = uploaded.recv() => driver.on_uploaded(database, stored),
             command = commands.recv() => match command {
                 Some(command) => driver.on_command(command),
                 None => return,
@@ -100,8 +101,8 @@ impl Driver {
         }
     }
 
-    fn on_uploaded(&mut self, database: DatabaseId, nonce: Nonce) {
-        let advance = self.side.on_uploaded(database, nonce, || self.seam.random_id());
+    fn on_uploaded(&mut self, database: DatabaseId, stored: SideRef) {
+        let advance = self.side.on_uploaded(database, stored, || self.seam.random_id());
         self.advance(advance);
     }
 
@@ -113,11 +114,11 @@ impl Driver {
         }
         if let Some(upload) = upload {
             let (store, seam, stop) = (self.main_store.clone(), self.seam.clone(), self.side.stop());
-            let (incarnation, uploads) = (self.incarnation, self.uploads.clone());
+            let uploads = self.uploads.clone();
             self.seam.spawn(async move {
-                let (database, nonce) = (upload.database, upload.nonce);
-                if side::upload(&*store, &seam, incarnation, upload, &stop).await {
-                    let _ = uploads.send((database, nonce));
+                let database = upload.id.database;
+                if let Some(stored) = side::upload(&*store, &seam, upload, &stop).await {
+                    let _ = uploads.send((database, stored));
                 }
             });
         }

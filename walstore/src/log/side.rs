@@ -25,18 +25,18 @@ use crate::limits;
 use crate::register::Backoff;
 use crate::run::{Content, SideRef};
 use crate::seam::Seam;
-use crate::side;
+use crate::side::{self, SideId};
 use crate::store::{Condition, Store};
 
 /// Names one side object of this log.
 pub type Nonce = [u8; 16];
 
-/// A side object to be stored.
+/// A commit for which a side object is to be stored.
 #[derive(Debug)]
 pub struct Upload {
-    pub database: DatabaseId,
+    pub id: SideId,
     pub nonce: Nonce,
-    pub object: Bytes,
+    pub commit: Bytes,
 }
 
 /// What may go on.
@@ -58,18 +58,28 @@ pub struct SideQueue {
 }
 
 struct Waiting {
+    /// Without its bytes once they are being stored: the upload has them.
     commit: Commit,
+    bytes: usize,
     /// Of the side object that is being stored for it.
-    reference: Option<SideRef>,
+    uploading: Option<Nonce>,
 }
 
 impl Waiting {
-    fn bytes(&self) -> usize {
-        self.commit.entry.bytes.len()
+    fn new(commit: Commit) -> Self {
+        Self { bytes: commit.entry.bytes.len(), commit, uploading: None }
     }
 
     fn is_large(&self) -> bool {
-        self.bytes() > limits::INLINE_COMMIT_BYTES_MAX
+        self.bytes > limits::INLINE_COMMIT_BYTES_MAX
+    }
+
+    fn start_upload(&mut self, incarnation: IncarnationId, nonce: Nonce) -> Upload {
+        self.uploading = Some(nonce);
+        let entry = &mut self.commit.entry;
+        let content = std::mem::replace(&mut entry.bytes, Content::Inline(Bytes::new()));
+        let Content::Inline(commit) = content else { unreachable!("BUG: a commit that is a reference already") };
+        Upload { id: entry.side_id(incarnation), nonce, commit }
     }
 }
 
@@ -84,25 +94,24 @@ impl SideQueue {
             return Advance::default();
         }
         let database = commit.entry.database;
-        let waiting = Waiting { commit, reference: None };
+        let waiting = Waiting::new(commit);
         if !waiting.is_large() && !self.waiting.contains_key(&database) {
             return Advance { commits: vec![waiting.commit], upload: None };
         }
-        self.bytes += waiting.bytes();
+        self.bytes += waiting.bytes;
         self.waiting.entry(database).or_default().push_back(waiting);
         self.advance(database, nonce)
     }
 
-    /// The side object `nonce` is stored.
-    pub fn on_uploaded(&mut self, database: DatabaseId, nonce: Nonce, next: impl FnOnce() -> Nonce) -> Advance {
+    /// The side object is stored that `reference` stands for.
+    pub fn on_uploaded(&mut self, database: DatabaseId, reference: SideRef, next: impl FnOnce() -> Nonce) -> Advance {
         let Some(queue) = self.waiting.get_mut(&database) else { return Advance::default() };
-        let reference = queue.front().and_then(|first| first.reference);
-        let Some(reference) = reference.filter(|reference| reference.nonce == nonce) else { return Advance::default() };
-        let mut first = queue.pop_front().expect("BUG: its front was just looked at");
-        self.bytes -= first.bytes();
+        let is_first = |first: &mut Waiting| first.uploading == Some(reference.nonce);
+        let Some(mut first) = queue.pop_front_if(is_first) else { return Advance::default() };
+        self.bytes -= first.bytes;
         let entry = &mut first.commit.entry;
         entry.bytes = Content::Side(reference);
-        self.undurable.insert((database, entry.epoch, entry.lsn), nonce);
+        self.undurable.insert((database, entry.epoch, entry.lsn), reference.nonce);
         let mut advance = self.advance(database, next);
         advance.commits.insert(0, first.commit);
         advance
@@ -111,9 +120,9 @@ impl SideQueue {
     /// Nobody needs what `database` had up to `lsn`: what waits can be so only if the database was deleted.
     pub fn on_folded(&mut self, database: DatabaseId, lsn: Lsn, nonce: impl FnOnce() -> Nonce) -> Advance {
         let Some(queue) = self.waiting.get_mut(&database) else { return Advance::default() };
-        let before: usize = queue.iter().map(Waiting::bytes).sum();
+        let before: usize = queue.iter().map(|waiting| waiting.bytes).sum();
         queue.retain(|waiting| waiting.commit.entry.lsn > lsn);
-        self.bytes -= before - queue.iter().map(Waiting::bytes).sum::<usize>();
+        self.bytes -= before - queue.iter().map(|waiting| waiting.bytes).sum::<usize>();
         self.advance(database, nonce)
     }
 
@@ -142,13 +151,13 @@ impl SideQueue {
         let Some(queue) = self.waiting.get_mut(&database) else { return advance };
         while let Some(first) = queue.front_mut() {
             if first.is_large() {
-                if first.reference.is_none() {
-                    advance.upload = Some(start_upload(self.incarnation, first, nonce()));
+                if first.uploading.is_none() {
+                    advance.upload = Some(first.start_upload(self.incarnation, nonce()));
                 }
                 return advance;
             }
             let first = queue.pop_front().expect("BUG: its front was just looked at");
-            self.bytes -= first.bytes();
+            self.bytes -= first.bytes;
             advance.commits.push(first.commit);
         }
         self.waiting.remove(&database);
@@ -170,35 +179,23 @@ impl SideQueue {
     }
 }
 
-fn start_upload(incarnation: IncarnationId, waiting: &mut Waiting, nonce: Nonce) -> Upload {
-    let entry = &waiting.commit.entry;
-    let Content::Inline(commit) = &entry.bytes else { unreachable!("BUG: a commit that is a reference already") };
-    waiting.reference = Some(side::reference(commit, nonce));
-    let object = side::encode(entry.side_id(incarnation), nonce, commit);
-    Upload { database: entry.database, nonce, object }
-}
-
-/// Stores a side object, however long it takes. `false` if the log was fenced before that. The key carries a
+/// Makes a side object and stores it, however long that takes. `None` if the log was fenced before. The key carries a
 /// nonce, so sending again is harmless.
-pub async fn upload(
-    store: &dyn Store,
-    seam: &Seam,
-    incarnation: IncarnationId,
-    upload: Upload,
-    stop: &AtomicBool,
-) -> bool {
-    let key = keys::side(incarnation, upload.nonce);
+pub async fn upload(store: &dyn Store, seam: &Seam, upload: Upload, stop: &AtomicBool) -> Option<SideRef> {
+    let Upload { id, nonce, commit } = upload;
+    let key = keys::side(id.incarnation, nonce);
+    let (object, reference) = side::prepare(id, nonce, commit).await;
     let mut backoff = Backoff::default();
     let mut tries = 0u32;
     while !stop.load(Ordering::Relaxed) {
-        let Err(error) = store.put(&key, upload.object.clone(), &Condition::None).await else { return true };
+        let Err(error) = store.put(&key, object.clone(), &Condition::None).await else { return Some(reference) };
         tries += 1;
         if tries.is_power_of_two() {
             warn!(%error, tries, "the store has not taken a large commit yet; sending it again");
         }
         backoff.pause(seam).await;
     }
-    false
+    None
 }
 
 /// Deletes side objects whose slots are below a `low` that has been written. What a failed delete leaves behind

@@ -36,7 +36,8 @@ impl Rig {
 
     fn uploaded(&mut self, database: u8, nonce: Nonce) -> (Vec<u64>, Option<Nonce>) {
         let next = self.nonce();
-        seen(self.queue.on_uploaded(DatabaseId::from_bytes([database; 16]), nonce, || next))
+        let reference = SideRef { nonce, commit_bytes: LARGE as u32, hash: [8; 16] };
+        seen(self.queue.on_uploaded(DatabaseId::from_bytes([database; 16]), reference, || next))
     }
 }
 
@@ -104,4 +105,19 @@ fn a_fenced_queue_releases_nothing() {
     assert_eq!(rig.uploaded(1, nonce.unwrap()), (vec![], None));
     assert_eq!(rig.append(commit(2, 1, 5)), (vec![], None));
     assert!(rig.queue.is_empty());
+}
+
+#[test]
+fn the_bytes_of_a_commit_are_with_its_upload_only_and_still_count() {
+    let mut rig = Rig::new();
+    let large = commit(1, 1, LARGE);
+    let Content::Inline(bytes) = large.entry.bytes.clone() else { panic!() };
+    let upload = rig.queue.on_append(large, || [9; 16]).upload.unwrap();
+    assert_eq!((upload.commit.len(), upload.id.lsn, rig.queue.bytes()), (LARGE, Lsn::FIRST, LARGE));
+    drop(upload);
+    assert!(bytes.is_unique(), "nobody else keeps them");
+    let reference = SideRef { nonce: [9; 16], commit_bytes: LARGE as u32, hash: [8; 16] };
+    let advance = rig.queue.on_uploaded(DatabaseId::from_bytes([1; 16]), reference, || [10; 16]);
+    assert_eq!(advance.commits[0].entry.bytes, Content::Side(reference));
+    assert_eq!(rig.queue.bytes(), 0);
 }

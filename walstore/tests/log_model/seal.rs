@@ -109,7 +109,12 @@ fn advance(world: &World, number: u8) -> Option<World> {
             None => sealer.phase = Phase::Refused { at },
         },
         Phase::Refused { at } if world.bucket.cell(at) == Cell::Tombstone => found(&mut to, number, at),
-        Phase::Refused { at } => sealer.phase = Phase::Probing { at: at + 1 },
+        Phase::Refused { at } if world.bucket.cell(at) == Cell::Data => sealer.phase = Phase::Probing { at: at + 1 },
+        // Deleted in between: it is tried again.
+        Phase::Refused { at } => {
+            sealer.phase = Phase::Occupying { at };
+            to.bucket.tombstones |= 1 << at;
+        }
     }
     Some(to)
 }

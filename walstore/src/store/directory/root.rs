@@ -89,7 +89,7 @@ impl Root {
     /// result is dropped, or the process ends.
     pub fn lock(&self, key: &Key) -> Result<OwnedFd, Failure> {
         let number = blake3::hash(key.as_str().as_bytes()).as_bytes()[0] % DIRECTORY_LOCKS;
-        lock_file(&self.locks, &format!("{number:02x}"))
+        lock_file(&self.locks, &format!("{number:02x}"), LOCK_PATIENCE)
     }
 
     /// An object that is not found may be missing because the whole store is.
@@ -108,7 +108,7 @@ impl Scratch {
     /// Sweeps what dead processes left, and takes a directory of our own. One opener at a time does this,
     /// or a sweeper could find a directory that is made but not locked yet.
     fn take(tmp: OwnedFd, locks: &OwnedFd) -> Result<Self, Failure> {
-        let _lock = lock_file(locks, "tmp")?;
+        let _lock = lock_file(locks, "tmp", OPEN_PATIENCE)?;
         let mut taken = BTreeSet::new();
         for name in names(&tmp)? {
             if !sweep(&tmp, &name)? {
@@ -169,13 +169,13 @@ fn make_directory(parent: &OwnedFd, name: &str) -> Result<OwnedFd, Failure> {
     open_directory(parent, name).doing("open a directory of the store")
 }
 
-fn lock_file(locks: &OwnedFd, name: &str) -> Result<OwnedFd, Failure> {
+fn lock_file(locks: &OwnedFd, name: &str, patience: Duration) -> Result<OwnedFd, Failure> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = retry_on_intr(|| openat(locks, name, flags, FILE_MODE)).doing("open a lock")?;
     let mut waited = Duration::ZERO;
     loop {
         match retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
-            Err(Errno::WOULDBLOCK) if waited < LOCK_PATIENCE => {
+            Err(Errno::WOULDBLOCK) if waited < patience => {
                 wait(LOCK_PAUSE);
                 waited += LOCK_PAUSE;
             }
@@ -255,6 +255,8 @@ fn refuse_foreign_directories(path: &Path, top: &OwnedFd) -> Result<(), StoreErr
 
 /// Locks are held for a few fsyncs.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// Whoever sweeps what crashed processes left syncs the whole file system once for each of them.
+const OPEN_PATIENCE: Duration = Duration::from_secs(20);
 const LOCK_PAUSE: Duration = Duration::from_micros(500);
 
 /// The magic numbers that `statfs` gives for file systems whose `link`, `flock` or `fsync` may not reach
