@@ -95,8 +95,10 @@ async fn however_many_wait_one_watches_and_one_seals() {
         let (others, seam) = (rig.others.clone(), rig.seam.clone());
         waiters.spawn(async move {
             seam.sleep(Duration::from_millis(number as u64)).await;
-            assert_eq!(wait(&others, &seam).await, OwnerState::LeaseOver);
-            others.seal(ID).await.unwrap();
+            // Those that come last may find it done already.
+            if wait(&others, &seam).await == OwnerState::LeaseOver {
+                others.seal(ID).await.unwrap();
+            }
             assert_eq!(others.probe(ID).await.unwrap().state, OwnerState::Sealed);
         });
     }
