@@ -122,9 +122,14 @@ impl NodeContext {
         receiver.await.map_err(|_| ServerError::new(Fault::Closed, "the node is shutting down"))
     }
 
-    /// What the log of `id`, which is over, holds of a database.
-    pub async fn logged_commits(&self, id: IncarnationId, of: DatabaseId) -> Result<Vec<LoggedCommit>, SealError> {
-        self.sealed.commits(id, self.others.sealed(id).await, of).await
+    /// What the log of `id`, which is over, holds of a database after a commit.
+    pub async fn logged_commits(
+        &self,
+        id: IncarnationId,
+        of: DatabaseId,
+        after: Option<Lsn>,
+    ) -> Result<Vec<LoggedCommit>, SealError> {
+        self.sealed.commits(id, self.others.sealed(id).await, of, after).await
     }
 
     /// Reads the log of `id`, which is over, for whoever asks for commits in it soon.

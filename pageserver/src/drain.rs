@@ -32,7 +32,7 @@ use walstore::incarnation::{IncarnationRecord, State};
 use walstore::keys;
 use walstore::life::Stores;
 use walstore::recovery::{Access, SealedLog};
-use walstore::register::{self, Patience};
+use walstore::register::{self, Patience, Versioned};
 use walstore::run::Run;
 use walstore::seal::{self, SealError};
 use walstore::seam::Seam;
@@ -88,6 +88,13 @@ struct Rest {
 /// The last LSN of a database in a log, for each epoch.
 type LastLsns = Vec<(u64, Lsn)>;
 
+/// What a look at an incarnation came to.
+enum Standing {
+    Alive,
+    /// Its log has an end, or should get one now, if its record is still this one.
+    Over(Option<Versioned<IncarnationRecord>>),
+}
+
 impl Drainer {
     pub fn new(me: IncarnationId, stores: Stores, seam: Seam) -> Self {
         Self {
@@ -129,9 +136,9 @@ impl Drainer {
         let mut swept = Swept::default();
         for id in found {
             match self.is_over(id).await {
-                Ok(false) => swept.alive += 1,
-                Ok(true) if self.rests(id) => swept.waiting += 1,
-                Ok(true) => self.try_drain(id, &mut swept).await,
+                Ok(Standing::Alive) => swept.alive += 1,
+                Ok(Standing::Over(_)) if self.rests(id) => swept.waiting += 1,
+                Ok(Standing::Over(watched)) => self.try_drain(id, watched, &mut swept).await,
                 Err(error) => warn!(incarnation = %id, %error, "cannot tell whether it is over"),
             }
         }
@@ -144,9 +151,14 @@ impl Drainer {
         true
     }
 
-    async fn try_drain(&mut self, id: IncarnationId, swept: &mut Swept) {
+    async fn try_drain(
+        &mut self,
+        id: IncarnationId,
+        watched: Option<Versioned<IncarnationRecord>>,
+        swept: &mut Swept,
+    ) {
         let before = swept.databases;
-        let drained = self.drain(id, &mut swept.databases).await;
+        let drained = self.drain(id, watched, &mut swept.databases).await;
         self.logs.lock().unwrap_or_else(PoisonError::into_inner).clear();
         match drained {
             Ok(true) => {
@@ -171,36 +183,47 @@ impl Drainer {
     }
 
     /// Whether an incarnation's log has an end, or should get one now.
-    async fn is_over(&mut self, id: IncarnationId) -> Result<bool, SealError> {
+    async fn is_over(&mut self, id: IncarnationId) -> Result<Standing, SealError> {
         let record = self.record(id).await?;
-        let version = record.as_ref().map(|record| record.version);
-        let lease_micros = match &record {
-            Some(IncarnationRecord { state: State::Sealed { .. } | State::Recovering, .. }) => return Ok(true),
+        let version = record.as_ref().map(|record| record.value.version);
+        let lease_micros = match record.as_ref().map(|record| &record.value) {
+            Some(IncarnationRecord { state: State::Sealed { .. } | State::Recovering, .. }) => {
+                return Ok(Standing::Over(record));
+            }
             Some(record) => record.lease_micros,
             // A process that is just starting, or one that died between the two writes.
             None => 0,
         };
         let fresh = Sighting { version, since_micros: self.seam.boot_micros() };
         let sighting = self.sightings.insert(id, fresh).filter(|former| former.version == version);
-        let Some(sighting) = sighting else { return Ok(false) };
+        let Some(sighting) = sighting else { return Ok(Standing::Alive) };
         self.sightings.insert(id, sighting);
         // Unchanged since the last sweep. After an outage of the store that is so with everybody, so it gets one
         // more lease to renew.
         self.seam.sleep(Duration::from_micros(lease_micros).min(limits::DRAIN_WATCH_MAX)).await;
-        let is_unchanged = self.record(id).await?.map(|record| record.version) == version;
+        let record = self.record(id).await?;
+        let is_unchanged = record.as_ref().map(|record| record.value.version) == version;
         let seen_for = self.seam.boot_micros().saturating_sub(sighting.since_micros);
-        Ok(is_unchanged && seen_for >= lease_micros)
+        Ok(if is_unchanged && seen_for >= lease_micros { Standing::Over(record) } else { Standing::Alive })
     }
 
-    async fn record(&self, id: IncarnationId) -> Result<Option<IncarnationRecord>, SealError> {
+    async fn record(&self, id: IncarnationId) -> Result<Option<Versioned<IncarnationRecord>>, SealError> {
         let Access { stores, seam, patience } = self.access();
-        let record = register::read(&*stores.main, seam, &keys::incarnation(id), patience).await?;
-        Ok(record.map(|record| record.value))
+        Ok(register::read(&*stores.main, seam, &keys::incarnation(id), patience).await?)
     }
 
     /// Drains one incarnation. `false`: a head needs some of its commits still.
-    async fn drain(&self, id: IncarnationId, databases: &mut usize) -> Result<bool, DrainError> {
-        seal::seal(&self.stores, &self.seam, id, self.access().patience).await?;
+    async fn drain(
+        &self,
+        id: IncarnationId,
+        watched: Option<Versioned<IncarnationRecord>>,
+        databases: &mut usize,
+    ) -> Result<bool, DrainError> {
+        let patience = self.access().patience;
+        // Renewed in the last moment, it lives.
+        if seal::seal_unless_renewed(&self.stores, &self.seam, id, watched, patience).await?.is_none() {
+            return Ok(false);
+        }
         let log = self.log(id).await?;
         let mut left = 0;
         for block in log.blocks() {
@@ -241,7 +264,7 @@ impl Drainer {
         if self.sealed.lock().unwrap_or_else(PoisonError::into_inner).contains(&id) {
             return Ok(true);
         }
-        let is_sealed = self.record(id).await?.is_some_and(|record| matches!(record.state, State::Sealed { .. }));
+        let is_sealed = self.record(id).await?.is_some_and(|record| matches!(record.value.state, State::Sealed { .. }));
         if is_sealed {
             self.sealed.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
         }

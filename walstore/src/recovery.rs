@@ -116,8 +116,14 @@ impl SealedLog {
         &self.sealed
     }
 
-    /// The commits of a database, whole, in the order of the log.
-    pub async fn commits(&self, access: Access<'_>, database: DatabaseId) -> Result<Vec<LoggedCommit>, SealError> {
+    /// The commits of a database after `after`, whole, in the order of the log. Those before are not even looked at:
+    /// they are folded, and may be large.
+    pub async fn commits(
+        &self,
+        access: Access<'_>,
+        database: DatabaseId,
+        after: Option<Lsn>,
+    ) -> Result<Vec<LoggedCommit>, SealError> {
         let mut runs = Vec::new();
         for (number, bundle) in self.bundles.iter().enumerate() {
             let Some(block) = bundle::block_of(&bundle.blocks, database) else { continue };
@@ -127,7 +133,8 @@ impl SealedLog {
         runs.extend(self.runs.get(&database).into_iter().flatten().cloned());
         let mut commits = Vec::new();
         for run in &runs {
-            commits.extend(run.commits().map(|(lsn, content)| (run.epoch, lsn, content.clone())));
+            let later = run.commits().filter(|(lsn, _)| Some(*lsn) > after);
+            commits.extend(later.map(|(lsn, content)| (run.epoch, lsn, content.clone())));
         }
         let reads = stream::iter(commits).map(|(epoch, lsn, content)| async move {
             let id = SideId { incarnation: self.id, database, epoch, lsn };

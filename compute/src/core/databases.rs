@@ -57,6 +57,8 @@ pub struct OpenDatabase {
     pub used_micros: Cell<u64>,
     /// Held by whoever folds.
     pub folding: Mutex<()>,
+    /// About to be closed because nobody uses it.
+    pub is_idle: Cell<bool>,
     /// Closed because nobody used it.
     pub is_closed: Cell<bool>,
     /// Where this log holds commits that are not folded, oldest first.
@@ -157,6 +159,10 @@ impl Databases {
         self.by_id.borrow().get(&id).cloned()
     }
 
+    pub fn len(&self) -> usize {
+        self.by_id.borrow().len()
+    }
+
     pub fn all(&self) -> Vec<Rc<OpenDatabase>> {
         self.by_id.borrow().values().cloned().collect()
     }
@@ -200,6 +206,7 @@ impl Core {
             },
             None => return Err(OpenError::NoSuchDatabase(name.clone())),
         };
+        self.check_not_ended(&head.value)?;
         let head = self.acquire(name, head).await?;
         let open = self.load(head).await?;
         self.databases.sleepers.borrow_mut().remove(&open.database.id);
@@ -310,14 +317,21 @@ impl Core {
         ServerError::new(Fault::Retry, text)
     }
 
+    /// A database that has ended here with commits that only this node's log has can be served again only by
+    /// another node, or by the next one: from the log, once that is sealed.
+    fn check_not_ended(&self, head: &Head) -> Result<(), ServerError> {
+        if self.databases.ended.borrow().contains(&head.database) || self.databases.by_id(head.database).is_some() {
+            let text = format!("`{}` has ended on this node; restart the node to serve it again", head.name);
+            return Err(ServerError::new(Fault::Fenced, text));
+        }
+        Ok(())
+    }
+
     /// Builds the open database: what is folded, and then the tail of commits out of sealed logs.
     async fn load(&self, head: Versioned<Head>) -> Result<Rc<OpenDatabase>, ServerError> {
         let node = &self.node;
         let id = head.value.database;
-        if self.databases.ended.borrow().contains(&id) || self.databases.by_id(id).is_some() {
-            let text = format!("`{}` has ended on this node; restart the node to serve it again", head.value.name);
-            return Err(ServerError::new(Fault::Fenced, text));
-        }
+        self.check_not_ended(&head.value)?;
         let base = Base::of_head(&head.value).map_err(|corrupt| {
             let key = tenant::keys::head(head.value.database);
             ServerError::new(Fault::Corrupt, corrupt.at(key).to_string())
@@ -328,7 +342,8 @@ impl Core {
         for entry in &head.value.tail {
             if entry.incarnation != node.id {
                 let incarnation = entry.incarnation;
-                let commits = node.io(move |node| async move { node.logged_commits(incarnation, id).await });
+                let after = database.newest().lsn;
+                let commits = node.io(move |node| async move { node.logged_commits(incarnation, id, after).await });
                 for commit in &commits.await?.map_err(ServerError::from)? {
                     let is_next = Some(commit.lsn) > database.newest().lsn;
                     if is_next && entry.holds(entry.incarnation, commit.epoch, commit.lsn) {
@@ -348,6 +363,7 @@ impl Core {
             deleted: RefCell::default(),
             used_micros: Cell::new(node.seam.boot_micros()),
             folding: Mutex::new(()),
+            is_idle: Cell::new(false),
             is_closed: Cell::new(false),
             unfolded: RefCell::new(unfolded),
             folds: Cell::new(0),

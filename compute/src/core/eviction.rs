@@ -47,6 +47,9 @@ impl Core {
     /// Closes databases that nobody uses, the longest unused first, as long as more than `keep` are open and they
     /// have been idle for `idle`.
     pub(super) fn evict(self: &Rc<Self>, keep: usize, idle: Duration) {
+        if self.databases.len() <= keep {
+            return;
+        }
         let now = self.node.seam.boot_micros();
         let mut open = self.databases.all();
         open.sort_by_key(|open| open.used_micros.get());
@@ -56,10 +59,16 @@ impl Core {
             if left <= keep || unused < idle {
                 return;
             }
-            if self.is_unused(&open) {
-                self.close(&open);
-                left -= 1;
+            if !self.is_unused(&open) {
+                continue;
             }
+            // Its tail goes through the logs of others, which nobody can drain as long as it is only remembered.
+            if open.head.borrow().value.tail.len() > 1 && !open.is_idle.replace(true) {
+                open.database.changed.notify_one();
+                continue;
+            }
+            self.close(&open);
+            left -= 1;
         }
     }
 
@@ -119,6 +128,10 @@ impl Core {
         }
         let folded = database.base().tip.lsn;
         unfolded.retain(|(lsn, _)| Some(*lsn) > folded);
+        if let Some(folded) = folded {
+            // A fold whose answer was lost may have landed after all.
+            self.node.log.folded(database.id, folded);
+        }
         for commit in self.own_commits(database, &unfolded).await? {
             if Some(commit.lsn) > database.newest().lsn {
                 recover(database, &commit, self.node.id).await?;

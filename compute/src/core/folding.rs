@@ -31,15 +31,19 @@ impl Core {
                     open.database.changed.notified().await;
                     continue;
                 }
+                let folding = open.folding.lock().await;
+                if open.database.lost().is_some() || open.is_closed.get() {
+                    return;
+                }
                 if open.dead_count() >= limits::DEAD_UNFOLDED_MAX {
                     // Old readers keep everything alive that folds have replaced; they end some time.
                     core.delete_dead(&open).await;
                     if open.dead_count() >= limits::DEAD_UNFOLDED_MAX {
+                        drop(folding);
                         backoff.pause(&core.node.seam).await;
                         continue;
                     }
                 }
-                let folding = open.folding.lock().await;
                 let folded = core.fold(&open, false).await;
                 drop(folding);
                 match folded {
@@ -94,7 +98,8 @@ impl Core {
     fn fold_is_due(&self, open: &OpenDatabase) -> bool {
         let database = &open.database;
         let tail = open.head.borrow().value.tail.len();
-        if tail >= limits::TAIL_INCARNATIONS_MAX {
+        // Nobody uses it: then others' logs are let go of, so that they can be drained.
+        if tail >= limits::TAIL_INCARNATIONS_MAX || (tail > 1 && open.is_idle.get()) {
             return true;
         }
         let Some(unfolded) = database.durable_unfolded() else { return false };

@@ -65,6 +65,7 @@ impl Core {
         }
         let open = self.open(name, create).await?;
         open.used_micros.set(self.node.seam.boot_micros());
+        open.is_idle.set(false);
         let (id, stream) = match baton {
             Some(baton) => {
                 let stream = self.streams.take(baton, name)?;
@@ -230,7 +231,11 @@ impl Core {
             }
             Wait::Fetch(fetch) => match open.fetch(fetch).await {
                 Ok(()) => Wake::Ready,
-                Err(error) => Wake::Failed(error),
+                // What it reads may be gone because this node has no say in it any more: that is no damage.
+                Err(error) => Wake::Failed(match open.database.lost() {
+                    Some(reason) => ServerError::new(Fault::Fenced, reason),
+                    None => error,
+                }),
             },
             Wait::Turn => match file {
                 Some(file) => self.wait_for_turn(&open, &file).await,

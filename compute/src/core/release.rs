@@ -37,38 +37,54 @@ impl Core {
                 return Err(ServerError::new(Fault::Retry, text).into());
             }
         }
+        if let Some(reason) = open.database.lost() {
+            return Err(ServerError::new(Fault::Fenced, reason).into());
+        }
         self.give_up(&open).await.map_err(|failure| {
             let text = format!("`{name}` cannot be given up at the moment: {failure}");
             ServerError::new(Fault::Retry, text)
         })?;
         info!(database = %name, "given up");
-        self.leave(&open, "the database was given up by this node; ask again").await;
         drop(turn);
         Ok(())
     }
 
     /// The writers are stopped: what is folded last is all that there is.
     ///
-    /// Once the release was sent it may arrive at any time, and would take the tail away under later commits. So
-    /// from then on it is carried through, however often the store fails, and no writer goes on before.
+    /// Once the release was sent it may arrive at any time: it would take the tail away under later commits, and
+    /// another node may own the database from then on. So before it is sent the database ends here, for readers
+    /// too, and after that it is carried through, however often the store fails.
     async fn give_up(self: &Rc<Self>, open: &Rc<OpenDatabase>) -> Result<(), FoldFailure> {
         let _folding = open.folding.lock().await;
-        let mut backoff = Backoff::default();
-        let mut was_sent = false;
-        loop {
-            match self.fold(open, true).await {
-                Ok(true) => return Ok(()),
-                Ok(false) => {}
-                // A write of our own whose answer was an error: an earlier fold, or this very release.
+        while open.database.durable_unfolded().is_some() {
+            match self.fold(open, false).await {
+                Ok(_) => {}
                 Err(FoldFailure::Lost(found)) if self.adopt(open, &found) => {}
-                Err(FoldFailure::Lost(found)) if found.value.owner != Some(self.node.id) => return Ok(()),
-                Err(failure) if was_sent || matches!(failure, FoldFailure::Swap(_)) => {
-                    was_sent = true;
-                    warn!(database = %open.database.name, %failure, "cannot give it up yet; trying again");
-                    backoff.pause(&self.node.seam).await;
-                }
                 Err(failure) => return Err(failure),
             }
         }
+        open.database.lose("the database was given up by this node; ask again");
+        open.pool.clear();
+        self.end_streams_of(open).await;
+        let mut backoff = Backoff::default();
+        loop {
+            match self.fold(open, true).await {
+                Ok(_) => break,
+                // An earlier fold of ours had landed.
+                Err(FoldFailure::Lost(found)) if self.adopt(open, &found) => {}
+                // This very release had landed, or somebody has sealed our log.
+                Err(FoldFailure::Lost(found)) if found.value.owner != Some(self.node.id) => break,
+                Err(failure) => {
+                    warn!(database = %open.database.name, %failure, "cannot give it up yet; trying again");
+                    backoff.pause(&self.node.seam).await;
+                }
+            }
+        }
+        // All of it is folded, so this node may own it again.
+        if let Some(last) = open.database.newest().lsn {
+            self.node.log.folded(open.database.id, last);
+        }
+        self.databases.close(open);
+        Ok(())
     }
 }

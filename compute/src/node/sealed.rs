@@ -39,12 +39,13 @@ impl SealedLogs {
     /// The commits of a database in a sealed log, in the order of the log. The log is read once, at 128 requests at
     /// a time, however many databases ask while it is held; once it is bundled, each reads only its own part.
     ///
-    /// `sealed` is where it ends, if that is known; else it is looked up.
+    /// Only those after `after` are read. `sealed` is where it ends, if that is known; else it is looked up.
     pub async fn commits(
         &self,
         id: IncarnationId,
         mut sealed: Option<Sealed>,
         database: DatabaseId,
+        after: Option<Lsn>,
     ) -> Result<Vec<LoggedCommit>, SealError> {
         let access = self.access();
         let mut rounds = 0;
@@ -53,7 +54,7 @@ impl SealedLogs {
             let shared = self.shared(id);
             let log = shared.get_or_try_init(|| self.read(access, id, sealed.clone())).await?;
             self.keep(&shared);
-            match log.commits(access, database).await {
+            match log.commits(access, database, after).await {
                 // Bundled or drained since it was read.
                 Err(SealError::Stale(_)) if rounds < ROUNDS_MAX => {
                     sealed = None;

@@ -115,7 +115,7 @@ impl Drainer {
         for entry in &head.tail {
             let incarnation = entry.incarnation;
             let log = self.log(incarnation).await?;
-            let logged = log.commits(self.access(), head.database).await;
+            let logged = log.commits(self.access(), head.database, last).await;
             if matches!(logged, Err(SealError::Stale(_))) {
                 self.forget_log(incarnation);
             }

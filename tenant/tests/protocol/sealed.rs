@@ -89,7 +89,7 @@ impl Others {
             Some(log) => log,
             None => Arc::new(SealedLog::open(access, id).await?),
         };
-        match log.commits(access, database).await {
+        match log.commits(access, database, None).await {
             Ok(commits) => {
                 self.logs.lock().unwrap().insert(id, log);
                 Ok(commits)
