@@ -15,6 +15,8 @@ use walstore::seal::{self, SealError};
 use walstore::seam::Seam;
 
 const PATIENCE: Duration = Duration::from_secs(6);
+/// Between the suspicion and the seal.
+const PAUSE_MICROS_MAX: u64 = 500_000;
 
 pub struct Others {
     stores: Stores,
@@ -69,6 +71,8 @@ impl Others {
     /// Ends the log of an incarnation whose lease is over by our own watch, unless it was renewed since.
     pub async fn seal(&self, id: IncarnationId) -> Result<(), SealError> {
         let watched = self.sightings.lock().unwrap().get(&id).map(|sighting| sighting.0.clone());
+        // A busy machine: time for a renewal to come in between.
+        self.seam.sleep(Duration::from_micros(self.seam.random_u64() % PAUSE_MICROS_MAX)).await;
         seal::seal_unless_renewed(&self.stores, &self.seam, id, watched, self.patience()).await.map(|_| ())
     }
 
