@@ -77,7 +77,8 @@ impl Run {
 
     /// The last LSN.
     pub fn last(&self) -> u64 {
-        self.first.get() + self.commits.len() as u64 - 1
+        // In this order, so that not even the last LSN of all overflows.
+        (self.first.get() - 1) + self.commits.len() as u64
     }
 
     /// The LSN that would go on from here.

@@ -67,6 +67,33 @@ async fn a_stuck_upload_does_not_keep_a_log_from_being_sealed() {
     assert_eq!(rig.acknowledged(1), []);
 }
 
+/// Bug: an upload that the store can never take was tried again for ever, unseen. Damage: commits of its database queued
+/// behind it until the whole node's backlog was full. Fix: the caller of `append` sees how long it has been waiting.
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_the_store_does_not_take_is_seen_by_its_own_database_and_no_other() {
+    let store = Held::default();
+    let rig = Rig::start(store.clone()).await;
+    let log = &rig.node.log;
+    store.hold("x/");
+    rig.append(1, 1, vec![1; LARGE]);
+    rig.seam.sleep(std::time::Duration::from_secs(60)).await;
+    assert_eq!(log.waiting_since_of(database(1)), None, "it is slow, and nothing has failed");
+
+    store.refuse("x/");
+    store.release_held();
+    rig.until("it is seen", || log.waiting_since_of(database(1)).is_some()).await;
+    let since = log.waiting_since_of(database(1));
+    assert!(since.unwrap() + 59_000_000 < rig.seam.boot_micros(), "from its first try on");
+    rig.append(2, 1, vec![2; 10]);
+    rig.until("the other database goes on", || rig.acknowledged(2) == [1]).await;
+    assert_eq!((log.waiting_since_of(database(2)), log.waiting_since()), (None, None));
+    assert_eq!(log.waiting_since_of(database(1)), since);
+
+    store.release();
+    log.drain().await;
+    assert_eq!((rig.acknowledged(1), log.waiting_since_of(database(1))), (vec![1], None));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_crash_between_upload_and_slot_leaves_an_orphan_that_draining_sweeps() {
     let store = Held::default();

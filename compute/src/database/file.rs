@@ -260,7 +260,7 @@ impl Connection {
             let text = format!("a transaction of {bytes} bytes is over the limit of {max}; split it");
             return refuse(Code::FULL, Fault::Invalid, text);
         }
-        let stalled = node.log.waiting_since().is_some_and(|since| {
+        let stalled = node.log.waiting_since_of(self.database.id).is_some_and(|since| {
             Duration::from_micros(node.seam.boot_micros().saturating_sub(since)) > node.settings.stall_timeout
         });
         if stalled || node.log.backlog_bytes() > limits::BACKLOG_BYTES_MAX {

@@ -114,10 +114,10 @@ impl Driver {
         }
         if let Some(upload) = upload {
             let (store, seam, stop) = (self.main_store.clone(), self.seam.clone(), self.side.stop());
-            let uploads = self.uploads.clone();
+            let (uploads, shared) = (self.uploads.clone(), self.shared.clone());
             self.seam.spawn(async move {
                 let database = upload.id.database;
-                if let Some(stored) = side::upload(&*store, &seam, upload, &stop).await {
+                if let Some(stored) = side::upload(&*store, &seam, upload, &stop, &shared.failing).await {
                     let _ = uploads.send((database, stored));
                 }
             });

@@ -56,6 +56,7 @@ struct Shared {
     hedging: Hedging,
     /// Side objects of durable commits, by the slot that refers to them.
     sides: Mutex<BTreeMap<Slot, Vec<side::Nonce>>>,
+    failing: side::Failing,
 }
 
 impl Shared {
@@ -91,7 +92,7 @@ pub fn channel() -> (LogHandle, LogInbox) {
 
 impl LogHandle {
     /// Queues a commit. The caller has checked [`LogHandle::backlog_bytes`] and
-    /// [`LogHandle::waiting_since`] against its limits, which is where back-pressure comes from.
+    /// [`LogHandle::waiting_since_of`] against its limits, which is where back-pressure comes from.
     pub fn append(&self, commit: Commit) {
         self.shared.backlog_bytes.fetch_add(commit.entry.bytes.len(), Ordering::Relaxed);
         // A closed channel means that the node is going down: the commit stays indefinite.
@@ -127,6 +128,12 @@ impl LogHandle {
             0 => None,
             since => Some(since),
         }
+    }
+
+    /// The same for one database: its commits also wait for its upload of a large one. That counts as unanswered once
+    /// the store has failed to take it; one that only takes long, since it is large, does not.
+    pub fn waiting_since_of(&self, database: DatabaseId) -> Option<u64> {
+        [self.waiting_since(), self.shared.failing.since(database)].into_iter().flatten().min()
     }
 
     /// The contiguous durable prefix: what the hint may say.

@@ -11,7 +11,7 @@
 //! that the callers of [`append`](super::LogHandle::append) look at.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
@@ -179,23 +179,51 @@ impl SideQueue {
     }
 }
 
+/// Databases whose upload the store has failed to take at least once, with the `boot_micros` of its first try. One that
+/// is merely large and slow is not among them.
+#[derive(Default)]
+pub struct Failing(Mutex<BTreeMap<DatabaseId, u64>>);
+
+impl Failing {
+    pub fn since(&self, database: DatabaseId) -> Option<u64> {
+        self.lock().get(&database).copied()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<DatabaseId, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Makes a side object and stores it, however long that takes. `None` if the log was fenced before. The key carries a
-/// nonce, so sending again is harmless.
-pub async fn upload(store: &dyn Store, seam: &Seam, upload: Upload, stop: &AtomicBool) -> Option<SideRef> {
+/// nonce, so sending again is harmless. A store that can never take it (an object too large for it, a missing right)
+/// is asked for ever: the commit is indefinite, and [`Failing`] keeps others from queueing behind it.
+pub async fn upload(
+    store: &dyn Store,
+    seam: &Seam,
+    upload: Upload,
+    stop: &AtomicBool,
+    failing: &Failing,
+) -> Option<SideRef> {
     let Upload { id, nonce, commit } = upload;
     let key = keys::side(id.incarnation, nonce);
     let (object, reference) = side::prepare(id, nonce, commit).await;
+    let started = seam.boot_micros();
     let mut backoff = Backoff::default();
     let mut tries = 0u32;
-    while !stop.load(Ordering::Relaxed) {
-        let Err(error) = store.put(&key, object.clone(), &Condition::None).await else { return Some(reference) };
+    let stored = loop {
+        if stop.load(Ordering::Relaxed) {
+            break None;
+        }
+        let Err(error) = store.put(&key, object.clone(), &Condition::None).await else { break Some(reference) };
+        failing.lock().insert(id.database, started);
         tries += 1;
         if tries.is_power_of_two() {
             warn!(%error, tries, "the store has not taken a large commit yet; sending it again");
         }
         backoff.pause(seam).await;
-    }
-    None
+    };
+    failing.lock().remove(&id.database);
+    stored
 }
 
 /// Deletes side objects whose slots are below a `low` that has been written. What a failed delete leaves behind

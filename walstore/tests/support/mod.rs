@@ -63,6 +63,7 @@ pub fn database(byte: u8) -> DatabaseId {
 pub struct Held {
     pub memory: MemoryStore,
     prefixes: Arc<Mutex<BTreeSet<&'static str>>>,
+    refused: Arc<Mutex<BTreeSet<&'static str>>>,
     changed: Arc<Notify>,
     /// Requests so far, and the one at which the connection dies.
     requests: Arc<Mutex<(u64, Option<u64>)>>,
@@ -84,7 +85,17 @@ impl Held {
         self.prefixes.lock().unwrap().insert(prefix);
     }
 
+    /// From here on the store answers that it can never take such an object.
+    pub fn refuse(&self, prefix: &'static str) {
+        self.refused.lock().unwrap().insert(prefix);
+    }
+
     pub fn release(&self) {
+        self.refused.lock().unwrap().clear();
+        self.release_held();
+    }
+
+    pub fn release_held(&self) {
         self.prefixes.lock().unwrap().clear();
         self.changed.notify_waiters();
     }
@@ -132,6 +143,10 @@ impl Store for Held {
                 break;
             }
             changed.await;
+        }
+        let is_refused = self.refused.lock().unwrap().iter().any(|prefix| key.as_str().starts_with(prefix));
+        if is_refused {
+            return Err(StoreError::new(StoreErrorKind::Invalid, key, "too large for this store"));
         }
         let (takes_effect, answer) = self.request(key.as_str());
         let put = if takes_effect { Some(self.memory.put(key, bytes, condition).await) } else { None };
