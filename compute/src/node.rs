@@ -13,7 +13,7 @@ use segments::cache::PageCache;
 use tenant::name::Name;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
-use walstore::id::{DatabaseId, IncarnationId, Slot};
+use walstore::id::{DatabaseId, IncarnationId, Lsn, Slot};
 use walstore::lease::Lease;
 use walstore::life::{Incarnation, StartError, Stores};
 use walstore::log::{self, Acknowledged, LogHandle, LogSink};

@@ -41,7 +41,7 @@ async fn everything(stores: &Stores, seam: &Seam, id: IncarnationId) -> Vec<Vec<
     let log = SealedLog::open(access(stores, seam), id).await.unwrap();
     let mut all = Vec::new();
     for byte in 0..=DATABASES + 1 {
-        all.push(log.commits(access(stores, seam), database(byte)).await.unwrap());
+        all.push(log.commits(access(stores, seam), database(byte), None).await.unwrap());
     }
     all
 }
@@ -77,7 +77,7 @@ async fn a_bundle_holds_what_the_slots_held() {
     let counted = Held::over(&memory);
     let few = Stores::one(Arc::new(counted.clone()));
     let log = SealedLog::open(access(&few, &seam), id).await.unwrap();
-    assert_eq!(log.commits(access(&few, &seam), database(7)).await.unwrap(), before[7]);
+    assert_eq!(log.commits(access(&few, &seam), database(7), None).await.unwrap(), before[7]);
     assert_eq!(counted.request_count(), 3);
 }
 
@@ -88,18 +88,18 @@ async fn a_reader_that_meets_a_404_goes_to_the_bundle() {
     let before = everything(&stores, &seam, id).await;
     let log = SealedLog::open(access(&stores, &seam), id).await.unwrap();
     bundling::bundle(access(&stores, &seam), id).await.unwrap();
-    assert_eq!(log.commits(access(&stores, &seam), database(3)).await.unwrap(), before[3], "what was read stays");
+    assert_eq!(log.commits(access(&stores, &seam), database(3), None).await.unwrap(), before[3], "what was read stays");
 
     // Bundles, too, can go under a reader; a record that has not changed means corruption.
     let log = SealedLog::open(access(&stores, &seam), id).await.unwrap();
     let key = memory.keys().into_iter().find(|key| key.as_str().starts_with("b/")).unwrap();
     let object = memory.get(&key).await.unwrap().unwrap().bytes;
     memory.delete(&key).await.unwrap();
-    let error = log.commits(access(&stores, &seam), database(3)).await.unwrap_err();
+    let error = log.commits(access(&stores, &seam), database(3), None).await.unwrap_err();
     assert!(error.to_string().contains(key.as_str()) && !matches!(error, SealError::Stale(_)), "{error}");
     memory.put(&key, object, &walstore::store::Condition::None).await.unwrap();
     drained::forget(access(&stores, &seam), id).await.unwrap();
-    let error = log.commits(access(&stores, &seam), database(3)).await.unwrap_err();
+    let error = log.commits(access(&stores, &seam), database(3), None).await.unwrap_err();
     assert!(matches!(error, SealError::Stale(_)), "{error}");
     assert_eq!(everything(&stores, &seam, id).await.concat(), []);
     assert_only_its_end_is_left(&memory, id);

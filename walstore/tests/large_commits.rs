@@ -38,10 +38,10 @@ async fn a_large_upload_holds_back_its_own_database_and_no_other() {
     assert!(slots < LARGE / 100, "fragments of {slots} bytes");
 
     let log = SealedLog::open(rig.access(), rig.node.id).await.unwrap();
-    let commits = log.commits(rig.access(), database(1)).await.unwrap();
+    let commits = log.commits(rig.access(), database(1), None).await.unwrap();
     assert_eq!(lsns(&commits), [(1, 10), (2, LARGE), (3, 10)]);
     assert_eq!(commits[1].bytes, vec![2; LARGE]);
-    assert_eq!(lsns(&log.commits(rig.access(), database(2)).await.unwrap()), [(1, 10), (2, 10), (3, 10)]);
+    assert_eq!(lsns(&log.commits(rig.access(), database(2), None).await.unwrap()), [(1, 10), (2, 10), (3, 10)]);
 }
 
 /// Bug: shutting down waited for one stuck upload without end. Damage: the process was killed before the seal, and all its
@@ -62,8 +62,8 @@ async fn a_stuck_upload_does_not_keep_a_log_from_being_sealed() {
     rig.until("the upload ends", || store.count("x/") == 1).await;
     let log = SealedLog::open(rig.access(), rig.node.id).await.unwrap();
     assert_eq!(*log.sealed(), sealed);
-    assert_eq!(log.commits(rig.access(), database(1)).await.unwrap(), []);
-    assert_eq!(lsns(&log.commits(rig.access(), database(2)).await.unwrap()), [(1, 10)]);
+    assert_eq!(log.commits(rig.access(), database(1), None).await.unwrap(), []);
+    assert_eq!(lsns(&log.commits(rig.access(), database(2), None).await.unwrap()), [(1, 10)]);
     assert_eq!(rig.acknowledged(1), []);
 }
 
@@ -107,7 +107,7 @@ async fn a_crash_between_upload_and_slot_leaves_an_orphan_that_draining_sweeps()
     let (id, seam) = (rig.node.id, rig.seam.clone());
     let other = walstore::life::Stores::one(std::sync::Arc::new(store.memory.clone()));
     let log = SealedLog::open(access(&other, &seam), id).await.unwrap();
-    assert_eq!(log.commits(access(&other, &seam), database(1)).await.unwrap(), []);
+    assert_eq!(log.commits(access(&other, &seam), database(1), None).await.unwrap(), []);
     drained::forget(access(&other, &seam), id).await.unwrap();
     assert_eq!((store.count("x/"), store.count("live/"), store.count("w/"), store.count("inc/")), (0, 0, 1, 1));
 }
@@ -125,13 +125,13 @@ async fn a_missing_or_damaged_side_object_is_an_error_that_names_it() {
     let mut damaged = store.memory.get(&key).await.unwrap().unwrap().bytes.to_vec();
     damaged[LARGE / 2] ^= 1;
     store.memory.put(&key, Bytes::from(damaged), &Condition::None).await.unwrap();
-    let error = log.commits(rig.access(), database(1)).await.unwrap_err();
+    let error = log.commits(rig.access(), database(1), None).await.unwrap_err();
     assert!(error.to_string().contains(key.as_str()), "{error}");
 
     store.memory.delete(&key).await.unwrap();
-    let error = log.commits(rig.access(), database(1)).await.unwrap_err();
+    let error = log.commits(rig.access(), database(1), None).await.unwrap_err();
     assert!(error.to_string().contains(key.as_str()) && !matches!(error, SealError::Stale(_)), "{error}");
-    assert_eq!(log.commits(rig.access(), database(2)).await.unwrap().len(), 1, "others do not suffer");
+    assert_eq!(log.commits(rig.access(), database(2), None).await.unwrap().len(), 1, "others do not suffer");
 }
 
 #[tokio::test(start_paused = true)]
@@ -146,7 +146,7 @@ async fn a_side_object_goes_with_its_slot() {
     rig.node.log.folded(database(1), walstore::id::Lsn::new(1).unwrap());
     rig.until("the first slot and its side object are deleted", || (store.count("x/"), store.count("w/")) == (1, 1)).await;
     let log = SealedLog::open(rig.access(), rig.node.id).await.unwrap();
-    assert_eq!(lsns(&log.commits(rig.access(), database(1)).await.unwrap()), [(2, LARGE)]);
+    assert_eq!(lsns(&log.commits(rig.access(), database(1), None).await.unwrap()), [(2, LARGE)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,7 +162,7 @@ async fn large_commits_get_through_a_store_that_fails() {
     assert_eq!(rig.acknowledged(1), [1, 2, 3, 4, 5, 6]);
     let stores = walstore::life::Stores::one(std::sync::Arc::new(memory));
     let log = SealedLog::open(access(&stores, &rig.seam), rig.node.id).await.unwrap();
-    let commits = log.commits(access(&stores, &rig.seam), database(1)).await.unwrap();
+    let commits = log.commits(access(&stores, &rig.seam), database(1), None).await.unwrap();
     assert_eq!(commits.len(), 6);
     assert!(commits.iter().all(|commit| commit.bytes.iter().all(|byte| u64::from(*byte) == commit.lsn.get())));
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 use tracing::info;
-use walstore::id::{DatabaseId, IncarnationId};
+use walstore::id::{DatabaseId, IncarnationId, Lsn};
 use walstore::life::Stores;
 pub use walstore::recovery::LoggedCommit;
 use walstore::recovery::{Access, SealedLog};

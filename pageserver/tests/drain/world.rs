@@ -143,7 +143,7 @@ impl World {
                 continue;
             }
             let log = SealedLog::open(access, entry.incarnation).await.unwrap();
-            for commit in log.commits(access, head.database).await.unwrap() {
+            for commit in log.commits(access, head.database, None).await.unwrap() {
                 if entry.holds(entry.incarnation, commit.epoch, commit.lsn) && Some(commit.lsn) > tail.tip.lsn {
                     assert_eq!(tail.add(pages, &commit, entry.incarnation).await.unwrap(), Added::Yes);
                 }
