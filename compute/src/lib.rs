@@ -2,6 +2,7 @@
 
 pub mod cli;
 mod cluster;
+pub mod context;
 pub mod core;
 pub mod database;
 pub mod dev;

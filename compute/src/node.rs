@@ -1,149 +1,25 @@
 //! A node: an incarnation with its log and lease, the cores, and the cache directory.
 
 mod cache_dir;
-mod others;
-mod sealed;
 
-use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pageserver::drain::Drainer;
-use segments::cache::PageCache;
 use tenant::name::Name;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
-use walstore::id::{DatabaseId, IncarnationId, Lsn, Slot};
-use walstore::lease::Lease;
+use walstore::id::IncarnationId;
 use walstore::life::{Incarnation, StartError, Stores};
-use walstore::log::{self, Acknowledged, LogHandle, LogSink};
+use walstore::log::{self, Acknowledged, LogSink};
 use walstore::seal::{SealError, Sealed};
 use walstore::seam::Seam;
 
 pub use self::cache_dir::{CacheDir, CacheDirError};
-pub use self::others::{OwnerProbe, Others};
-pub use self::sealed::{LoggedCommit, SealedLogs};
+pub use crate::context::{NodeContext, Settings};
 
 use crate::core::{self, Message};
-use crate::database::overlay_space::OverlaySpace;
-use crate::error::{Fault, ServerError};
 use crate::limits;
-use crate::sqlite::temp_space::TempSpace;
-
-/// What an operator decides about a node. Times and sizes are limits that clients may meet.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    pub lease: Duration,
-    pub cores: u16,
-    /// Bytes of page cache in memory, shared by all databases.
-    pub cache_bytes: u64,
-    /// Bytes of pages in memory that are not folded yet, of all databases, beyond which writers wait for folds.
-    pub overlay_bytes_max: usize,
-    /// Bytes that SQLite may hold for one database.
-    pub memory_per_database: usize,
-    pub transaction_bytes_max: usize,
-    pub response_bytes_max: usize,
-    pub statement_timeout: Duration,
-    pub idle_transaction_timeout: Duration,
-    pub idle_stream_timeout: Duration,
-    /// How long a database that nobody uses stays open.
-    pub idle_database_timeout: Duration,
-    /// How long a writer waits for its turn.
-    pub busy_timeout: Duration,
-    /// A bucket that has left a PUT of the log unanswered for so long makes new commits be refused at once.
-    pub stall_timeout: Duration,
-    /// How long a reply waits for the bucket before its outcome is called unknown.
-    pub commit_timeout: Duration,
-    /// The group-commit window of databases that have none of their own.
-    pub window: Duration,
-    pub temp_directory: PathBuf,
-    /// How often the node looks for logs of incarnations that are over; zero is never.
-    pub drain_interval: Duration,
-    /// Bytes of temporary files on disk, of all databases.
-    pub temp_bytes_max: u64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            lease: Duration::from_secs(10),
-            cores: 2,
-            cache_bytes: 256 << 20,
-            overlay_bytes_max: 64 << 20,
-            memory_per_database: 256 << 20,
-            transaction_bytes_max: 64 << 20,
-            response_bytes_max: 10 << 20,
-            statement_timeout: Duration::from_secs(60),
-            idle_transaction_timeout: Duration::from_secs(5),
-            idle_stream_timeout: Duration::from_secs(60),
-            idle_database_timeout: Duration::from_secs(60),
-            busy_timeout: Duration::from_secs(10),
-            stall_timeout: Duration::from_secs(5),
-            commit_timeout: Duration::from_secs(20),
-            window: Duration::ZERO,
-            temp_directory: std::env::temp_dir(),
-            drain_interval: Duration::from_secs(300),
-            temp_bytes_max: 1 << 30,
-        }
-    }
-}
-
-/// What every part of a node shares.
-pub struct NodeContext {
-    pub id: IncarnationId,
-    pub seam: Seam,
-    pub settings: Settings,
-    pub stores: Stores,
-    pub log: LogHandle,
-    pub cache: Arc<PageCache>,
-    pub overlays: Arc<OverlaySpace>,
-    pub temp: Arc<TempSpace>,
-    pub others: Others,
-    pub sealed: SealedLogs,
-    lease: OnceLock<Arc<Lease>>,
-}
-
-impl NodeContext {
-    /// Whether this node may serve reads and begin writes.
-    pub fn lease_is_valid(&self) -> bool {
-        self.lease.get().is_some_and(|lease| lease.is_valid(self.seam.boot_micros()))
-    }
-
-    /// Runs a request on the I/O runtime, so that the store's connections neither wait for a busy core nor end
-    /// with it.
-    pub async fn io<T, F>(self: &Arc<Self>, request: impl FnOnce(Arc<Self>) -> F) -> Result<T, ServerError>
-    where
-        T: Send + 'static,
-        F: Future<Output = T> + Send + 'static,
-    {
-        let (sender, receiver) = oneshot::channel();
-        let request = request(self.clone());
-        self.seam.spawn(async move { drop(sender.send(request.await)) });
-        receiver.await.map_err(|_| ServerError::new(Fault::Closed, "the node is shutting down"))
-    }
-
-    /// What the log of `id`, which is over, holds of a database after a commit.
-    pub async fn logged_commits(
-        &self,
-        id: IncarnationId,
-        of: DatabaseId,
-        after: Option<Lsn>,
-    ) -> Result<Vec<LoggedCommit>, SealError> {
-        self.sealed.commits(id, self.others.sealed(id).await, of, after).await
-    }
-
-    /// Reads the log of `id`, which is over, for whoever asks for commits in it soon.
-    pub async fn read_ahead(&self, id: IncarnationId) {
-        // Whoever needs it reads it again, and is told what is wrong with it.
-        let _ = self.sealed.read_ahead(id, self.others.sealed(id).await).await;
-    }
-
-    /// Slots below this one are to be emptied by folds: the log is longer than it should be.
-    pub fn fold_below(&self) -> Slot {
-        let (low, end) = (self.log.low(), self.log.durable_end());
-        if end.0 - low.0.min(end.0) <= limits::LOG_SLOTS_MAX { Slot::ZERO } else { Slot(end.0 - limits::LOG_SLOTS_MAX / 2) }
-    }
-}
 
 /// Passes what the log reports to the cores.
 struct Cores {
@@ -262,26 +138,14 @@ impl Node {
     ) -> Result<Self, StartError> {
         crate::sqlite::install();
         let (log, inbox) = log::channel();
-        let context = Arc::new(NodeContext {
-            id,
-            cache: Arc::new(PageCache::new(settings.cache_bytes)),
-            overlays: OverlaySpace::new(settings.overlay_bytes_max),
-            temp: TempSpace::new(settings.temp_bytes_max),
-            others: Others::new(stores.clone(), seam.clone()),
-            sealed: SealedLogs::new(stores.clone(), seam.clone()),
-            lease: OnceLock::new(),
-            seam: seam.clone(),
-            stores: stores.clone(),
-            log: log.clone(),
-            settings,
-        });
+        let context = Arc::new(NodeContext::new(id, stores.clone(), seam.clone(), log.clone(), settings));
         let (over_sender, over) = mpsc::unbounded_channel();
         let (inboxes, receivers): (Vec<_>, Vec<_>) =
             (0..context.settings.cores.max(1)).map(|_| mpsc::unbounded_channel()).unzip();
         let sink = Arc::new(Cores { inboxes: inboxes.clone(), over: over_sender });
         let lease = context.settings.lease;
         let incarnation = Incarnation::start(id, stores, seam.clone(), lease, (log, inbox), sink).await?;
-        let _ = context.lease.set(incarnation.lease.clone());
+        context.registered(incarnation.lease.clone());
         for (number, inbox) in receivers.into_iter().enumerate() {
             let number = u16::try_from(number).expect("BUG: fewer than 2^16 cores");
             cores.run_core(number, context.clone(), inbox);

@@ -23,7 +23,7 @@ use crate::database::Database;
 use crate::database::pages::{self, Base, Fetch};
 use crate::error::{Fault, ServerError};
 use crate::limits;
-use crate::node::LoggedCommit;
+use crate::context::LoggedCommit;
 use crate::session::pool::Pool;
 
 /// How long opening, creating or deleting keeps asking the store.

@@ -20,7 +20,7 @@ use super::{Core, spawn_local};
 use crate::database::Database;
 use crate::error::{Fault, ServerError};
 use crate::limits;
-use crate::node::LoggedCommit;
+use crate::context::LoggedCommit;
 
 /// What is remembered of a database that was closed with commits that are not folded.
 pub struct Asleep {

@@ -15,7 +15,7 @@ use super::databases::OpenDatabase;
 use super::{Core, spawn_local};
 use crate::database::pages::Base;
 use crate::limits;
-use crate::node::NodeContext;
+use crate::context::NodeContext;
 
 impl Core {
     /// Starts the task that folds a database for as long as it is open. It waits for commits, not for time.

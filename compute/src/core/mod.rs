@@ -31,7 +31,7 @@ use crate::hrana::baton::Baton;
 use crate::hrana::error::{HranaError, ProtocolError};
 use crate::hrana::request::{Batch, StreamRequest};
 use crate::hrana::response::StreamResponse;
-use crate::node::NodeContext;
+use crate::context::NodeContext;
 use crate::sqlite::stack::StackPool;
 
 /// Sent to a core.

@@ -36,7 +36,7 @@ use self::overlay::{Overlay, Unfolded, Version};
 use self::pages::Base;
 use self::turn::Turn;
 use crate::limits;
-use crate::node::NodeContext;
+use crate::context::NodeContext;
 use crate::sqlite::memory::Meter;
 
 /// A consistent state that a connection reads: an LSN, its size, and the base under it.

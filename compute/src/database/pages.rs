@@ -18,7 +18,7 @@ use walstore::register::RecordError;
 use super::file::Connection;
 use super::{Database, Snapshot};
 use crate::error::{Fault, ServerError};
-use crate::node::NodeContext;
+use crate::context::NodeContext;
 use crate::sqlite::coroutine::{Wait, Wake, suspend};
 
 /// What is folded: the state after one commit, and where each of its pages is.
