@@ -6,7 +6,7 @@ use crate::clock;
 use crate::dice::Dice;
 use crate::hrana::{Database, Failure, Outcome};
 use crate::ledger::{Ledger, TransactionId};
-use crate::limits::REQUEST;
+use crate::limits::{RECOVERY, REQUEST};
 use crate::rows;
 use crate::stream::Stream;
 
@@ -38,6 +38,15 @@ impl InFlight {
     pub fn wait_for(&self, count: usize) {
         let many = || (self.now.load(Ordering::Relaxed) >= count).then_some(());
         clock::poll(REQUEST, many).expect("the clients have requests in flight");
+    }
+
+    /// Returns when so many requests more were sent.
+    ///
+    /// # Panics
+    /// If that does not happen.
+    pub fn wait_for_more(&self, count: usize) {
+        let enough = self.sent() + count;
+        clock::poll(RECOVERY, || (self.sent() >= enough).then_some(())).expect("the clients go on");
     }
 
     pub fn sent(&self) -> usize {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use emulator::Outage;
+use emulator::{Operation, Outage};
 use minio_tests::bucket::Bucket;
 use minio_tests::clock;
 use minio_tests::hrana::{Database, Failure, Outcome};
@@ -54,9 +54,12 @@ fn sigterm_while_the_bucket_is_gone_claims_nothing_false() {
     ledger.send(1);
     let (sql, values) = rows::insert(1, 0..2, 2);
     bucket.as_emulator().faults().outage(Outage::Hang);
+    let log_puts = || bucket.as_emulator().counters().get(Operation::Put, "w").requests;
+    let before = log_puts();
     let inserted = thread::scope(|scope| {
         let insert = scope.spawn(|| database.execute(&sql, &values));
-        clock::sleep(Duration::from_secs(1));
+        let is_sent = clock::poll(RECOVERY, || (log_puts() > before).then_some(()));
+        is_sent.expect("the commit is on its way to the bucket");
         process.ask_to_end();
         insert.join().expect("a client panicked")
     });

@@ -26,6 +26,7 @@ use crate::limits;
 #[derive(Debug)]
 pub struct OverlaySpace {
     bytes: AtomicUsize,
+    highest: AtomicUsize,
     bytes_max: usize,
     fold_from: AtomicUsize,
     /// Signalled while there is pressure, with each commit.
@@ -38,6 +39,7 @@ impl OverlaySpace {
     pub fn new(bytes_max: usize) -> Arc<Self> {
         Arc::new(Self {
             bytes: AtomicUsize::new(0),
+            highest: AtomicUsize::new(0),
             bytes_max,
             fold_from: AtomicUsize::new(usize::MAX),
             pressed: Notify::new(),
@@ -49,8 +51,14 @@ impl OverlaySpace {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// The most that they ever were.
+    pub fn highest(&self) -> usize {
+        self.highest.load(Ordering::Relaxed)
+    }
+
     pub fn add(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.highest.fetch_max(before + bytes, Ordering::Relaxed);
         if self.is_pressed() {
             self.pressed.notify_one();
         }

@@ -13,7 +13,6 @@ mod plan;
 mod traffic;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use minio_tests::bucket::Bucket;
 use minio_tests::dice::Dice;
@@ -22,11 +21,11 @@ use minio_tests::ledger::{Ledger, Tally};
 use minio_tests::settings::{number_from, seed};
 use minio_tests::shoal::{Shoal, ShoalProcess};
 use minio_tests::writer::first_id;
-use minio_tests::{announce, clock, rows};
+use minio_tests::{announce, rows};
 use tempfile::TempDir;
 
 use plan::Plan;
-use traffic::{Ended, IN_FLIGHT_MIN};
+use traffic::{Ended, IN_FLIGHT_MIN, SENT_BEFORE_THE_END};
 
 const KILLS_DEFAULT: u64 = 10;
 pub const DATABASES: usize = 4;
@@ -53,7 +52,7 @@ fn sigterm_under_load_loses_nothing_and_claims_nothing_false() {
         let databases = databases(&process, 0);
         let ended = traffic::under(&databases, round, &run.dice.split(round), |in_flight| {
             in_flight.wait_for(IN_FLIGHT_MIN);
-            clock::sleep(Duration::from_millis(300));
+            in_flight.wait_for_more(SENT_BEFORE_THE_END);
             process.terminate()
         });
         run.note(0, ended.ledgers);

@@ -10,6 +10,8 @@ use minio_tests::writer::{InFlight, Writer};
 const CLIENTS_PER_DATABASE: usize = 4;
 /// Requests that are in flight at each kill.
 pub const IN_FLIGHT_MIN: usize = 8;
+/// Requests that are sent, once so many are in flight, before a server is told to end.
+pub const SENT_BEFORE_THE_END: usize = 300;
 /// Refusals that are part of normal life under load.
 const REFUSALS: [&str; 5] = ["SQLITE_BUSY", "SHOAL_UNAVAILABLE", "SHOAL_CLOSED", "STREAM_EXPIRED", ""];
 

@@ -184,11 +184,9 @@ async fn whoever_acquires_under_a_drainer_reads_everything() {
     let swept = sweep
         .run_until(async {
             let sweep = tokio::task::spawn_local(async move { drainer.sweep().await.unwrap() });
-            while world.count("b/") == 0 {
-                world.seam.sleep(Duration::from_millis(1)).await;
-            }
             // The drainer has read the head, and its pack is on the way.
-            world.seam.sleep(Duration::from_millis(100)).await;
+            held.catches().await;
+            assert!(world.count("b/") > 0, "it has bundled the log before");
             world.acquire(0, &owner).await;
             held.release();
             sweep.await.unwrap()

@@ -65,6 +65,8 @@ pub struct Held {
     prefixes: Arc<Mutex<BTreeSet<&'static str>>>,
     refused: Arc<Mutex<BTreeSet<&'static str>>>,
     changed: Arc<Notify>,
+    /// Signalled when a put begins to wait.
+    caught: Arc<Notify>,
     /// Requests so far, and the one at which the connection dies.
     requests: Arc<Mutex<(u64, Option<u64>)>>,
 }
@@ -98,6 +100,11 @@ impl Held {
     pub fn release_held(&self) {
         self.prefixes.lock().unwrap().clear();
         self.changed.notify_waiters();
+    }
+
+    /// Returns when a put waits that has not been asked for before.
+    pub async fn catches(&self) {
+        self.caught.notified().await;
     }
 
     pub fn request_count(&self) -> u64 {
@@ -142,6 +149,7 @@ impl Store for Held {
             if !is_held {
                 break;
             }
+            self.caught.notify_one();
             changed.await;
         }
         let is_refused = self.refused.lock().unwrap().iter().any(|prefix| key.as_str().starts_with(prefix));
