@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -10,6 +11,9 @@ use crate::clock;
 use crate::hrana::Database;
 use crate::limits::RECOVERY;
 use crate::shoal::{Ended, Shoal, ShoalProcess};
+
+/// Of a [pair](Fleet::pair): short, so that a test need not wait long for a takeover.
+pub const LEASE: Duration = Duration::from_millis(900);
 
 /// What a process logs last when another has taken it for dead.
 const FENCED: &str = "this node was fenced";
@@ -56,6 +60,14 @@ impl Fleet {
             processes: (0..count).map(|_| None).collect(),
             nodes: Arc::new(Nodes((0..count).map(|_| Mutex::default()).collect())),
         }
+    }
+
+    /// Two processes that run, with a lease of [`LEASE`]: one that owns, and one that stands by.
+    pub fn pair(bucket: Bucket) -> Self {
+        let mut fleet = Self::new(bucket, 2, &["--lease", &format!("{}ms", LEASE.as_millis())]);
+        fleet.start(0);
+        fleet.start(1);
+        fleet
     }
 
     pub fn nodes(&self) -> Arc<Nodes> {

@@ -19,11 +19,11 @@ use walstore::register::{Backoff, Patience, Swap, Versioned};
 
 use super::Core;
 use super::eviction::Sleepers;
+use crate::context::LoggedCommit;
 use crate::database::Database;
 use crate::database::pages::{self, Base, Fetch};
 use crate::error::{Fault, ServerError};
 use crate::limits;
-use crate::context::LoggedCommit;
 use crate::session::pool::Pool;
 
 /// How long opening, creating or deleting keeps asking the store.
@@ -331,6 +331,7 @@ impl Core {
     async fn load(&self, head: Versioned<Head>) -> Result<Rc<OpenDatabase>, ServerError> {
         let node = &self.node;
         let id = head.value.database;
+        // It may have ended while it was acquired.
         self.check_not_ended(&head.value)?;
         let base = Base::of_head(&head.value).map_err(|corrupt| {
             let key = tenant::keys::head(head.value.database);

@@ -61,9 +61,7 @@ struct Run {
 impl Run {
     fn new(name: &'static str, bucket: Bucket) -> Self {
         let dice = Dice::new(seed(name));
-        let mut fleet = Fleet::new(bucket, 2, &["--lease", "900ms"]);
-        fleet.start(0);
-        fleet.start(1);
+        let fleet = Fleet::pair(bucket);
         Self { name, fleet, dice, books: Books::default(), kills: 0, deleted_caches: 0, revived: 0, owner: 0 }
     }
 

@@ -21,7 +21,7 @@ use std::time::Duration;
 use minio_tests::books::Books;
 use minio_tests::bucket::{Bucket, is_held};
 use minio_tests::dice::Dice;
-use minio_tests::fleet::Fleet;
+use minio_tests::fleet::{Fleet, LEASE};
 use minio_tests::hrana::Database;
 use minio_tests::settings::{number_from, seed};
 use minio_tests::stream::Stream;
@@ -32,7 +32,6 @@ use minio_tests::{announce, clock, rows};
 const ZOMBIES_DEFAULT: u64 = 4;
 const DATABASES: usize = 3;
 const WRITERS_PER_DATABASE: usize = 4;
-const LEASE: Duration = Duration::from_millis(900);
 /// Rounds after which new databases are begun, so that a long run does not check ever more rows per round.
 const ROUNDS_PER_ERA: u64 = 20;
 /// How long traffic runs before the owner is stopped, in milliseconds.
@@ -81,9 +80,7 @@ struct Run {
 impl Run {
     fn new(name: &'static str, bucket: Bucket) -> Self {
         let dice = Dice::new(seed(name));
-        let mut fleet = Fleet::new(bucket, 2, &["--lease", "900ms"]);
-        fleet.start(0);
-        fleet.start(1);
+        let fleet = Fleet::pair(bucket);
         Self { name, fleet, dice, books: Books::default(), stopped: 0, over: 0, late: 0, owner: 0 }
     }
 

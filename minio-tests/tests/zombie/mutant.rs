@@ -31,9 +31,7 @@ fn a_store_that_lets_a_zombie_write_over_a_tombstone_is_noticed() {
 
 /// What the oracle says, and what the zombie's client was told.
 fn sleep_through_a_takeover(ignores_conditions: bool) -> (Vec<String>, Outcome) {
-    let mut fleet = Fleet::new(Bucket::emulator(), 2, &["--lease", "900ms"]);
-    fleet.start(0);
-    fleet.start(1);
+    let fleet = Fleet::pair(Bucket::emulator());
     let (zombie, heir) = (fleet.process(0), fleet.process(1));
     zombie.create_database("app");
     let (at, faults) = (zombie.database("app"), fleet.bucket.as_emulator().faults());
