@@ -19,6 +19,7 @@ pub use self::cache_dir::{CacheDir, CacheDirError};
 pub use crate::context::{NodeContext, Settings};
 
 use crate::core::{self, Message};
+use crate::error::{Fault, ServerError};
 use crate::limits;
 
 /// Passes what the log reports to the cores.
@@ -118,12 +119,16 @@ pub struct NodeHandle {
 }
 
 impl NodeHandle {
-    /// Sends to the core that is home to the database of this name. A node that is going down drops it,
-    /// which closes the reply's channel.
-    pub fn send(&self, name: &Name, message: Message) {
+    /// Sends to the core that is home to the database of this name. A core that stops before it has answered
+    /// closes the reply's channel.
+    ///
+    /// # Errors
+    /// If the core has stopped: the message reached nobody.
+    pub fn send(&self, name: &Name, message: Message) -> Result<(), ServerError> {
         let hash = blake3::hash(name.as_str().as_bytes());
         let home = usize::from(hash.as_bytes()[0]) % self.cores.len();
-        let _ = self.cores[home].send(message);
+        let stopped = |_| ServerError::new(Fault::Closed, "this node is going down and has done nothing; ask another one");
+        self.cores[home].send(message).map_err(stopped)
     }
 }
 
@@ -168,7 +173,7 @@ impl Node {
         self.over.recv().await.unwrap_or_else(|| "the log has stopped".into())
     }
 
-    /// Rolls back the transactions that no request is running for, so that they hold nobody up.
+    /// Rolls back the transactions that no request is running for, now and from now on, so that they hold nobody up.
     pub fn end_idle_streams(&self) {
         for core in &self.cores {
             let _ = core.send(Message::EndIdleStreams);
