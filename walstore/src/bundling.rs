@@ -108,7 +108,8 @@ async fn link(
         return Ok(false);
     }
     let mut next = found.value.successor(PutId::random(access.seam));
-    next.low = sealed.end;
+    // As the seal left it; a record from elsewhere may say less.
+    (next.low, next.hint) = (sealed.end, sealed.end);
     next.bundles.extend(written);
     let key = keys::incarnation(id);
     let store = &*access.stores.main;
