@@ -42,7 +42,7 @@ impl Ours {
         })?;
         let handle = node.handle();
         let (reply, created) = oneshot::channel();
-        handle.send(&name, Message::Create { name: name.clone(), reply });
+        handle.send(&name, Message::Create { name: name.clone(), reply })?;
         runtime.block_on(created)??;
         let ours = Self { handle, name, _node: node, runtime };
         for sql in work::load() {

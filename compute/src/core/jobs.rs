@@ -192,6 +192,7 @@ impl Core {
             (result, stream)
         };
         match self.run(open, running, body, client).await {
+            Ok((Ok(()), stream)) if self.is_stopping.get() => self.end(open, id, stream).await,
             Ok((Ok(()), stream)) => {
                 let in_transaction = stream.is_in_transaction();
                 self.streams.return_reserved(id, stream);
@@ -368,7 +369,7 @@ impl Core {
 
     /// Keeps a stream that holds state for its next request, or lets it go.
     fn park(self: &Rc<Self>, open: &Rc<OpenDatabase>, id: u64, stream: Stream) -> Option<Baton> {
-        if !stream.has_state() || self.streams.len() >= limits::STREAMS_MAX {
+        if !stream.has_state() || self.is_stopping.get() || self.streams.len() >= limits::STREAMS_MAX {
             self.streams.remove(id);
             let core = self.clone();
             let open = open.clone();

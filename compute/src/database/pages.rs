@@ -72,8 +72,13 @@ impl Base {
 
     /// A page that is in memory already.
     pub fn resident_page(&self, cache: &PageCache, page_no: PageNo) -> Option<Page> {
+        cache.page(&self.source(cache, page_no)?)?.ok()
+    }
+
+    /// Where a page is, if what says so is in memory.
+    pub fn source(&self, cache: &PageCache, page_no: PageNo) -> Option<Source> {
         match self.map.borrow().lookup(page_no, &|delta| cache.index(delta)) {
-            Lookup::Found(source) => cache.page(&source)?.ok(),
+            Lookup::Found(source) => Some(source),
             _ => None,
         }
     }
