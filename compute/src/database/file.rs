@@ -24,7 +24,7 @@ use segments::page::{PAGE_BYTES, Page, PageNo};
 use walstore::id::Lsn;
 use walstore::mutant::{self, Mutant};
 
-use super::hit::{self, LastFrame};
+use super::hit::{self, LastSegment};
 use super::turn::TurnGuard;
 use super::{Database, Snapshot};
 use crate::error::{Fault, ServerError};
@@ -55,7 +55,7 @@ pub struct Connection {
     turn_flag: Arc<AtomicBool>,
     statement_started: Cell<u64>,
     snapshot: RefCell<Option<Snapshot>>,
-    last_frame: LastFrame,
+    last_segment: LastSegment,
     level: Cell<c_int>,
     /// Pages of the running transaction that SQLite has written to the file.
     written: RefCell<BTreeMap<PageNo, Page>>,
@@ -76,7 +76,7 @@ impl Connection {
             turn_flag: Arc::default(),
             statement_started: Cell::new(0),
             snapshot: RefCell::new(None),
-            last_frame: LastFrame::default(),
+            last_segment: LastSegment::default(),
             level: Cell::new(ffi::SQLITE_LOCK_NONE),
             written: RefCell::default(),
             size: Cell::new(None),
@@ -209,7 +209,7 @@ impl Connection {
     fn unpin(&self) {
         let was_old = self.database.has_old_readers();
         self.snapshot.borrow_mut().take();
-        self.last_frame.forget();
+        self.last_segment.forget();
         if was_old {
             self.database.forget_folded();
         }
@@ -236,7 +236,7 @@ impl Connection {
     fn resident(&self, page_no: PageNo) -> Option<Page> {
         let snapshot = self.snapshot.borrow();
         let snapshot = snapshot.as_ref().filter(|snapshot| page_no.get() <= snapshot.page_count)?;
-        hit::page(&self.database, snapshot, &self.last_frame, page_no)
+        hit::page(&self.database, snapshot, &self.last_segment, page_no)
     }
 
     /// The pinned snapshot, or (for SQLite's look at the header before it locks) the newest durable one.
@@ -309,6 +309,7 @@ impl Connection {
         self.saw(Some(lsn));
         self.commits.set(self.commits.get() + 1);
         *self.snapshot.borrow_mut() = Some(self.database.newest_snapshot());
+        self.last_segment.forget();
         Ok(())
     }
 }

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use segments::cache::PageCache;
-use segments::map::{DeltaRef, Lookup, MapChunkRef, PageMap, Source};
+use segments::map::{DeltaRef, Lookup, MapChunkRef, PageMap, SegmentSources, Source};
 use segments::pack::{Frame, FrameAt, FrameIndex};
-use segments::page::{MissingPage, Page, PageNo};
+use segments::page::{MissingPage, Page, PageNo, SegmentNo};
 use segments::tip::Tip;
 use tenant::head::Head;
 use walstore::envelope::Corrupt;
@@ -72,15 +72,15 @@ impl Base {
 
     /// A page that is in memory already.
     pub fn resident_page(&self, cache: &PageCache, page_no: PageNo) -> Option<Page> {
-        cache.page(&self.source(cache, page_no)?)?.ok()
-    }
-
-    /// Where a page is, if what says so is in memory.
-    pub fn source(&self, cache: &PageCache, page_no: PageNo) -> Option<Source> {
         match self.map.borrow().lookup(page_no, &|delta| cache.index(delta)) {
-            Lookup::Found(source) => Some(source),
+            Lookup::Found(source) => cache.page(&source)?.ok(),
             _ => None,
         }
+    }
+
+    /// Where the pages of a segment are, as far as what says so is in memory.
+    pub fn sources(&self, cache: &PageCache, segment: SegmentNo) -> SegmentSources {
+        self.map.borrow().sources(segment, &|delta| cache.index(delta))
     }
 }
 
