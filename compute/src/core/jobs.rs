@@ -11,7 +11,7 @@ use walstore::mutant::{self, Mutant};
 
 use super::databases::OpenDatabase;
 use super::streams::Idle;
-use super::{Core, CursorReply, Job, JobError, PipelineReply, Work, spawn_local};
+use super::{Core, CursorReply, Job, JobError, LocalWork, PipelineReply, Work, spawn_local};
 use crate::database::file;
 use crate::error::{Fault, ServerError};
 use crate::hrana::HranaVersion;
@@ -49,6 +49,13 @@ impl Core {
                     Ok((open, id, stream)) => self.cursor(&open, id, stream, batch, version, head).await,
                     Err(error) => drop(head.send(Err(error))),
                 },
+                Work::Local { body, done } => {
+                    let ran = match opened {
+                        Ok((open, _, stream)) => self.local(&open, stream, body).await,
+                        Err(error) => Err(error),
+                    };
+                    drop(done.send(ran));
+                }
             }
         });
     }
@@ -137,6 +144,18 @@ impl Core {
         };
         let baton = self.park(open, id, stream);
         Ok(PipelineReply { baton, results })
+    }
+
+    /// Code of this process: its stream ends with it, and it has no client who could go away.
+    async fn local(self: &Rc<Self>, open: &Rc<OpenDatabase>, mut stream: Stream, body: LocalWork) -> Result<(), JobError> {
+        let running = stream.running.clone();
+        let body = move || {
+            body(&mut stream);
+            stream.release();
+            stream
+        };
+        let stream = self.run(open, running, body, Client::none()).await?;
+        Ok(self.gate(open, stream.seen(), stream.commits() > 0).await?)
     }
 
     async fn cursor(

@@ -32,6 +32,7 @@ use crate::hrana::error::{HranaError, ProtocolError};
 use crate::hrana::request::{Batch, StreamRequest};
 use crate::hrana::response::StreamResponse;
 use crate::context::NodeContext;
+use crate::session::stream::Stream;
 use crate::sqlite::stack::StackPool;
 
 /// Sent to a core.
@@ -67,7 +68,12 @@ pub enum Work {
     Pipeline { requests: Vec<StreamRequest>, reply: oneshot::Sender<Result<PipelineReply, JobError>> },
     /// `head` carries the baton once it is known, or the failure before the first line.
     Cursor { batch: Batch, head: oneshot::Sender<Result<CursorReply, JobError>> },
+    /// Code of this process, see [`crate::node::NodeHandle::run`].
+    Local { body: LocalWork, done: oneshot::Sender<Result<(), JobError>> },
 }
+
+/// What runs with a stream of its own, where a client's requests run.
+pub type LocalWork = Box<dyn FnOnce(&mut Stream) + Send>;
 
 /// What a pipeline comes to. The baton is not sealed yet.
 pub struct PipelineReply {

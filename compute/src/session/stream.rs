@@ -117,7 +117,7 @@ impl Stream {
 
     /// Opens or takes the connection for a statement: plain reads go to a reader until something else
     /// comes.
-    fn connection(&mut self, role: Role) -> Result<&SqlConnection, HranaError> {
+    pub fn connection(&mut self, role: Role) -> Result<&SqlConnection, HranaError> {
         let switches = matches!(&self.connection, Some((Role::Reader, _)) if role == Role::Writer);
         if switches {
             self.release();
