@@ -74,7 +74,7 @@ impl OpenDatabase {
 
     /// Waits for bytes of the bucket.
     pub async fn fetch(&self, fetch: Fetch) -> Result<(), ServerError> {
-        pages::fetch(&self.database.node, fetch).await
+        pages::fetch(&self.database.node.fetcher, fetch).await
     }
 
     /// How many dead objects the head lists that are not deleted yet.
