@@ -242,6 +242,8 @@ impl Core {
             && let Some(error) = self.interruption(file, &client)
         {
             file.cancelled.borrow_mut().get_or_insert(error);
+            // Whatever asks again and again must not keep others from running.
+            tokio::task::yield_now().await;
             return Wake::Abandon;
         }
         match wait {

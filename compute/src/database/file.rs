@@ -425,6 +425,8 @@ impl VfsFile for DatabaseFile {
             ("journal_mode", Some(mode)) if mode.eq_ignore_ascii_case("memory") => None,
             ("journal_mode", _) => Some(Ok("memory".into())),
             ("locking_mode", _) => Some(Ok("normal".into())),
+            // Writers take turns, for as long as the server says. SQLite's own way to wait would hold the core up.
+            ("busy_timeout", _) => Some(Ok(self.0.database.node.settings.busy_timeout.as_millis().to_string())),
             // Pages are 4096 bytes for good; tools that ask for another size are not refused.
             ("page_size", Some(_)) => Some(Ok(PAGE_BYTES.to_string())),
             _ => None,
