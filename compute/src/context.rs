@@ -23,6 +23,7 @@ pub use self::sealed::{LoggedCommit, SealedLogs};
 use crate::database::overlay_space::OverlaySpace;
 use crate::error::{Fault, ServerError};
 use crate::limits;
+use crate::sqlite::sql_space::SqlSpace;
 use crate::sqlite::temp_space::TempSpace;
 
 /// What an operator decides about a node. Times and sizes are limits that clients may meet.
@@ -36,6 +37,8 @@ pub struct Settings {
     pub fetch_bytes_max: usize,
     /// Bytes of pages in memory that are not folded yet, of all databases, beyond which writers wait for folds.
     pub overlay_bytes_max: usize,
+    /// Bytes that SQLite holds for all databases, beyond which no idle connection is kept.
+    pub sql_bytes_max: usize,
     /// Bytes that SQLite may hold for one database.
     pub memory_per_database: usize,
     pub transaction_bytes_max: usize,
@@ -68,6 +71,7 @@ impl Default for Settings {
             cache_bytes: 256 << 20,
             fetch_bytes_max: limits::FETCH_BYTES_MAX,
             overlay_bytes_max: 64 << 20,
+            sql_bytes_max: 32 << 20,
             memory_per_database: 256 << 20,
             transaction_bytes_max: 64 << 20,
             response_bytes_max: 10 << 20,
@@ -86,6 +90,15 @@ impl Default for Settings {
     }
 }
 
+/// Bytes of memory. See [`NodeContext::memory`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    pub cache: usize,
+    pub overlays: usize,
+    pub fetches: usize,
+    pub sqlite: usize,
+}
+
 /// What every part of a node shares.
 pub struct NodeContext {
     pub id: IncarnationId,
@@ -98,6 +111,7 @@ pub struct NodeContext {
     pub fetcher: Fetcher,
     pub overlays: Arc<OverlaySpace>,
     pub temp: Arc<TempSpace>,
+    pub sql: Arc<SqlSpace>,
     pub others: Others,
     pub sealed: SealedLogs,
     lease: OnceLock<Arc<Lease>>,
@@ -113,6 +127,7 @@ impl NodeContext {
             cache,
             overlays: OverlaySpace::new(settings.overlay_bytes_max),
             temp: TempSpace::new(settings.temp_bytes_max),
+            sql: SqlSpace::new(settings.sql_bytes_max),
             others: Others::new(stores.clone(), seam.clone()),
             sealed: SealedLogs::new(stores.clone(), seam.clone()),
             lease: OnceLock::new(),
@@ -131,6 +146,16 @@ impl NodeContext {
     /// Whether this node may serve reads and begin writes.
     pub fn lease_is_valid(&self) -> bool {
         self.lease.get().is_some_and(|lease| lease.is_valid(self.seam.boot_micros()))
+    }
+
+    /// What counts towards `--memory`, by what it is for.
+    pub fn memory(&self) -> Memory {
+        Memory {
+            cache: usize::try_from(self.cache.weight_bytes()).unwrap_or(usize::MAX),
+            overlays: self.overlays.bytes(),
+            fetches: self.fetcher.bytes_in_flight(),
+            sqlite: self.sql.bytes(),
+        }
     }
 
     /// Runs a request on the I/O runtime, so that the store's connections neither wait for a busy core nor end

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pageserver::drain::Drainer;
 use tenant::name::Name;
 use tokio::sync::{mpsc, oneshot};
-use tracing::{info, warn};
+use tracing::{Level, debug, enabled, info, warn};
 use walstore::id::IncarnationId;
 use walstore::life::{Incarnation, StartError, Stores};
 use walstore::log::{self, Acknowledged, LogSink};
@@ -16,7 +16,7 @@ use walstore::seal::{SealError, Sealed};
 use walstore::seam::Seam;
 
 pub use self::cache_dir::{CacheDir, CacheDirError};
-pub use crate::context::{NodeContext, Settings};
+pub use crate::context::{Memory, NodeContext, Settings};
 
 use crate::core::{self, Job, JobError, Message, Work};
 use crate::error::{Fault, ServerError};
@@ -77,6 +77,10 @@ async fn sweep(node: Arc<NodeContext>, cores: Vec<mpsc::UnboundedSender<Message>
     while cores.iter().all(|core| !core.is_closed()) {
         node.seam.sleep(node.settings.lease / 3).await;
         node.sealed.forget_unused(node.settings.idle_database_timeout);
+        if enabled!(Level::DEBUG) {
+            let Memory { cache, overlays, fetches, sqlite } = node.memory();
+            debug!(cache, overlays, fetches, sqlite, "memory in use");
+        }
         for core in &cores {
             let _ = core.send(Message::Sweep);
         }

@@ -18,6 +18,7 @@ use walstore::store::{self, StoreUrl};
 use crate::cli::config::ServeConfig;
 use crate::hrana::baton::BatonKey;
 use crate::http::{admin, data, listen};
+use crate::limits;
 use crate::node::{CacheDir, CoreThreads, Node, Settings};
 
 /// How long a shutdown waits for the bucket.
@@ -107,11 +108,24 @@ fn random_key(seam: &Seam) -> [u8; 32] {
     key
 }
 
-/// The part of `--memory` that pages of commits that are not folded yet may take.
-const OVERLAY_SHARE: usize = 4;
-/// The part of `--memory` that requests for pages may take while they are on their way, up to
-/// [`crate::limits::FETCH_BYTES_MAX`]. The page cache has the rest.
-const FETCH_SHARE: usize = 8;
+/// What of `--memory` is for what. The page cache has the rest: half of it, or more if it is large.
+struct Shares {
+    /// Pages of commits that are not folded yet.
+    overlays: usize,
+    /// Requests for pages on their way.
+    fetches: usize,
+    /// What SQLite holds: its own page caches, schemas and statements.
+    sqlite: usize,
+    cache: usize,
+}
+
+impl Shares {
+    fn of(memory: usize) -> Self {
+        let (overlays, sqlite) = (memory / 4, memory / 8);
+        let fetches = (memory / 8).min(limits::FETCH_BYTES_MAX);
+        Self { overlays, fetches, sqlite, cache: memory - overlays - fetches - sqlite }
+    }
+}
 
 async fn start_node(config: &ServeConfig, cache_dir: &CacheDir, stores: Stores, seam: &Seam) -> anyhow::Result<Node> {
     let id = IncarnationId::random(seam);
@@ -122,19 +136,20 @@ async fn start_node(config: &ServeConfig, cache_dir: &CacheDir, stores: Stores, 
         info!(incarnation = %predecessor, end = %sealed.end, "sealed the log of the former process");
     }
     cache_dir.claim(id)?;
-    let (limits, memory) = (&config.limits, config.memory.as_usize());
-    let fetch_bytes_max = (memory / FETCH_SHARE).min(crate::limits::FETCH_BYTES_MAX);
+    let bounds = &config.limits;
+    let shares = Shares::of(config.memory.as_usize());
     let settings = Settings {
         lease: config.lease.as_duration(),
         cores: u16::try_from(config.cores.get()).context("--cores is too large")?,
-        cache_bytes: (memory - memory / OVERLAY_SHARE - fetch_bytes_max) as u64,
-        fetch_bytes_max,
-        overlay_bytes_max: memory / OVERLAY_SHARE,
-        transaction_bytes_max: limits.max_transaction_size.as_usize(),
-        response_bytes_max: limits.max_response_size.as_usize(),
-        statement_timeout: limits.statement_timeout.as_duration(),
-        idle_transaction_timeout: limits.idle_transaction_timeout.as_duration(),
-        commit_timeout: limits.commit_timeout.as_duration(),
+        cache_bytes: shares.cache as u64,
+        fetch_bytes_max: shares.fetches,
+        overlay_bytes_max: shares.overlays,
+        sql_bytes_max: shares.sqlite,
+        transaction_bytes_max: bounds.max_transaction_size.as_usize(),
+        response_bytes_max: bounds.max_response_size.as_usize(),
+        statement_timeout: bounds.statement_timeout.as_duration(),
+        idle_transaction_timeout: bounds.idle_transaction_timeout.as_duration(),
+        commit_timeout: bounds.commit_timeout.as_duration(),
         window: config.window.as_duration(),
         temp_directory: cache_dir.temp_directory(),
         temp_bytes_max: config.cache_size.as_usize() as u64,

@@ -49,10 +49,16 @@ impl Core {
     /// A database that nobody uses at the moment needs no connections: opening one takes less than a millisecond.
     fn close_idle_connections(&self) {
         let now = self.node.seam.boot_micros();
+        let longest = if self.node.sql.is_full() { Duration::ZERO } else { limits::IDLE_CONNECTIONS };
         let is_idle = |open: &&Rc<OpenDatabase>| {
-            Duration::from_micros(now.saturating_sub(open.used_micros.get())) >= limits::IDLE_CONNECTIONS
+            Duration::from_micros(now.saturating_sub(open.used_micros.get())) >= longest
         };
-        let closed: usize = self.databases.all().iter().filter(is_idle).map(|open| open.pool.clear()).sum();
+        let close = |open: &Rc<OpenDatabase>| {
+            let closed = open.pool.clear();
+            open.database.meter.report();
+            closed
+        };
+        let closed: usize = self.databases.all().iter().filter(is_idle).map(close).sum();
         if closed >= limits::CLOSED_CONNECTIONS_MANY {
             memory::give_back();
         }

@@ -90,7 +90,7 @@ impl Database {
             home,
             turn: Rc::default(),
             gate: Gate::opened_up_to(Lsn::raw(newest.lsn)),
-            meter: Meter::new(node.settings.memory_per_database, node.temp.share()),
+            meter: Meter::new(node.settings.memory_per_database, node.temp.share(), node.sql.clone()),
             window_micros,
             newest: Cell::new(newest),
             overlay: RefCell::new(Overlay::new(node.overlays.clone())),

@@ -32,9 +32,11 @@ impl Pool {
         self.of(role).borrow_mut().pop()
     }
 
-    /// Keeps a connection without state for the next user; closes others, and those that are too many.
+    /// Keeps a connection without state for the next user; closes others, and those that are too many or take memory
+    /// that others need.
     pub fn give_back(&self, role: Role, connection: SqlConnection) {
-        if connection.has_state() || connection.file.database.lost().is_some() {
+        let database = &connection.file.database;
+        if connection.has_state() || database.lost().is_some() || database.node.sql.is_full() {
             return;
         }
         connection.reset();

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rusqlite::ffi;
 
+use super::sql_space::SqlSpace;
 use super::temp_space::TempShare;
 
 const HEADER_BYTES: usize = 16;
@@ -25,11 +26,27 @@ pub struct Meter {
     bytes_max: usize,
     /// What it has on disk in temporary files.
     pub temp: TempShare,
+    /// Where the node sums up, and what it knows of this one.
+    space: Arc<SqlSpace>,
+    reported: AtomicUsize,
 }
 
 impl Meter {
-    pub fn new(bytes_max: usize, temp: TempShare) -> Arc<Self> {
-        Arc::new(Self { bytes: AtomicUsize::new(0), bytes_max, temp })
+    pub fn new(bytes_max: usize, temp: TempShare, space: Arc<SqlSpace>) -> Arc<Self> {
+        let (bytes, reported) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { bytes, bytes_max, temp, space, reported })
+    }
+
+    /// Tells the node how much it is by now.
+    pub fn report(&self) {
+        self.report_as(self.bytes());
+    }
+
+    fn report_as(&self, now: usize) {
+        if self.reported.load(Ordering::Relaxed) != now {
+            let before = self.reported.swap(now, Ordering::Relaxed);
+            self.space.change(before, now);
+        }
     }
 
     pub fn bytes(&self) -> usize {
@@ -50,6 +67,12 @@ impl Meter {
     }
 }
 
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.report_as(0);
+    }
+}
+
 thread_local! {
     static CHARGED: Cell<*const Meter> = const { Cell::new(ptr::null()) };
 }
@@ -58,18 +81,19 @@ thread_local! {
 /// executor around each resumption, never across a suspend.
 pub struct Charging<'a> {
     previous: *const Meter,
-    _meter: &'a Arc<Meter>,
+    meter: &'a Arc<Meter>,
 }
 
 impl<'a> Charging<'a> {
     pub fn to(meter: &'a Arc<Meter>) -> Self {
-        Self { previous: CHARGED.replace(Arc::as_ptr(meter)), _meter: meter }
+        Self { previous: CHARGED.replace(Arc::as_ptr(meter)), meter }
     }
 }
 
 impl Drop for Charging<'_> {
     fn drop(&mut self) {
         CHARGED.set(self.previous);
+        self.meter.report();
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod coroutine;
 pub mod functions;
 pub mod memory;
+pub mod sql_space;
 pub mod stack;
 pub mod temp;
 pub mod temp_space;

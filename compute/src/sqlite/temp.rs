@@ -170,6 +170,7 @@ impl VfsFile for TempFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sqlite::sql_space::SqlSpace;
     use crate::sqlite::memory::Charging;
     use crate::sqlite::temp_space::TempSpace;
 
@@ -194,7 +195,7 @@ mod tests {
     #[test]
     fn what_is_on_disk_is_counted_and_given_back_on_truncate_and_close() {
         let space = TempSpace::new(40 << 20);
-        let meter = Meter::new(1 << 20, space.share());
+        let meter = Meter::new(1 << 20, space.share(), SqlSpace::new(0));
         let file = {
             let _charging = Charging::to(&meter);
             TempFile::open()

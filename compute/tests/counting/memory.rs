@@ -20,7 +20,8 @@ const BODY_BYTES: u64 = 1_000;
 
 /// `--memory 64MiB`, and 128 MiB on top for what that does not count: the program, threads and connections, folds and
 /// requests at work, and what the allocator keeps. It depends neither on how much is written nor on what is read.
-const RESIDENT_BYTES_MAX: u64 = (64 + 128) << 20;
+const MEMORY_BYTES: u64 = 64 << 20;
+const RESIDENT_BYTES_MAX: u64 = MEMORY_BYTES + (128 << 20);
 
 const READERS: u64 = 8;
 const READS: u64 = 150;
@@ -31,6 +32,16 @@ fn status(pid: u32, field: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a field of the status");
     let kib = line.trim_start_matches(':').trim().trim_end_matches(" kB");
     kib.parse::<u64>().expect("a number of KiB") << 10
+}
+
+/// What the server says that it uses, each time that it says so.
+fn accounted(log: &[String]) -> Vec<u64> {
+    let of = |line: &str, field: &str| {
+        let (_, value) = line.split_once(&format!("{field}=")).expect("a field of the line");
+        value.split(' ').next().and_then(|digits| digits.parse::<u64>().ok()).expect("a number")
+    };
+    let lines = log.iter().filter(|line| line.contains("memory in use"));
+    lines.map(|line| ["cache", "overlays", "fetches", "sqlite"].map(|field| of(line, field)).iter().sum()).collect()
 }
 
 /// How many rows a database takes before it begins anew.
@@ -70,7 +81,7 @@ fn memory_stays_bounded_however_much_is_written() {
     let _turn = one_at_a_time();
     let write_bytes = std::env::var(WRITE_BYTES).map_or(WRITE_BYTES_DEFAULT, |text| text.parse().expect("a number"));
     let transactions = write_bytes.div_ceil(DATABASES * ROWS_PER_TRANSACTION * BODY_BYTES);
-    let mut rig = Rig::start(&["--memory", "64MiB"]);
+    let mut rig = Rig::start(&["--memory", "64MiB", "--lease", "3s", "--log", "info,compute::node=debug"]);
     for database in 0..DATABASES {
         let client = rig.create(&format!("db-{database}"));
         client.run("CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER NOT NULL, body BLOB NOT NULL)");
@@ -110,4 +121,11 @@ fn memory_stays_bounded_however_much_is_written() {
     let peak = status(rig.shoal().pid(), "VmHWM");
     println!("read at random: {} MiB resident at the peak", peak >> 20);
     assert!(peak < RESIDENT_BYTES_MAX, "{peak} bytes resident at the peak of reading");
+    // It says so a few times per lease.
+    while accounted(&rig.shoal().log()).is_empty() {
+        clock::pause(Duration::from_millis(50));
+    }
+    let most = accounted(&rig.shoal().log()).into_iter().max().expect("not empty");
+    println!("accounted: {} KiB at most", most >> 10);
+    assert!(most <= MEMORY_BYTES * 105 / 100, "{most} bytes accounted");
 }

@@ -45,6 +45,11 @@ impl Shoal {
         self.child.id()
     }
 
+    /// What it has logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub fn client(&self, database: &str) -> Client {
         Client::new(&self.http, database)
     }
