@@ -1,5 +1,6 @@
 //! What every part of a node shares: its settings, the bucket, the log's handle, and what it knows of others.
 
+mod hot;
 mod others;
 mod sealed;
 
@@ -17,6 +18,7 @@ use walstore::log::LogHandle;
 use walstore::seal::SealError;
 use walstore::seam::Seam;
 
+pub use self::hot::{HotSegments, HotSets};
 pub use self::others::{OwnerProbe, Others};
 pub use self::sealed::{LoggedCommit, SealedLogs};
 
@@ -112,6 +114,7 @@ pub struct NodeContext {
     pub overlays: Arc<OverlaySpace>,
     pub temp: Arc<TempSpace>,
     pub sql: Arc<SqlSpace>,
+    pub hot: HotSets,
     pub others: Others,
     pub sealed: SealedLogs,
     lease: OnceLock<Arc<Lease>>,
@@ -128,6 +131,7 @@ impl NodeContext {
             overlays: OverlaySpace::new(settings.overlay_bytes_max),
             temp: TempSpace::new(settings.temp_bytes_max),
             sql: SqlSpace::new(settings.sql_bytes_max),
+            hot: HotSets::default(),
             others: Others::new(stores.clone(), seam.clone()),
             sealed: SealedLogs::new(stores.clone(), seam.clone()),
             lease: OnceLock::new(),

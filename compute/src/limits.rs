@@ -44,6 +44,12 @@ pub const OVERLAY_BYTES_MAX: usize = 32 << 20;
 /// Memory of requests for pages on their way, however much the node has: more than this does not make them faster.
 pub const FETCH_BYTES_MAX: usize = 32 << 20;
 
+/// Segments that are remembered of a closed database: with page 1, the root and the inner pages above where it was read
+/// last. More would be read in vain by a single query.
+pub const HOT_SEGMENTS_MAX: usize = 4;
+/// Closed databases of which they are remembered: at most some 2 MB.
+pub const HOT_SETS_MAX: usize = 16_384;
+
 /// While all databases together have too much unfolded: how long folds get to make room before smaller overlays
 /// are folded too. A fold takes two or three requests to the bucket.
 pub const OVERLAY_ROUND: Duration = Duration::from_millis(100);

@@ -367,3 +367,61 @@ async fn a_database_that_wants_much_makes_another_wait_for_one_request_only() {
     let (_, took) = join(flooding, query).await;
     assert!(took <= 2 * USUAL, "{took:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_read_ahead_is_there_when_it_is_asked_for() {
+    let world = World::new();
+    let at = world.pack(1, 12).await;
+    assert_eq!(world.fetcher.read_ahead(OF, at.iter().copied()), 12);
+    // Asked for while it is on its way: the same request serves.
+    join(world.read(1, 0, &at[0]), world.read(1, 11, &at[11])).await;
+    let gets = world.gets();
+    assert_eq!(gets, 4, "three frames to a request");
+    world.seam.sleep(USUAL).await;
+    let began = world.seam.boot_micros();
+    for (segment, at) in (0..).zip(&at) {
+        world.read(1, segment, at).await;
+    }
+    assert_eq!((world.gets(), world.seam.boot_micros()), (gets, began), "nobody waits");
+    assert_eq!(world.fetcher.read_ahead(OF, at.iter().copied()), 0, "it is there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reading_ahead_is_bounded_until_it_is_asked_for() {
+    // A sixteenth of 32 MiB is room for 16 segments.
+    let world = World::with(32 << 20, 32 << 20);
+    let at = world.pack(1, 64).await;
+    assert_eq!(world.fetcher.read_ahead(OF, at.iter().copied()), 16);
+    assert_eq!(world.fetcher.room_ahead(), 0, "on its way");
+    assert_eq!(world.fetcher.read_ahead(OF, at[16..].iter().copied()), 0);
+    world.seam.sleep(2 * USUAL).await;
+    assert_eq!(world.fetcher.room_ahead(), 0, "come, and not asked for");
+    world.read(1, 0, &at[0]).await;
+    assert_eq!(world.fetcher.room_ahead(), 1);
+    let gets = world.gets();
+    assert_eq!(world.fetcher.read_ahead(OF, at[1..].iter().copied()), 1, "one more, which is not there yet");
+    world.seam.sleep(2 * USUAL).await;
+    assert_eq!(world.gets(), gets + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_goes_before_what_is_read_ahead() {
+    let world = World::with(1 << 30, 1 << 30);
+    let packs = join_all((0..200).map(|number| world.pack(number, 1))).await;
+    // More than may be on its way: the rest waits in line.
+    world.fetcher.read_ahead(OF, packs.iter().map(|at| at[0]));
+    let began = world.seam.boot_micros();
+    // The last in that line does not wait for the others.
+    world.read(199, 0, &packs[199][0]).await;
+    assert_eq!(Duration::from_micros(world.seam.boot_micros() - began), USUAL);
+    let error = [Fate::Failed; 400];
+    world.seam.sleep(10 * USUAL).await;
+    assert_eq!(world.gets(), 200);
+    // A failure of what nobody waits for is nobody's failure.
+    let at = world.pack(500, 1).await;
+    world.next_fates(&error);
+    world.fetcher.read_ahead(OF, at.iter().copied());
+    world.seam.sleep(2 * limits::FETCH_PATIENCE).await;
+    world.next_fates(&[]);
+    world.read(500, 0, &at[0]).await;
+}

@@ -377,6 +377,7 @@ impl Core {
         }
         let own_after = database.newest().lsn;
         let unfolded = self.wake(&database).await?;
+        database.warm_up();
         info!(database = %database.name, epoch = database.epoch, lsn = Lsn::raw(database.newest().lsn), "open");
         Ok(Rc::new(OpenDatabase {
             own_after,

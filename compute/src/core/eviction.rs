@@ -113,6 +113,7 @@ impl Core {
             let asleep = Asleep { name: database.name.clone(), epoch: database.epoch, tip, unfolded };
             self.databases.sleepers.borrow_mut().insert(database.id, asleep);
         }
+        self.node.hot.remember(database.id, database.hot.get());
         self.databases.close(open);
         open.pool.clear();
         // The folder's task ends.

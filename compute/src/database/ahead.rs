@@ -29,9 +29,12 @@ struct State {
 
 impl ReadAhead {
     /// A page was read.
-    pub fn saw(&self, page_no: PageNo, page: &Page) {
+    pub fn saw(&self, database: &Database, page_no: PageNo, page: &Page) {
         if btree::is_inner(page_no, page) {
             self.0.borrow_mut().trees.saw_inner(page_no);
+            let mut hot = database.hot.get();
+            hot.note(page_no.segment());
+            database.hot.set(hot);
         }
     }
 
@@ -53,6 +56,17 @@ impl ReadAhead {
         if is_miss || state.trees.is_trigger(page_no) {
             state.look_at_siblings(database, snapshot, page_no);
         }
+    }
+}
+
+impl Database {
+    /// It is open again: what it had in use when it was closed is read ahead. Only as far as its page map is in memory.
+    pub fn warm_up(&self) {
+        let (base, fetcher) = (self.base(), &self.node.fetcher);
+        let hot = self.node.hot.of(self.id);
+        let sources = hot.iter().map(|segment| base.sources(fetcher.cache(), segment));
+        fetcher.read_ahead(self.id, sources.flat_map(|sources| sources.frames().collect::<Vec<_>>()));
+        self.hot.set(hot);
     }
 }
 

@@ -225,7 +225,7 @@ impl Connection {
             return Ok(page.clone());
         }
         if let Some(page) = self.resident(page_no) {
-            self.ahead.saw(page_no, &page);
+            self.ahead.saw(&self.database, page_no, &page);
             return Ok(page);
         }
         let snapshot = self.pinned();
@@ -235,7 +235,7 @@ impl Connection {
             return Ok(Page::zeroed());
         }
         let page = super::pages::read(self, &snapshot, page_no).map_err(|error| self.fail(Code::IO_READ, error))?;
-        self.ahead.saw(page_no, &page);
+        self.ahead.saw(&self.database, page_no, &page);
         Ok(page)
     }
 

@@ -38,7 +38,7 @@ use self::overlay::{Overlay, Unfolded, Version};
 use self::pages::Base;
 use self::turn::Turn;
 use crate::limits;
-use crate::context::NodeContext;
+use crate::context::{HotSegments, NodeContext};
 use crate::sqlite::memory::Meter;
 
 /// A consistent state that a connection reads: an LSN, its size, and the base under it.
@@ -60,6 +60,8 @@ pub struct Database {
     pub meter: Arc<Meter>,
     /// How long a commit may wait for company, in microseconds.
     pub window_micros: u64,
+    /// Where its trees' inner pages were read last.
+    pub hot: Cell<HotSegments>,
     /// The history after its newest commit.
     newest: Cell<Tip>,
     overlay: RefCell<Overlay>,
@@ -92,6 +94,7 @@ impl Database {
             gate: Gate::opened_up_to(Lsn::raw(newest.lsn)),
             meter: Meter::new(node.settings.memory_per_database, node.temp.share(), node.sql.clone()),
             window_micros,
+            hot: Cell::default(),
             newest: Cell::new(newest),
             overlay: RefCell::new(Overlay::new(node.overlays.clone())),
             bases: RefCell::new(vec![Rc::downgrade(&base)]),
