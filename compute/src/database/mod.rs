@@ -30,6 +30,7 @@ use tokio::sync::Notify;
 use walstore::fragment::Entry;
 use walstore::id::{DatabaseId, Lsn};
 use walstore::log;
+use walstore::mutant::{self, Mutant};
 
 use self::gate::Gate;
 use self::overlay::{Overlay, Unfolded, Version};
@@ -205,7 +206,10 @@ impl Database {
         let base = self.base();
         let overlay = self.overlay.borrow();
         let mut input = FoldInput::new(self.id, &base.map());
-        let mut up_to = self.gate.durable();
+        let mut up_to = match mutant::is_on(Mutant::FoldNotDurable) {
+            true => Lsn::raw(self.newest.get().lsn),
+            false => self.gate.durable(),
+        };
         loop {
             let Some(tip) = Lsn::new(up_to).filter(|lsn| Some(*lsn) > base.tip.lsn).and_then(|lsn| overlay.tip(lsn)) else {
                 return (input, base.tip);

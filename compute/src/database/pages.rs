@@ -13,6 +13,7 @@ use segments::tip::Tip;
 use tenant::head::Head;
 use walstore::envelope::Corrupt;
 use walstore::id::DatabaseId;
+use walstore::mutant::{self, Mutant};
 use walstore::register::RecordError;
 
 use super::file::Connection;
@@ -92,6 +93,7 @@ fn step(base: &Base, cache: &PageCache, held: &Held, database: DatabaseId, page_
         Lookup::NeedChunk(chunk) => Ok(Step::Fetch(Wanted::Chunk(chunk))),
         Lookup::NeedIndexes(deltas) => Ok(Step::Fetch(Wanted::Indexes(deltas))),
         Lookup::LockPage => Ok(Step::Page(Page::zeroed())),
+        Lookup::Outside | Lookup::Missing if mutant::is_on(Mutant::ZerosForMissing) => Ok(Step::Page(Page::zeroed())),
         Lookup::Outside | Lookup::Missing => {
             let missing = MissingPage { database, page: page_no, lsn: base.tip.lsn };
             Err(ServerError::new(Fault::Corrupt, missing.to_string()))
