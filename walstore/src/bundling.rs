@@ -119,11 +119,11 @@ async fn link(
         return Ok(false);
     }
     let mut next = found.value.successor(PutId::random(access.seam));
-    next.low = sealed.end;
+    // As the seal left it; a record from elsewhere may say less.
+    (next.low, next.hint) = (sealed.end, sealed.end);
     if mutant::is_on(Mutant::LinkMovesEnd) {
-        next.state = State::Sealed { end: sealed.end.next() };
-        next.low = sealed.end.next();
-        next.hint = next.low;
+        let end = sealed.end.next();
+        (next.state, next.low, next.hint) = (State::Sealed { end }, end, end);
     }
     next.bundles.extend(written);
     let key = keys::incarnation(id);

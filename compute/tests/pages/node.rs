@@ -191,7 +191,7 @@ impl Node {
             deleted: std::mem::take(&mut open.deleted),
             release: false,
         };
-        let folder = Folder { store, seam, cache: &self.context.cache };
+        let folder = Folder { store, seam, fetcher: &self.context.fetcher };
         let linked = folder.fold(job).await.map_err(|error| format!("I10: a fold fails: {error}"))?;
         let (folded, durable) = (linked.head.value.folded.lsn, open.database.gate.durable());
         if Lsn::raw(folded) > durable {
@@ -259,7 +259,7 @@ async fn in_coroutine<T: 'static>(database: &Rc<Database>, body: impl FnOnce() -
         async move {
             match wait {
                 Wait::Yield => Wake::Ready,
-                Wait::Fetch(fetch) => pages::fetch(&node, fetch).await.map_or_else(Wake::Failed, |()| Wake::Ready),
+                Wait::Fetch(fetch) => pages::fetch(&node.fetcher, fetch).await.map_or_else(Wake::Failed, |()| Wake::Ready),
                 Wait::Turn | Wait::Send(_) => Wake::Abandon,
             }
         }

@@ -288,8 +288,9 @@ impl World {
         drop(open);
         self.next_node().await;
         let stores = Stores::one(Arc::new(self.bucket.clone()));
-        let seam = self.node.context.seam.clone();
-        let mut drainer = Drainer::new(IncarnationId::random(&seam), stores, seam);
+        let context = self.node.context.clone();
+        let (seam, id_of_nobody) = (context.seam.clone(), IncarnationId::random(&context.seam));
+        let mut drainer = Drainer::new(id_of_nobody, stores, seam, &context.fetcher);
         let mut folded = 0;
         for _ in 0..3 {
             folded += drainer.sweep().await.map_err(|error| format!("I16: {error}"))?.databases;
