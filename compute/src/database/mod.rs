@@ -9,6 +9,7 @@
 //! Everything here lives on one thread. A [`Snapshot`] holds its base alive, and the overlay keeps what
 //! the oldest living base needs, so readers never block the writer or the fold.
 
+mod ahead;
 pub mod file;
 pub mod gate;
 mod hit;
