@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pageserver::drain::Drainer;
+use pageserver::service::follow::{Publish, Publisher, Start};
 use tenant::name::Name;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
@@ -127,6 +128,13 @@ impl NodeHandle {
     }
 }
 
+impl Publish for NodeHandle {
+    fn follow(&self, start: Start, publisher: Publisher) {
+        let name = start.name.clone();
+        self.send(&name, Message::Follow { start, publisher });
+    }
+}
+
 impl Node {
     /// Registers a new incarnation and starts its cores. SQLite is installed by then.
     pub async fn start(
@@ -143,8 +151,8 @@ impl Node {
         let (inboxes, receivers): (Vec<_>, Vec<_>) =
             (0..context.settings.cores.max(1)).map(|_| mpsc::unbounded_channel()).unzip();
         let sink = Arc::new(Cores { inboxes: inboxes.clone(), over: over_sender });
-        let lease = context.settings.lease;
-        let incarnation = Incarnation::start(id, stores, seam.clone(), lease, (log, inbox), sink).await?;
+        let (lease, address) = (context.settings.lease, context.settings.address.clone());
+        let incarnation = Incarnation::start_at(address, id, stores, seam.clone(), lease, (log, inbox), sink).await?;
         context.registered(incarnation.lease.clone());
         for (number, inbox) in receivers.into_iter().enumerate() {
             let number = u16::try_from(number).expect("BUG: fewer than 2^16 cores");

@@ -27,6 +27,7 @@ async fn run(node: &NodeHandle, name: &Name, sql: &str) -> PipelineReply {
         args: Vec::new(),
         named_args: Vec::new(),
         want_rows: true,
+        replication_index: None,
     };
     let (reply, answer) = oneshot::channel();
     let work = Work::Pipeline { requests: vec![StreamRequest::Execute { stmt }], reply };

@@ -42,6 +42,7 @@ impl Core {
         self.wake_sleepers();
         let idle = self.node.settings.idle_database_timeout;
         self.evict(0, idle);
+        self.evict_replicas(idle);
     }
 
     /// Closes databases that nobody uses, the longest unused first, as long as more than `keep` are open and they
@@ -145,7 +146,7 @@ impl Core {
         Ok(unfolded)
     }
 
-    async fn own_commits(
+    pub(super) async fn own_commits(
         &self,
         database: &Rc<Database>,
         unfolded: &VecDeque<(Lsn, Slot)>,

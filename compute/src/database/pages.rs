@@ -12,7 +12,7 @@ use segments::page::{MissingPage, Page, PageNo};
 use segments::tip::Tip;
 use tenant::head::Head;
 use walstore::envelope::Corrupt;
-use walstore::id::DatabaseId;
+use walstore::id::{DatabaseId, Lsn};
 use walstore::register::RecordError;
 
 use super::file::Connection;
@@ -76,6 +76,13 @@ impl Base {
             Lookup::Found(source) => cache.page(&source)?.ok(),
             _ => None,
         }
+    }
+}
+
+impl Fetch {
+    /// As of which commit the map is that led to it.
+    pub fn base_lsn(&self) -> Option<Lsn> {
+        self.base.tip.lsn
     }
 }
 
