@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use pageserver::fetcher::Fetcher;
 use pageserver::service::follow::Peers;
 use segments::cache::PageCache;
 use tokio::sync::oneshot;
@@ -32,6 +33,8 @@ pub struct Settings {
     pub cores: u16,
     /// Bytes of page cache in memory, shared by all databases.
     pub cache_bytes: u64,
+    /// Bytes of memory that requests for pages take at most while they are on their way.
+    pub fetch_bytes_max: usize,
     /// Bytes of pages in memory that are not folded yet, of all databases, beyond which writers wait for folds.
     pub overlay_bytes_max: usize,
     /// Bytes that SQLite may hold for one database.
@@ -68,6 +71,7 @@ impl Default for Settings {
             lease: Duration::from_secs(10),
             cores: 2,
             cache_bytes: 256 << 20,
+            fetch_bytes_max: limits::FETCH_BYTES_MAX,
             overlay_bytes_max: 64 << 20,
             memory_per_database: 256 << 20,
             transaction_bytes_max: 64 << 20,
@@ -96,7 +100,9 @@ pub struct NodeContext {
     pub settings: Settings,
     pub stores: Stores,
     pub log: LogHandle,
-    pub cache: Arc<PageCache>,
+    pub cache: PageCache,
+    /// Reads what is not in `cache`.
+    pub fetcher: Fetcher,
     pub overlays: Arc<OverlaySpace>,
     /// The same for replicas. Nothing that this node folds makes room there, so its writers do not wait for it.
     pub replica_overlays: Arc<OverlaySpace>,
@@ -110,9 +116,11 @@ pub struct NodeContext {
 impl NodeContext {
     /// Of an incarnation that is about to be registered: until [`NodeContext::registered`] it may serve nothing.
     pub fn new(id: IncarnationId, stores: Stores, seam: Seam, log: LogHandle, settings: Settings) -> Self {
+        let cache = PageCache::new(settings.cache_bytes);
         Self {
             id,
-            cache: Arc::new(PageCache::new(settings.cache_bytes)),
+            fetcher: Fetcher::new(stores.main.clone(), seam.clone(), cache.clone(), settings.fetch_bytes_max),
+            cache,
             overlays: OverlaySpace::new(settings.overlay_bytes_max),
             replica_overlays: OverlaySpace::new(settings.overlay_bytes_max),
             peers: OnceLock::new(),

@@ -12,6 +12,7 @@ use anyhow::Context;
 use axum::Router;
 use axum::routing::get;
 use pageserver::drain::Drainer;
+use pageserver::fetcher::Fetcher;
 use pageserver::service::pages::PageReader;
 use pageserver::service::server::PageServer;
 use segments::cache::PageCache;
@@ -24,7 +25,8 @@ use walstore::store::{self, StoreUrl};
 
 use crate::cli::config::ServeConfig;
 use crate::http::{data, listen};
-use crate::serve::signalled;
+use crate::limits;
+use crate::serve::{FETCH_SHARE, signalled};
 
 /// Runs until a signal comes.
 pub async fn run(config: &ServeConfig, drain_interval: Duration) -> anyhow::Result<ExitCode> {
@@ -36,12 +38,14 @@ pub async fn run(config: &ServeConfig, drain_interval: Duration) -> anyhow::Resu
     let stores = Stores::one(store.clone());
     // Nobody's: a drainer leaves the log of its own node alone, and this process has none.
     let me = IncarnationId::random(&seam);
-    let cache = Arc::new(PageCache::new(config.memory.as_usize() as u64));
-    let pages = PageServer::new(None, Arc::new(PageReader::new(store.clone(), seam.clone(), cache)));
+    let fetch_bytes_max = (config.memory.as_usize() / FETCH_SHARE).min(limits::FETCH_BYTES_MAX);
+    let cache = PageCache::new((config.memory.as_usize() - fetch_bytes_max) as u64);
+    let fetcher = Fetcher::new(store.clone(), seam.clone(), cache, fetch_bytes_max);
+    let pages = PageServer::new(None, Arc::new(PageReader::new(store.clone(), seam.clone(), fetcher.clone())));
     let router = Router::new().route("/health", get(|| async {})).merge(data::peers_router(pages));
     info!(http_addr = %listener.local_addr()?, store = store.describe(), "serving pages");
     let (stop, stopped) = watch::channel(false);
-    let drain = Drainer::new(me, stores, seam.clone()).run(drain_interval);
+    let drain = Drainer::new(me, stores, seam.clone(), &fetcher).run(drain_interval);
     let until_stopped = async {
         signalled().await;
         info!("stopping");

@@ -57,7 +57,7 @@ impl Server {
         };
         let node = start_node(config, &cache_dir, stores, &seam, address).await?;
         node.context.reaches_others_by(Arc::new(GrpcPeers::new(seam.clone())));
-        let (pages, publish) = (PageReader::new(store.clone(), seam.clone(), node.context.cache.clone()), node.handle());
+        let (pages, publish) = (PageReader::new(store.clone(), seam.clone(), node.context.fetcher.clone()), node.handle());
         let peers = data::peers_router(PageServer::new(Some(Arc::new(publish)), Arc::new(pages)));
         let (stop, stopped) = watch::channel(false);
         let plane = data::DataPlane {
@@ -118,8 +118,11 @@ fn random_key(seam: &Seam) -> [u8; 32] {
     key
 }
 
-/// The part of `--memory` that pages of commits that are not folded yet may take; the page cache has the rest.
+/// The part of `--memory` that pages of commits that are not folded yet may take.
 const OVERLAY_SHARE: usize = 4;
+/// The part of `--memory` that requests for pages may take while they are on their way, up to
+/// [`crate::limits::FETCH_BYTES_MAX`]. The page cache has the rest.
+pub(crate) const FETCH_SHARE: usize = 8;
 
 /// What other nodes are told, unless it would mean nothing to them.
 fn reachable_at(listening: SocketAddr) -> String {
@@ -142,10 +145,12 @@ async fn start_node(
     }
     cache_dir.claim(id)?;
     let (limits, memory) = (&config.limits, config.memory.as_usize());
+    let fetch_bytes_max = (memory / FETCH_SHARE).min(crate::limits::FETCH_BYTES_MAX);
     let settings = Settings {
         lease: config.lease.as_duration(),
         cores: u16::try_from(config.cores.get()).context("--cores is too large")?,
-        cache_bytes: (memory - memory / OVERLAY_SHARE) as u64,
+        cache_bytes: (memory - memory / OVERLAY_SHARE - fetch_bytes_max) as u64,
+        fetch_bytes_max,
         overlay_bytes_max: memory / OVERLAY_SHARE,
         transaction_bytes_max: limits.max_transaction_size.as_usize(),
         response_bytes_max: limits.max_response_size.as_usize(),

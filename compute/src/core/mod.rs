@@ -37,6 +37,7 @@ use crate::hrana::error::{HranaError, ProtocolError};
 use crate::hrana::request::{Batch, StreamRequest};
 use crate::hrana::response::StreamResponse;
 use crate::context::NodeContext;
+use crate::session::stream::Stream;
 use crate::sqlite::stack::StackPool;
 
 /// Sent to a core.
@@ -54,7 +55,8 @@ pub enum Message {
     Release { name: Name, reply: oneshot::Sender<Result<(), OpenError>> },
     /// Another node wants to follow a database of this one.
     Follow { start: Start, publisher: Publisher },
-    /// Roll back what no request is running for, and send followers away.
+    /// The node is about to stop. Roll back what no request is running for, now and from now on, and send followers
+    /// away.
     EndIdleStreams,
     /// Finish: roll back, fold nothing, close everything.
     Stop { done: oneshot::Sender<()> },
@@ -76,7 +78,12 @@ pub enum Work {
     Pipeline { requests: Vec<StreamRequest>, reply: oneshot::Sender<Result<PipelineReply, JobError>> },
     /// `head` carries the baton once it is known, or the failure before the first line.
     Cursor { batch: Batch, head: oneshot::Sender<Result<CursorReply, JobError>> },
+    /// Code of this process, see [`crate::node::NodeHandle::run`].
+    Local { body: LocalWork, done: oneshot::Sender<Result<(), JobError>> },
 }
+
+/// What runs with a stream of its own, where a client's requests run.
+pub type LocalWork = Box<dyn FnOnce(&mut Stream) + Send>;
 
 /// What a pipeline comes to. The baton is not sealed yet.
 pub struct PipelineReply {
@@ -140,7 +147,8 @@ struct Core {
     stacks: RefCell<StackPool>,
     /// Why the log has ended, if it has: what is opened from then on is lost at once.
     fenced: RefCell<Option<String>>,
-    /// No more followers are taken.
+    /// Whether the node is about to stop. Nobody can come back to a stream then, and a transaction that is
+    /// parked nevertheless would keep its turn from requests that the stop waits for. No more followers are taken.
     is_stopping: Cell<bool>,
 }
 
@@ -152,10 +160,10 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
         number,
         databases: Databases::default(),
         replicas: Replicas::default(),
-        is_stopping: Cell::new(false),
         streams: Streams::default(),
         stacks: RefCell::default(),
         fenced: RefCell::default(),
+        is_stopping: Cell::new(false),
         node,
     });
     spawn_local(core.clone().watch_idle_streams());
@@ -180,6 +188,7 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
             }
             Message::Follow { start, publisher } => core.publish(start, publisher),
             Message::EndIdleStreams => {
+                core.is_stopping.set(true);
                 core.send_followers_away();
                 core.close_streams().await;
             }

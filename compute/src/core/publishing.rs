@@ -126,7 +126,6 @@ impl Core {
 
     /// This node goes down: followers look elsewhere.
     pub(super) fn send_followers_away(&self) {
-        self.is_stopping.set(true);
         for open in self.databases.all() {
             open.database.feed.send_away(&Ending::Over("this node is stopping".into()));
         }

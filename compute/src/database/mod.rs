@@ -12,6 +12,7 @@
 pub mod feed;
 pub mod file;
 pub mod gate;
+mod hit;
 pub mod overlay;
 pub mod overlay_space;
 pub mod pages;
@@ -168,9 +169,8 @@ impl Database {
         let encoded = commit::encode(&commit, &before, &|page_no| self.patch_base(page_no));
         let lsn = commit.lsn;
         self.add(commit, encoded.tip, encoded.patched, encoded.bytes.len());
-        let bytes = bytes::Bytes::from(encoded.bytes);
-        self.feed.published(lsn, bytes.clone());
-        let entry = Entry { database: self.id, epoch: self.epoch, lsn, bytes: bytes.into() };
+        self.feed.published(lsn, encoded.bytes.clone());
+        let entry = Entry { database: self.id, epoch: self.epoch, lsn, bytes: encoded.bytes.into() };
         self.node.log.append(log::Commit { entry, window_micros: self.window_micros, home: self.home });
         Ok(lsn)
     }

@@ -9,6 +9,8 @@ use walstore::id::IncarnationId;
 
 use crate::error::{Fault, ServerError};
 
+/// The default is one of which it is not known yet how new it is.
+#[derive(Default)]
 pub struct Replica {
     /// By this node's boot clock: everything that was acknowledged before is here. 0 until that is known.
     as_of_micros: Cell<u64>,
@@ -21,11 +23,6 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Of which it is not known yet how new it is.
-    pub fn new() -> Self {
-        Self { as_of_micros: Cell::new(0), owner: RefCell::default(), nudge: Notify::new(), changed: Notify::new() }
-    }
-
     /// Everything that was acknowledged before `micros` is here.
     pub fn is_complete_as_of(&self, micros: u64) {
         self.as_of_micros.set(self.as_of_micros.get().max(micros));

@@ -126,7 +126,7 @@ async fn pipeline(
     let (reply, answer) = oneshot::channel();
     let work = Work::Pipeline { requests, reply };
     let job = Job { database: name.clone(), create: plane.create_on_first_use, baton, version, min_lsn, work };
-    plane.node.send(name, Message::Job(job));
+    plane.node.send(name, Message::Job(job)).map_err(JobError::from)?;
     let PipelineReply { baton, results, shown } = answer.await.map_err(|_| going_down())??;
     let baton = baton.map(|baton| plane.batons.seal(&baton, name.as_str()));
     let body = PipelineResponseBody { baton, base_url: None, results };
@@ -141,7 +141,7 @@ async fn cursor(plane: &DataPlane, name: &Name, min_lsn: u64, body: &[u8]) -> Re
     let work = Work::Cursor { batch, head };
     let version = HranaVersion::Hrana3;
     let job = Job { database: name.clone(), create: plane.create_on_first_use, baton, version, min_lsn, work };
-    plane.node.send(name, Message::Job(job));
+    plane.node.send(name, Message::Job(job)).map_err(JobError::from)?;
     let CursorReply { baton, pieces, shown } = answer.await.map_err(|_| going_down())??;
     let baton = baton.map(|baton| plane.batons.seal(&baton, name.as_str()));
     let mut first = Vec::new();

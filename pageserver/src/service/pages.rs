@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use segments::cache::PageCache;
 use segments::map::PageMap;
 use segments::page::{Page, PageNo};
 use tenant::registry;
@@ -19,7 +18,8 @@ use walstore::store::Store;
 use super::messages::{self, PagesReply};
 use crate::base::base_of;
 use crate::limits;
-use crate::tail::{Pages, page_at_rest};
+use crate::fetcher::Fetcher;
+use crate::tail::page_at_rest;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PagesError {
@@ -52,13 +52,13 @@ impl View {
 pub struct PageReader {
     store: Arc<dyn Store>,
     seam: Seam,
-    cache: Arc<PageCache>,
+    fetcher: Fetcher,
     views: Mutex<BTreeMap<DatabaseId, Arc<View>>>,
 }
 
 impl PageReader {
-    pub fn new(store: Arc<dyn Store>, seam: Seam, cache: Arc<PageCache>) -> Self {
-        Self { store, seam, cache, views: Mutex::default() }
+    pub fn new(store: Arc<dyn Store>, seam: Seam, fetcher: Fetcher) -> Self {
+        Self { store, seam, fetcher, views: Mutex::default() }
     }
 
     /// These pages as of commit `lsn`, or of the last folded one if that is 0.
@@ -111,8 +111,7 @@ impl PageReader {
         let mut reply = PagesReply { lsn: view.lsn, page_count: view.page_count, pages: Vec::new() };
         let mut map = view.map();
         for number in numbers.into_iter().filter(|number| number.get() <= view.page_count) {
-            let at = Pages { store: &*self.store, seam: &self.seam, cache: &self.cache };
-            let page = page_at_rest(at, database, &mut map, number).await?;
+            let page = page_at_rest(&self.fetcher, database, &mut map, number).await?;
             reply.pages.push(message(number, &page));
         }
         *view.map.lock().unwrap_or_else(PoisonError::into_inner) = map;

@@ -40,7 +40,7 @@ impl Core {
         let OwnerState::Alive { address } = self.probe(owner).await? else { return Ok(None) };
         let base = base_of(&head.value)?;
         let identity = (id, name.clone(), head.value.epoch);
-        let replica = Replica::new();
+        let replica = Replica::default();
         replica.set_owner(Some((owner, address)));
         let database = Rc::new(Database::replica(identity, self.node.clone(), self.number, base, replica));
         self.take_in_sealed(&database, &head.value, Some(owner)).await?;
