@@ -6,4 +6,5 @@ pub mod fetcher;
 pub mod fold;
 pub mod garbage;
 pub mod limits;
+pub mod service;
 pub mod tail;
