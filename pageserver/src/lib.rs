@@ -6,4 +6,7 @@ pub mod fetch;
 pub mod fold;
 pub mod garbage;
 pub mod limits;
+pub mod listing;
+pub mod orphan;
 pub mod tail;
+pub mod verify;

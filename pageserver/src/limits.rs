@@ -40,3 +40,21 @@ pub const DRAIN_CACHE_BYTES: u64 = 8 << 20;
 
 /// How long a page fetch keeps asking the store before the query fails.
 pub const FETCH_PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long a walk through the bucket keeps asking the store for one thing.
+pub const WALK_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Times that the check of a database or a log begins again because it changed under the reader.
+pub const VERIFY_ROUNDS_MAX: usize = 6;
+
+/// Slots of a log that a check reads at the same time.
+pub const VERIFY_SLOTS_AT_ONCE: usize = 16;
+
+/// Slots of a log that are missing one after the other before a check looks for no more of them.
+pub const VERIFY_SLOTS_MISSING_MAX: usize = 64;
+
+/// Bytes of commits that a check keeps of logs that it has read, for the databases to come.
+pub const VERIFY_LOGS_BYTES_MAX: usize = 256 << 20;
+
+/// A check's page cache: what patches in logs build on.
+pub const VERIFY_CACHE_BYTES: u64 = 32 << 20;

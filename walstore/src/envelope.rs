@@ -156,6 +156,14 @@ pub fn kind_of(start: &[u8]) -> Result<Kind, Corrupt> {
     }
 }
 
+/// How long the object is whose first [`HEADER_BYTES`] these are, unchecked but for the magic.
+pub fn claimed_bytes(start: &[u8]) -> Result<u64, Corrupt> {
+    kind_of(start)?;
+    let length = start.get(8..12).and_then(|length| length.first_chunk::<4>());
+    let length = length.ok_or_else(|| Corrupt::new("too short for an object"))?;
+    Ok(HEADER_BYTES as u64 + u64::from(u32::from_le_bytes(*length)))
+}
+
 /// Checks magic, length, checksum and codec. `body_bytes_max` bounds what a hostile length may allocate.
 pub fn open(object: &Bytes, body_bytes_max: usize) -> Result<Opened, Corrupt> {
     let header: &[u8; HEADER_BYTES] = object
@@ -334,6 +342,8 @@ mod tests {
         let hex: String = object.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, format!("53484f4c0501000003000000{}616263", &hex[24..32]));
         assert_eq!(open_as(&object, Kind::Tombstone, 1, 10).unwrap(), "abc");
+        assert_eq!(claimed_bytes(&object[..HEADER_BYTES]), Ok(object.len() as u64));
+        assert!(claimed_bytes(&object[..11]).is_err() && claimed_bytes(b"SHOX").is_err());
     }
 
     proptest! {
