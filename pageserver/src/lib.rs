@@ -8,5 +8,6 @@ pub mod garbage;
 pub mod limits;
 pub mod listing;
 pub mod orphan;
+pub mod sweep;
 pub mod tail;
 pub mod verify;

@@ -58,3 +58,15 @@ pub const VERIFY_LOGS_BYTES_MAX: usize = 256 << 20;
 
 /// A check's page cache: what patches in logs build on.
 pub const VERIFY_CACHE_BYTES: u64 = 32 << 20;
+
+/// Between two pages of a sweep's listings: at most 5,000 keys a second.
+pub const SWEEP_PAUSE: Duration = Duration::from_millis(200);
+
+/// How often a node looks whether a sweep is due, in one interval.
+pub const SWEEP_LOOKS_PER_INTERVAL: u32 = 4;
+
+/// Deletes of a sweep that run at the same time.
+pub const SWEEP_DELETES_AT_ONCE: usize = 8;
+
+/// After that a delete that was announced and has not happened was given up.
+pub const MARKER_LATE_MICROS: u64 = 86_400_000_000;

@@ -9,6 +9,7 @@ use segments::keys::{self, Object};
 use tenant::head::{Head, MapField};
 use walstore::id::{IncarnationId, Slot};
 use walstore::incarnation::{IncarnationRecord, State};
+use walstore::mutant::{self, Mutant};
 use walstore::store::Key;
 
 /// Whether an orphan may be deleted, and why.
@@ -62,7 +63,8 @@ pub fn of_database(head: &Head, object: Object, is_unlinked: bool, is_owner_over
             false => Standing::Waiting("unlinked; the owner deletes it when no reader needs it"),
         };
     }
-    if epoch_of(object) < head.epoch {
+    let is_over = epoch_of(object) < head.epoch || mutant::is_on(Mutant::SweepPresentEpoch);
+    if is_over {
         return Standing::Dead("never linked, and its writer's term is over");
     }
     Standing::Waiting("its writer may link it yet")

@@ -38,6 +38,7 @@ pub enum Kind {
     Pack = 10,
     PageMap = 11,
     Due = 12,
+    Sweep = 13,
 }
 
 impl Kind {
@@ -45,7 +46,7 @@ impl Kind {
         use Kind::*;
         [
             Cluster, Incarnation, LiveMarker, Fragment, Tombstone, SideObject, Bundle, NameRecord, Head, Pack,
-            PageMap, Due,
+            PageMap, Due, Sweep,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)

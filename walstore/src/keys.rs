@@ -13,6 +13,11 @@ pub fn probed() -> Key {
     Key::new("meta/probed")
 }
 
+/// Which walk through the whole bucket was the latest.
+pub fn sweep() -> Key {
+    Key::new("meta/sweep")
+}
+
 /// The record of one incarnation.
 pub fn incarnation(id: IncarnationId) -> Key {
     Key::new(format!("inc/{id}"))

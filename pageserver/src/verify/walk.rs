@@ -20,6 +20,7 @@ use super::{Damage, Orphan, Summary, VerifyError, Witness, damage_of};
 use crate::limits;
 use crate::listing::{Group, Listing};
 use crate::orphan::{self, Standing};
+use crate::sweep::SweepRecord;
 
 pub(super) struct Walk<'a> {
     pub stores: &'a Stores,
@@ -72,6 +73,7 @@ impl<'a> Walk<'a> {
 
     pub async fn everything(&mut self) -> Result<(), VerifyError> {
         self.cluster().await?;
+        self.sweep_record().await?;
         self.all_logs().await?;
         let main = self.stores.main.clone();
         let mut groups = Listing::new(&*main, self.seam, keys::DATABASES_PREFIX);
@@ -175,6 +177,15 @@ impl<'a> Walk<'a> {
             if let Err(corrupt) = checked {
                 self.damage(corrupt.at(key), None);
             }
+        }
+        Ok(())
+    }
+
+    async fn sweep_record(&mut self) -> Result<(), VerifyError> {
+        let (key, patience) = (walstore::keys::sweep(), self.access().patience);
+        if let Err(error) = register::read::<SweepRecord>(&*self.stores.main, self.seam, &key, patience).await {
+            let corrupt = damage_of(error)?;
+            self.damage(corrupt, None);
         }
         Ok(())
     }

@@ -240,7 +240,7 @@ impl Bucket<'_> {
 }
 
 /// Says that a database is over where its name still leads to it.
-pub(super) async fn free_name(
+pub async fn free_name(
     store: &dyn Store,
     seam: &Seam,
     head: &Head,
