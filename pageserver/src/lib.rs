@@ -1,8 +1,9 @@
 #![doc = include_str!("../README.md")]
 
 pub mod base;
+mod discard;
 pub mod drain;
-pub mod fetch;
+pub mod fetcher;
 pub mod fold;
 pub mod garbage;
 pub mod limits;

@@ -10,6 +10,7 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags, ffi};
 
+use super::prepared::KnownTexts;
 use crate::database::Database;
 use crate::database::file::{self, DatabaseFile};
 use crate::hrana::error::HranaError;
@@ -27,6 +28,8 @@ pub struct Observed {
     pub inserts: AtomicBool,
     /// The statement is an INSERT, UPDATE or DELETE of such a table.
     pub changes_rows: AtomicBool,
+    /// The statement does more than read and change rows.
+    pub does_more: AtomicBool,
     /// The statement is VACUUM, whose internal ATTACH is allowed.
     pub vacuuming: AtomicBool,
     /// Why the last statement was not authorized; SQLite itself says no more than that it wasn't.
@@ -53,6 +56,9 @@ pub struct SqlConnection {
     pub changes: Arc<ChangeCount>,
     /// The open transaction was begun as one that must not write.
     pub read_only: Cell<bool>,
+    pub known: KnownTexts,
+    /// Statements run so far, to let others run between them.
+    pub statements: Cell<u32>,
 }
 
 impl SqlConnection {
@@ -75,7 +81,8 @@ impl SqlConnection {
         let (observed, changes) = (Arc::new(Observed::default()), Arc::new(ChangeCount::default()));
         configure(&sql)?;
         install_hooks(&mut sql, file, &observed, &changes)?;
-        Ok(Self { sql, file: file.clone(), observed, changes, read_only: Cell::new(false) })
+        let (read_only, known, statements) = (Cell::new(false), KnownTexts::default(), Cell::new(0));
+        Ok(Self { sql, file: file.clone(), observed, changes, read_only, known, statements })
     }
 
     /// Whether the stream that uses this connection must keep it: an open transaction, or state in it.
@@ -109,6 +116,7 @@ fn configure(sql: &Connection) -> rusqlite::Result<()> {
     ] {
         sql.set_limit(limit, value)?;
     }
+    sql.set_prepared_statement_cache_capacity(limits::KEPT_STATEMENTS_MAX);
     sql.pragma_update(None, "cache_size", limits::CONNECTION_CACHE_KIB)?;
     sql.query_row("PRAGMA journal_mode=MEMORY", [], |_| Ok(()))?;
     Ok(())
@@ -131,6 +139,9 @@ fn install_hooks(
 
 fn authorize(context: &AuthContext<'_>, observed: &Observed, changes: &ChangeCount) -> Authorization {
     let of_a_trigger = context.accessor.is_some();
+    if !only_rows(&context.action) {
+        observed.does_more.store(true, Ordering::Relaxed);
+    }
     match context.action {
         // VACUUM attaches a nameless temporary file. Any other name could be a file of this machine:
         // `file:…?vfs=unix` in it reaches around our VFS.
@@ -140,6 +151,12 @@ fn authorize(context: &AuthContext<'_>, observed: &Observed, changes: &ChangeCou
         // expression. What can't be judged isn't allowed.
         AuthAction::Unknown { code: ffi::SQLITE_ATTACH | ffi::SQLITE_DETACH, .. } => return observed.refuse(ONE_DATABASE),
         AuthAction::Unknown { .. } => return observed.refuse("this server does not know this kind of statement"),
+        // It would replace our busy handler. The database file answers it; any other name of a database leads past it.
+        AuthAction::Pragma { pragma_name, .. }
+            if pragma_name.eq_ignore_ascii_case("busy_timeout") && context.database_name.is_some_and(|name| name != "main") =>
+        {
+            return Authorization::Ignore;
+        }
         AuthAction::Pragma { pragma_name, pragma_value } => return pragma(pragma_name, pragma_value, observed),
         AuthAction::Function { function_name: "load_extension" | "fts3_tokenizer" } => {
             return observed.refuse("extensions cannot be loaded");
@@ -165,14 +182,20 @@ fn authorize(context: &AuthContext<'_>, observed: &Observed, changes: &ChangeCou
     Authorization::Allow
 }
 
+/// Whether an action reads or changes rows, and nothing else.
+fn only_rows(action: &AuthAction<'_>) -> bool {
+    use AuthAction::{Delete, Function, Insert, Read, Recursive, Select, Update};
+    matches!(action, Delete { .. } | Function { .. } | Insert { .. } | Read { .. } | Recursive | Select | Update { .. })
+}
+
 const ONE_DATABASE: &str =
     "a connection has one database and no files: ATTACH, DETACH and VACUUM INTO are not available; to copy a \
      database, read it with `shoal shell <URL> .dump`";
 
 /// Pragmas that take an argument and still leave nothing behind in the connection: they ask, or they
 /// change the database itself.
-const STATELESS_PRAGMAS: [&str; 22] = [
-    "application_id", "foreign_key_check", "foreign_key_list", "incremental_vacuum", "index_info", "index_list",
+const STATELESS_PRAGMAS: [&str; 23] = [
+    "application_id", "busy_timeout", "foreign_key_check", "foreign_key_list", "incremental_vacuum", "index_info", "index_list",
     "index_xinfo", "integrity_check", "journal_mode", "locking_mode", "optimize", "page_size", "quick_check",
     "schema_version", "shrink_memory", "table_info", "table_list", "table_xinfo", "user_version",
     "wal_autocheckpoint", "wal_checkpoint", "auto_vacuum",

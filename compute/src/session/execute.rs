@@ -8,12 +8,15 @@ use rusqlite::{Batch, Rows, Statement, ffi};
 
 use super::arguments;
 use super::connection::SqlConnection;
+use super::prepared::{Known, Prepared};
 use crate::database::file::Reads;
 use crate::error::{Fault, ServerError};
 use crate::hrana::error::{HranaError, ProtocolError};
 use crate::hrana::request::{SqlSource, Stmt};
 use crate::hrana::result::{Col, DescribeCol, DescribeParam, DescribeResult, StmtResult};
 use crate::hrana::value::ValueRef;
+use crate::limits;
+use crate::sqlite::coroutine::{Wait, Wake, suspend};
 use crate::sqlite::functions::total_changes;
 
 /// A statement's failure, or a request that no correct client sends.
@@ -50,26 +53,66 @@ pub struct Effect {
     pub rows_written: u64,
 }
 
+/// What a result is counted as besides its columns and rows.
+const RESULT_BYTES: usize = 64;
+
 /// Gathers rows for a pipeline's answer, up to a limit.
 #[derive(Default)]
 pub struct Gathered {
     pub result: StmtResult,
-    pub bytes_max: usize,
+    /// What the answer may still take.
+    bytes_max: usize,
+    /// What the columns take.
+    columns_bytes: usize,
+    /// The limit of the whole answer, for the error.
+    limit: usize,
+}
+
+impl Gathered {
+    /// Room for what the limit of an answer leaves.
+    pub fn within(limit: usize, used: usize) -> Self {
+        Self { bytes_max: limit.saturating_sub(used), limit, ..Self::default() }
+    }
+
+    /// What the answer grows by.
+    pub fn bytes(&self) -> usize {
+        RESULT_BYTES + self.columns_bytes + self.result.rows.bytes()
+    }
+
+    fn check(&self, more: usize) -> Result<(), HranaError> {
+        let is_too_large = self.bytes().saturating_add(more) > self.bytes_max;
+        if is_too_large { Err(HranaError::response_too_large(self.limit as u64)) } else { Ok(()) }
+    }
 }
 
 impl Output for Gathered {
     fn begin(&mut self, cols: Vec<Col>) -> Result<(), HranaError> {
+        self.columns_bytes = columns_bytes(&cols);
+        self.check(0)?;
         self.result.cols = cols;
         Ok(())
     }
 
     fn row(&mut self, values: &[ValueRef<'_>]) -> Result<(), HranaError> {
+        // Before it is encoded: one value may stand in many columns of one row.
+        self.check(row_bytes(values))?;
         self.result.rows.push(values.iter().copied());
-        if self.result.rows.bytes() > self.bytes_max {
-            return Err(HranaError::response_too_large(self.bytes_max as u64));
-        }
-        Ok(())
+        self.check(0)
     }
+}
+
+fn columns_bytes(cols: &[Col]) -> usize {
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    cols.iter().map(|col| text(&col.name) + text(&col.decltype)).sum()
+}
+
+/// About how much a row is, from the lengths of its values; encoded it can be a few times as much.
+pub fn row_bytes(values: &[ValueRef<'_>]) -> usize {
+    let bytes = |value: &ValueRef<'_>| match value {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
+        _ => 0,
+    };
+    values.iter().map(bytes).fold(0, usize::saturating_add)
 }
 
 impl SqlConnection {
@@ -81,7 +124,7 @@ impl SqlConnection {
         output: &mut dyn Output,
     ) -> Result<Effect, Failure> {
         let sql = stmt.sql.text(stored)?;
-        let mut statement = self.prepare_one(sql)?;
+        let mut statement = self.prepare(sql)?;
         arguments::bind(&mut statement, stmt)?;
         let effect = self.run(&mut statement, sql, stmt.want_rows, output)?;
         if is_begin_read_only(sql) {
@@ -92,10 +135,12 @@ impl SqlConnection {
 
     /// Runs all statements of a text, without arguments and rows, up to the first that fails.
     pub fn sequence(&self, source: &SqlSource, stored: &BTreeMap<i32, String>) -> Result<(), Failure> {
-        let sql = source.text(stored)?;
-        let mut batch = Batch::new(&self.sql, sql);
-        let mut nowhere = Gathered { bytes_max: usize::MAX, ..Gathered::default() };
+        // SQLite copies a text whose last byte isn't NUL, the whole rest of it for each statement.
+        let sql = format!("{}\0", source.text(stored)?);
+        let mut batch = Batch::new(&self.sql, &sql);
+        let mut nowhere = Gathered::within(usize::MAX, 0);
         loop {
+            self.breathe()?;
             self.before_prepare();
             match batch.next() {
                 Ok(Some(mut statement)) => {
@@ -126,6 +171,28 @@ impl SqlConnection {
         })
     }
 
+    /// A statement out of those that are kept, or prepares it.
+    fn prepare(&self, sql: &str) -> Result<Prepared<'_>, HranaError> {
+        if let Some(Known { inserts, changes_rows }) = self.known.get(sql) {
+            self.before_prepare();
+            self.observed.inserts.store(inserts, Ordering::Relaxed);
+            self.observed.changes_rows.store(changes_rows, Ordering::Relaxed);
+            self.changes.began.fetch_or(changes_rows, Ordering::Relaxed);
+            let statement = self.sql.prepare_cached(sql).map_err(|error| self.explain(&error))?;
+            return Ok(Prepared::Kept(statement));
+        }
+        let statement = self.prepare_one(sql)?;
+        // What writes must not begin before its columns are known to fit into an answer, and those of a kept statement
+        // are known only once it has begun.
+        let is_keepable = statement.readonly() || statement.column_count() == 0;
+        if is_keepable && !self.observed.does_more.load(Ordering::Relaxed) {
+            let inserts = self.observed.inserts.load(Ordering::Relaxed);
+            let changes_rows = self.observed.changes_rows.load(Ordering::Relaxed);
+            self.known.add(&self.sql, sql, Known { inserts, changes_rows });
+        }
+        Ok(Prepared::Fresh(statement))
+    }
+
     /// Prepares a text that must hold exactly one statement.
     fn prepare_one(&self, sql: &str) -> Result<Statement<'_>, HranaError> {
         self.before_prepare();
@@ -140,11 +207,27 @@ impl SqlConnection {
         }
     }
 
+    /// Lets others run now and then. Many short statements are as long as a long one, and SQLite counts the steps
+    /// between two calls of the progress handler anew for each. An error says why not to go on.
+    pub fn breathe(&self) -> Result<(), HranaError> {
+        let statements = self.statements.get().wrapping_add(1);
+        self.statements.set(statements);
+        if !statements.is_multiple_of(limits::STATEMENTS_BETWEEN_YIELDS) {
+            return Ok(());
+        }
+        match suspend(Wait::Yield) {
+            Wake::Ready => Ok(()),
+            Wake::Failed(error) => Err(error.into()),
+            Wake::Abandon => Err(self.file.abandoned().into()),
+        }
+    }
+
     fn before_prepare(&self) {
         // What stopped the statement before this one is no reason to stop this one.
         self.file.cancelled.borrow_mut().take();
         self.observed.inserts.store(false, Ordering::Relaxed);
         self.observed.changes_rows.store(false, Ordering::Relaxed);
+        self.observed.does_more.store(false, Ordering::Relaxed);
         // Also the schema is read from a snapshot: outside of a transaction the durable one, so that
         // preparing never waits for the gate.
         if self.sql.is_autocommit() {
@@ -176,8 +259,7 @@ impl SqlConnection {
         let result = match turn {
             Ok(()) => {
                 self.file.start_statement();
-                let cols = columns(statement);
-                output.begin(cols).and_then(|()| self.step_to_end(statement, want_rows, output))
+                self.step_to_end(statement, want_rows, output)
             }
             Err(error) => Err(error.into()),
         };
@@ -201,24 +283,42 @@ impl SqlConnection {
         output: &mut dyn Output,
     ) -> Result<u64, HranaError> {
         let writes = !statement.readonly();
-        let width = statement.column_count();
+        let (mut count, mut width, mut has_begun) = (0, statement.column_count(), writes);
+        if writes {
+            output.begin(columns(statement))?;
+        }
         let mut rows: Rows<'_> = statement.raw_query();
-        let mut count = 0;
         loop {
             let row = match rows.next() {
                 Ok(Some(row)) => row,
-                Ok(None) => return Ok(count),
+                Ok(None) => break,
                 Err(error) => return Err(self.explain(&error)),
             };
             count += 1;
-            if want_rows && width > 0 {
-                let values: Vec<ValueRef<'_>> = (0..width).map(|index| value(row.get_ref(index))).collect();
-                if let Err(error) = output.row(&values) {
-                    self.give_up(rows, writes);
-                    return Err(error);
+            let begun = if std::mem::replace(&mut has_begun, true) {
+                Ok(())
+            } else {
+                // Only now: the first step may have prepared it anew, for another schema.
+                width = row.as_ref().column_count();
+                output.begin(columns(row.as_ref()))
+            };
+            let taken = begun.and_then(|()| {
+                if !want_rows || width == 0 {
+                    return Ok(());
                 }
+                let values: Vec<ValueRef<'_>> = (0..width).map(|index| value(row.get_ref(index))).collect();
+                output.row(&values)
+            });
+            if let Err(error) = taken {
+                self.give_up(rows, writes);
+                return Err(error);
             }
         }
+        drop(rows);
+        if !has_begun {
+            output.begin(columns(statement))?;
+        }
+        Ok(count)
     }
 
     /// Ends a statement whose rows nobody takes. One that writes (`INSERT … RETURNING`) would commit what it

@@ -15,7 +15,7 @@ use walstore::store::Key;
 use super::{Collected, SweepError, Sweeper};
 use crate::base::base_of;
 use crate::orphan::Standing;
-use crate::{fetch, garbage, limits, orphan};
+use crate::{garbage, limits, orphan};
 
 impl Sweeper {
     /// `keys` is all that lay under the database's prefix, listed before.
@@ -82,7 +82,7 @@ impl Sweeper {
             return Ok(referenced);
         }
         for reference in map.missing_chunks() {
-            let object = fetch::chunk(&*self.stores.main, &self.seam, &reference).await?;
+            let object = self.fetcher.chunk(head.database, &reference).await?;
             let with = map.with_chunk(&reference, &object);
             map = with.map_err(|corrupt| corrupt.at(keys::page_map(&reference.id)))?;
         }

@@ -21,12 +21,13 @@ mod logs;
 mod markers;
 mod record;
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use tenant::keys;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use walstore::envelope::Corrupt;
 use walstore::id::{IncarnationId, PutId};
 use walstore::life::Stores;
@@ -37,6 +38,7 @@ use walstore::store::{Key, Store, StoreError};
 
 pub use self::record::SweepRecord;
 use crate::drain::Drainer;
+use crate::fetcher::Fetcher;
 use crate::limits;
 use crate::listing::{Group, Listing};
 
@@ -75,6 +77,7 @@ pub struct Sweeper {
     me: IncarnationId,
     stores: Stores,
     seam: Seam,
+    fetcher: Fetcher,
     drainer: Drainer,
     pause: Duration,
 }
@@ -87,9 +90,10 @@ struct Sighting {
 }
 
 impl Sweeper {
-    pub fn new(me: IncarnationId, stores: Stores, seam: Seam) -> Self {
-        let drainer = Drainer::new(me, stores.clone(), seam.clone());
-        Self { me, stores, seam, drainer, pause: limits::SWEEP_PAUSE }
+    /// For the node `me`, whose pages `fetcher` reads.
+    pub fn new(me: IncarnationId, stores: Stores, seam: Seam, fetcher: &Fetcher) -> Self {
+        let drainer = Drainer::new(me, stores.clone(), seam.clone(), fetcher);
+        Self { me, stores, seam, fetcher: fetcher.clone(), drainer, pause: limits::SWEEP_PAUSE }
     }
 
     /// For ever: a walk in each interval, by whichever node of the fleet looks first.
@@ -107,10 +111,12 @@ impl Sweeper {
                     continue;
                 }
             }
-            match self.sweep().await {
-                Ok(collected) if collected.is_nothing() => {}
-                Ok(collected) => info!(?collected, "swept the bucket"),
-                Err(error) => warn!(%error, "a sweep was cut short; the next one goes on"),
+            // One object that makes a walk panic must not end all walks to come.
+            match AssertUnwindSafe(self.sweep()).catch_unwind().await {
+                Ok(Ok(collected)) if collected.is_nothing() => {}
+                Ok(Ok(collected)) => info!(?collected, "swept the bucket"),
+                Ok(Err(error)) => warn!(%error, "a sweep was cut short; the next one goes on"),
+                Err(_) => error!("a sweep panicked; the next one goes on"),
             }
         }
     }

@@ -18,8 +18,8 @@ use super::logs::pause;
 use super::walk::Walk;
 use super::{VerifyError, damage_of};
 use crate::base::base_of;
-use crate::tail::{Pages, Tail};
-use crate::{fetch, garbage, limits, orphan};
+use crate::tail::Tail;
+use crate::{garbage, limits, orphan};
 
 /// What one look at a database found.
 #[derive(Default)]
@@ -144,7 +144,7 @@ impl Walk<'_> {
             }
         };
         self.read_chunks(&mut tail, &mut look).await?;
-        let indexes = self.read_indexes(&tail.map, &mut look).await?;
+        let indexes = self.read_indexes(&tail, &mut look).await?;
         let is_replayed = self.replay(head, &mut tail, fresh, &mut look).await?;
         self.check_pages(&tail, &indexes, is_replayed, &mut look).await?;
         Ok(look)
@@ -196,7 +196,7 @@ impl Walk<'_> {
     async fn read_chunks(&mut self, tail: &mut Tail, look: &mut Look) -> Result<(), VerifyError> {
         look.referenced.extend(tail.map.chunk_ids().iter().map(keys::page_map));
         for reference in tail.map.missing_chunks() {
-            let read = fetch::chunk(&*self.stores.main, self.seam, &reference).await;
+            let read = self.fetcher.chunk(tail.database(), &reference).await;
             let with = look.take(read)?.map(|object| tail.map.with_chunk(&reference, &object));
             match with {
                 Some(Ok(map)) => {
@@ -223,10 +223,8 @@ impl Walk<'_> {
         look: &mut Look,
     ) -> Result<bool, VerifyError> {
         let Some(commits) = self.tail_commits(head, tail.tip, fresh, look).await? else { return Ok(false) };
-        let store = self.stores.main.clone();
-        let pages = Pages { store: &*store, seam: self.seam, cache: &self.cache };
         for (incarnation, commit) in commits {
-            let replayed = tail.replay(pages, &commit, incarnation).await;
+            let replayed = tail.replay(&self.fetcher, &commit, incarnation).await;
             if look.take(replayed)?.is_none() {
                 return Ok(false);
             }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use segments::commit::UncheckedCommit;
 use segments::id::PackId;
 use segments::keys;
-use segments::map::{DeltaRef, Lookup, PageMap};
+use segments::map::{DeltaRef, Lookup};
 use segments::pack::{Frame, FrameRef, PackContents, read_pack};
 use segments::page::{MissingPage, PageNo};
 use walstore::envelope::Corrupt;
@@ -16,7 +16,6 @@ use walstore::register;
 use super::VerifyError;
 use super::database::Look;
 use super::walk::Walk;
-use crate::fetch;
 use crate::tail::Tail;
 
 /// Indexes of deltas.
@@ -36,13 +35,11 @@ const MISSING_TOLD_MAX: usize = 8;
 
 impl Walk<'_> {
     /// The indexes that the map does not repeat.
-    pub async fn read_indexes(&mut self, map: &PageMap, look: &mut Look) -> Result<Indexes, VerifyError> {
+    pub async fn read_indexes(&mut self, tail: &Tail, look: &mut Look) -> Result<Indexes, VerifyError> {
         let mut indexes = Vec::new();
-        for delta in map.deltas() {
-            let read = fetch::index(&*self.stores.main, self.seam, delta).await;
-            if let Some(index) = look.take(read)? {
-                indexes.push((*delta, index));
-            }
+        for delta in tail.map.deltas() {
+            let read = self.fetcher.indexes(tail.database(), &[*delta]).await;
+            indexes.extend(look.take(read)?.unwrap_or_default());
         }
         Ok(indexes)
     }

@@ -17,6 +17,7 @@ use walstore::store::{Key, Store};
 
 use super::logs::Logs;
 use super::{Damage, Orphan, Summary, VerifyError, Witness, damage_of};
+use crate::fetcher::Fetcher;
 use crate::limits;
 use crate::listing::{Group, Listing};
 use crate::orphan::{self, Standing};
@@ -27,7 +28,7 @@ pub(super) struct Walk<'a> {
     pub seam: &'a Seam,
     pub witness: &'a mut dyn Witness,
     pub summary: Summary,
-    pub cache: PageCache,
+    pub fetcher: Fetcher,
     pub logs: Logs,
     deletes_dead: bool,
     /// What was told already: several databases may meet the same damage.
@@ -51,12 +52,14 @@ struct LogKeys {
 
 impl<'a> Walk<'a> {
     pub fn new(stores: &'a Stores, seam: &'a Seam, deletes_dead: bool, witness: &'a mut dyn Witness) -> Self {
+        let cache = PageCache::new(limits::VERIFY_CACHE_BYTES);
+        let fetcher = Fetcher::new(stores.main.clone(), seam.clone(), cache, limits::VERIFY_FETCH_BYTES_MAX);
         Self {
             stores,
             seam,
             witness,
             summary: Summary::default(),
-            cache: PageCache::new(limits::VERIFY_CACHE_BYTES),
+            fetcher,
             logs: Logs::default(),
             deletes_dead,
             told: BTreeSet::new(),

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pageserver::tail::{Pages, Tail};
+use pageserver::fetcher::Fetcher;
+use pageserver::tail::Tail;
 use segments::cache::PageCache;
 use segments::page::{Page, PageNo};
 use tenant::name::Name;
@@ -28,8 +29,7 @@ pub async fn read(store: &MemoryStore, seam: &Seam, name: &Name) -> Result<Optio
     let me = IncarnationId::from_bytes([0xEE; 16]);
     let head = registry::resolve_head(store, seam, name, me, patience).await.map_err(|error| error.to_string())?;
     let Some(head) = head.map(|head| head.value) else { return Ok(None) };
-    let cache = PageCache::new(1 << 20);
-    let pages = Pages { store, seam, cache: &cache };
+    let fetcher = Fetcher::new(stores.main.clone(), seam.clone(), PageCache::new(1 << 20), 8 << 20);
     let mut tail = Tail::of_head(&head).map_err(|corrupt| corrupt.to_string())?;
     for entry in &head.tail {
         // The head may be the reader's own by now, made for a name without one.
@@ -40,13 +40,13 @@ pub async fn read(store: &MemoryStore, seam: &Seam, name: &Name) -> Result<Optio
         let commits = log.commits(access, head.database, tail.tip.lsn).await.map_err(|error| error.to_string())?;
         for commit in commits {
             if Some(commit.lsn) > tail.tip.lsn && entry.holds(entry.incarnation, commit.epoch, commit.lsn) {
-                tail.add(pages, &commit, entry.incarnation).await.map_err(|error| error.to_string())?;
+                tail.add(&fetcher, &commit, entry.incarnation).await.map_err(|error| error.to_string())?;
             }
         }
     }
     let mut content = Content::default();
     for number in (1..=tail.tip.page_count).filter_map(PageNo::new) {
-        let page = tail.page(pages, number).await.map_err(|error| error.to_string())?;
+        let page = tail.page(&fetcher, number).await.map_err(|error| error.to_string())?;
         content.0.insert(number, page);
     }
     Ok(Some(content))

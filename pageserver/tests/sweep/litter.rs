@@ -111,6 +111,7 @@ impl Litter {
             IncarnationId::random(&self.world.seam),
             self.world.stores(),
             self.world.seam.clone(),
+            &self.world.fetcher(),
         );
         for _ in 0..3 {
             drainer.sweep().await.unwrap();

@@ -14,9 +14,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use held::Held;
 use litter::{DELETED, Litter, LIVING};
+use pageserver::fetcher::Fetcher;
 use pageserver::orphan::Standing;
 use pageserver::sweep::{Collected, Sweeper};
 use pageserver::verify::Options;
+use segments::cache::PageCache;
 use walstore::id::IncarnationId;
 use walstore::keys;
 use walstore::life::Stores;
@@ -24,8 +26,14 @@ use walstore::store::{Condition, CountedStore, Key, Op, Store};
 use witness::verify;
 use world::World;
 
+fn fetcher_of(world: &World, stores: &Stores) -> Fetcher {
+    Fetcher::new(stores.main.clone(), world.seam.clone(), PageCache::new(1 << 20), 8 << 20)
+}
+
 fn sweeper(world: &World, store: impl Store) -> Sweeper {
-    Sweeper::new(IncarnationId::random(&world.seam), Stores::one(Arc::new(store)), world.seam.clone())
+    let stores = Stores::one(Arc::new(store));
+    let fetcher = fetcher_of(world, &stores);
+    Sweeper::new(IncarnationId::random(&world.seam), stores, world.seam.clone(), &fetcher)
 }
 
 /// Nothing is damaged, every database is what its client knows, and these are all orphans.
@@ -119,7 +127,8 @@ async fn a_fleet_walks_once_in_an_interval() {
     for _ in 0..5 {
         let id = IncarnationId::random(&world.seam);
         let stores = Stores { main: counted.clone(), log: counted.clone() };
-        world.seam.spawn(Sweeper::new(id, stores, world.seam.clone()).run(interval));
+        let fetcher = fetcher_of(&world, &stores);
+        world.seam.spawn(Sweeper::new(id, stores, world.seam.clone(), &fetcher).run(interval));
     }
     world.seam.sleep(interval * 20).await;
     let walks: u64 = counted.take().iter().filter(|((op, _), _)| *op == Op::List).map(|(_, counter)| counter.requests).sum();
