@@ -82,7 +82,7 @@ impl Incarnation {
         let patience = Patience::for_duration(&seam, START_PATIENCE);
         put_live_marker(&*stores.main, &seam, id, patience).await?;
         let lease_micros = u64::try_from(lease.as_micros()).unwrap_or(u64::MAX);
-        let record = IncarnationRecord::new(PutId::random(&seam), lease_micros, address);
+        let record = IncarnationRecord::new(id, PutId::random(&seam), lease_micros, address);
         let sent = seam.boot_micros();
         let key = keys::incarnation(id);
         let record = match register::create(&*stores.main, &seam, &key, record, patience).await? {
