@@ -2,9 +2,13 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use pageserver::service::client::GrpcPeers;
+use pageserver::service::pages::PageReader;
+use pageserver::service::server::PageServer;
 use tenant::name::Name;
 use tokio::sync::watch;
 use tracing::{error, info};
@@ -25,6 +29,25 @@ use crate::node::{CacheDir, CoreThreads, Node, Settings};
 const SHUTDOWN: Duration = Duration::from_secs(20);
 /// How long a start waits for the log of a predecessor to be sealed.
 const SEAL_PREDECESSOR: Duration = Duration::from_secs(30);
+
+/// What comes after a server.
+pub enum Ended {
+    Exit(ExitCode),
+    /// Its log was given up and is sealed: a new incarnation can serve.
+    StartAgain,
+}
+
+/// Serves until the process is to end. A log that had to be given up is followed by a new incarnation, at the same
+/// addresses.
+pub async fn serve(mut config: ServeConfig, mut server: Server) -> anyhow::Result<ExitCode> {
+    loop {
+        (config.http_listen_addr, config.admin_listen_addr) = (server.http_addr, server.admin_addr);
+        match server.run().await {
+            Ended::Exit(code) => return Ok(code),
+            Ended::StartAgain => server = Server::start(&config).await?,
+        }
+    }
+}
 
 /// A server with both of its planes listening.
 pub struct Server {
@@ -48,7 +71,14 @@ impl Server {
         let store = store::open(&store_url, config.create_on_first_use).await.context("cannot open the store")?;
         crate::cluster::prepare(&*store, &seam).await.context("cannot use the store")?;
         let stores = Stores::one(store.clone());
-        let node = start_node(config, &cache_dir, stores, &seam).await?;
+        let address = match &config.advertise_url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => reachable_at(http.local_addr()?),
+        };
+        let node = start_node(config, &cache_dir, stores, &seam, address).await?;
+        node.context.reaches_others_by(Arc::new(GrpcPeers::new(seam.clone())));
+        let (pages, publish) = (PageReader::new(store.clone(), seam.clone(), node.context.fetcher.clone()), node.handle());
+        let peers = data::peers_router(PageServer::new(Some(Arc::new(publish)), Arc::new(pages)));
         let (stop, stopped) = watch::channel(false);
         let plane = data::DataPlane {
             node: node.handle(),
@@ -59,7 +89,7 @@ impl Server {
         };
         let (http_addr, admin_addr) = (http.local_addr()?, admin_listener.local_addr()?);
         let planes = vec![
-            spawn(listen::serve(http, data::router(plane), seam.clone(), stopped.clone())),
+            spawn(listen::serve(http, peers.merge(data::router(plane)), seam.clone(), stopped.clone())),
             spawn(listen::serve(admin_listener, admin::router(node.handle()), seam.clone(), stopped)),
         ];
         info!(%http_addr, %admin_addr, store = store.describe(), "serving");
@@ -67,19 +97,38 @@ impl Server {
     }
 
     /// Serves until a signal comes or the incarnation is over, then goes down in order.
-    pub async fn run(mut self) -> ExitCode {
-        let code = tokio::select! {
+    pub async fn run(mut self) -> Ended {
+        let ended = tokio::select! {
             () = signalled() => {
                 info!("stopping: no new requests; flushing and sealing the log");
-                ExitCode::SUCCESS
+                Ended::Exit(ExitCode::SUCCESS)
             }
-            reason = self.node.over() => {
-                error!(reason, "this node was fenced; start it again to serve");
-                ExitCode::FAILURE
-            }
+            reason = self.node.over() => self.after(&reason).await,
         };
         self.stop().await;
-        code
+        ended
+    }
+
+    /// What follows an incarnation that is over. Meanwhile its listeners refuse every request.
+    async fn after(&self, reason: &str) -> Ended {
+        if !self.node.has_given_up() {
+            error!(reason, "this node was fenced; start it again to serve");
+            return Ended::Exit(ExitCode::FAILURE);
+        }
+        error!(reason, "given up: nothing is served until the store answers; then this log is sealed and a new one begun");
+        tokio::select! {
+            () = signalled() => Ended::Exit(ExitCode::FAILURE),
+            sealed = self.node.seal_given_up() => match sealed {
+                Ok(sealed) => {
+                    info!(end = %sealed.end, "the store answers again; the log that was given up is sealed");
+                    Ended::StartAgain
+                }
+                Err(error) => {
+                    error!(%error, "cannot seal the log that was given up");
+                    Ended::Exit(ExitCode::FAILURE)
+                }
+            },
+        }
     }
 
     /// Ends open requests, makes every commit durable, seals the log.
@@ -119,15 +168,29 @@ struct Shares {
     cache: usize,
 }
 
+/// The part that requests for pages may take while they are on their way, up to [`limits::FETCH_BYTES_MAX`].
+pub(crate) const FETCH_SHARE: usize = 8;
+
 impl Shares {
     fn of(memory: usize) -> Self {
         let (overlays, sqlite) = (memory / 4, memory / 8);
-        let fetches = (memory / 8).min(limits::FETCH_BYTES_MAX);
+        let fetches = (memory / FETCH_SHARE).min(limits::FETCH_BYTES_MAX);
         Self { overlays, fetches, sqlite, cache: memory - overlays - fetches - sqlite }
     }
 }
 
-async fn start_node(config: &ServeConfig, cache_dir: &CacheDir, stores: Stores, seam: &Seam) -> anyhow::Result<Node> {
+/// What other nodes are told, unless it would mean nothing to them.
+fn reachable_at(listening: SocketAddr) -> String {
+    if listening.ip().is_unspecified() { String::new() } else { format!("http://{listening}") }
+}
+
+async fn start_node(
+    config: &ServeConfig,
+    cache_dir: &CacheDir,
+    stores: Stores,
+    seam: &Seam,
+    address: String,
+) -> anyhow::Result<Node> {
     let id = IncarnationId::random(seam);
     if let Some(predecessor) = cache_dir.predecessor() {
         let patience = Patience::for_duration(seam, SEAL_PREDECESSOR);
@@ -153,12 +216,15 @@ async fn start_node(config: &ServeConfig, cache_dir: &CacheDir, stores: Stores, 
         window: config.window.as_duration(),
         temp_directory: cache_dir.temp_directory(),
         temp_bytes_max: config.cache_size.as_usize() as u64,
+        read_replicas: config.read_replicas,
+        address,
         ..Settings::default()
     };
     Ok(Node::start(id, stores, seam.clone(), settings, &CoreThreads).await?)
 }
 
-async fn signalled() {
+/// Returns at SIGTERM or SIGINT.
+pub(crate) async fn signalled() {
     use tokio::signal::unix::{SignalKind, signal};
     let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {

@@ -13,7 +13,8 @@ use segments::page::{MissingPage, Page, PageNo, SegmentNo};
 use segments::tip::Tip;
 use tenant::head::Head;
 use walstore::envelope::Corrupt;
-use walstore::id::DatabaseId;
+use walstore::id::{DatabaseId, Lsn};
+use walstore::mutant::{self, Mutant};
 
 use super::file::Connection;
 use super::{Database, Snapshot};
@@ -95,6 +96,13 @@ impl Base {
     }
 }
 
+impl Fetch {
+    /// As of which commit the map is that led to it.
+    pub fn base_lsn(&self) -> Option<Lsn> {
+        self.base.tip.lsn
+    }
+}
+
 /// What a look-up comes to with what is in memory.
 enum Step {
     Page(Page),
@@ -110,6 +118,7 @@ fn step(base: &Base, cache: &PageCache, held: &Held, database: DatabaseId, page_
         }
         Lookup::NeedIndexes(deltas) => Ok(Step::Fetch(Wanted::Indexes(deltas))),
         Lookup::LockPage => Ok(Step::Page(Page::zeroed())),
+        Lookup::Outside | Lookup::Missing if mutant::is_on(Mutant::ZerosForMissing) => Ok(Step::Page(Page::zeroed())),
         Lookup::Outside | Lookup::Missing => {
             let missing = MissingPage { database, page: page_no, lsn: base.tip.lsn };
             Err(ServerError::new(Fault::Corrupt, missing.to_string()))
