@@ -8,6 +8,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use segments::cache::PageCache;
+use segments::disk::DiskCache;
+use segments::disk::file::CacheFile;
 use tokio::sync::oneshot;
 use walstore::id::{DatabaseId, IncarnationId, Lsn, Slot};
 use walstore::lease::Lease;
@@ -51,6 +53,8 @@ pub struct Settings {
     /// The group-commit window of databases that have none of their own.
     pub window: Duration,
     pub temp_directory: PathBuf,
+    /// Where stored bytes are kept that came from the bucket, and how many.
+    pub disk: Option<(Arc<dyn CacheFile>, u64)>,
     /// How often the node looks for logs of incarnations that are over; zero is never.
     pub drain_interval: Duration,
     /// Bytes of temporary files on disk, of all databases.
@@ -76,6 +80,7 @@ impl Default for Settings {
             commit_timeout: Duration::from_secs(20),
             window: Duration::ZERO,
             temp_directory: std::env::temp_dir(),
+            disk: None,
             drain_interval: Duration::from_secs(300),
             temp_bytes_max: 1 << 30,
         }
@@ -90,6 +95,7 @@ pub struct NodeContext {
     pub stores: Stores,
     pub log: LogHandle,
     pub cache: Arc<PageCache>,
+    pub disk: DiskCache,
     pub overlays: Arc<OverlaySpace>,
     pub temp: Arc<TempSpace>,
     pub others: Others,
@@ -100,8 +106,10 @@ pub struct NodeContext {
 impl NodeContext {
     /// Of an incarnation that is about to be registered: until [`NodeContext::registered`] it may serve nothing.
     pub fn new(id: IncarnationId, stores: Stores, seam: Seam, log: LogHandle, settings: Settings) -> Self {
+        let disk = settings.disk.as_ref();
         Self {
             id,
+            disk: disk.map_or_else(DiskCache::absent, |(file, bytes)| DiskCache::open(&seam, file.clone(), *bytes)),
             cache: Arc::new(PageCache::new(settings.cache_bytes)),
             overlays: OverlaySpace::new(settings.overlay_bytes_max),
             temp: TempSpace::new(settings.temp_bytes_max),

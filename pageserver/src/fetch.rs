@@ -1,4 +1,4 @@
-//! Reading what the page path needs out of the bucket, checked.
+//! Reading what the page path needs, checked: from the disk cache, or else out of the bucket and into it.
 //!
 //! An object that a head or a map names and that is not there is corruption that names the object
 //! (invariant I10), never zeros.
@@ -7,7 +7,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use segments::keys;
+use segments::disk::{CacheKey, DiskCache};
+use segments::keys::{self, Object};
 use segments::map::{DeltaRef, MapChunkRef};
 use segments::pack::{Frame, FrameAt, FrameIndex};
 use walstore::envelope::Corrupt;
@@ -18,23 +19,57 @@ use walstore::store::{Key, Store, StoreErrorKind};
 use crate::limits;
 
 /// Reads one frame of a pack.
-pub async fn frame(store: &dyn Store, seam: &Seam, at: &FrameAt) -> Result<Frame, RecordError> {
-    let key = keys::pack(&at.pack);
-    let stored = range(store, seam, &key, at.frame.range()).await?;
-    Ok(Frame::decode(&stored, &at.frame).map_err(|corrupt| corrupt.at(&key))?)
+pub async fn frame(store: &dyn Store, seam: &Seam, disk: &DiskCache, at: &FrameAt) -> Result<Frame, RecordError> {
+    checked(store, seam, disk, CacheKey::frame(at), |stored| Frame::decode(stored, &at.frame)).await
 }
 
 /// Reads the index of a delta.
-pub async fn index(store: &dyn Store, seam: &Seam, delta: &DeltaRef) -> Result<Arc<FrameIndex>, RecordError> {
-    let key = keys::pack(&delta.pack);
-    let stored = range(store, seam, &key, delta.index.range()).await?;
-    Ok(Arc::new(delta.decode_index(&stored).map_err(|corrupt| corrupt.at(&key))?))
+pub async fn index(
+    store: &dyn Store,
+    seam: &Seam,
+    disk: &DiskCache,
+    delta: &DeltaRef,
+) -> Result<Arc<FrameIndex>, RecordError> {
+    checked(store, seam, disk, CacheKey::index(delta), |stored| delta.decode_index(stored)).await.map(Arc::new)
 }
 
-/// Reads a chunk of a page map, whole. [`segments::map::PageMap::with_chunk`] checks it.
-pub async fn chunk(store: &dyn Store, seam: &Seam, chunk: &MapChunkRef) -> Result<Bytes, RecordError> {
-    let key = keys::page_map(&chunk.id);
-    range(store, seam, &key, 0..u64::from(chunk.bytes)).await
+/// Reads a chunk of a page map, whole. [`segments::map::PageMap::with_chunk`] decodes it.
+pub async fn chunk(
+    store: &dyn Store,
+    seam: &Seam,
+    disk: &DiskCache,
+    chunk: &MapChunkRef,
+) -> Result<Bytes, RecordError> {
+    let key = CacheKey::chunk(chunk);
+    let whole = |stored: &Bytes| match key.fits(stored) {
+        true => Ok(stored.clone()),
+        false => Err(Corrupt::new("not the page map chunk that the head refers to")),
+    };
+    checked(store, seam, disk, key, whole).await
+}
+
+/// What the disk has is only a copy: if it can't be decoded after all, the bucket has the last word.
+async fn checked<T>(
+    store: &dyn Store,
+    seam: &Seam,
+    disk: &DiskCache,
+    cached: CacheKey,
+    decode: impl Fn(&Bytes) -> Result<T, Corrupt>,
+) -> Result<T, RecordError> {
+    if let Some(stored) = disk.get(&cached).await
+        && let Ok(decoded) = decode(&stored)
+    {
+        return Ok(decoded);
+    }
+    let key = match &cached.object {
+        Object::Pack(id) => keys::pack(id),
+        Object::MapChunk(id) => keys::page_map(id),
+    };
+    let start = u64::from(cached.offset);
+    let stored = range(store, seam, &key, start..start + u64::from(cached.bytes)).await?;
+    let decoded = decode(&stored).map_err(|corrupt| corrupt.at(&key))?;
+    disk.put(&cached, &stored);
+    Ok(decoded)
 }
 
 async fn range(store: &dyn Store, seam: &Seam, key: &Key, range: Range<u64>) -> Result<Bytes, RecordError> {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use segments::cache::PageCache;
+use segments::disk::{CacheKey, DiskCache};
 use segments::fold::{FoldError, FoldInput, FoldPlan, Planned, build_fold, plan_fold};
 use segments::id::{MapChunkId, PackId};
 use segments::keys;
@@ -79,6 +80,7 @@ pub struct Folder<'a> {
     pub store: &'a dyn Store,
     pub seam: &'a Seam,
     pub cache: &'a PageCache,
+    pub disk: &'a DiskCache,
 }
 
 impl Folder<'_> {
@@ -119,7 +121,7 @@ impl Folder<'_> {
 
     async fn read_chunks(&self, map: &mut PageMap, chunks: &[MapChunkRef]) -> Result<(), FoldFailure> {
         for reference in chunks {
-            let object = fetch::chunk(self.store, self.seam, reference).await?;
+            let object = fetch::chunk(self.store, self.seam, self.disk, reference).await?;
             let with = map.with_chunk(reference, &object);
             *map = with.map_err(|corrupt: Corrupt| RecordError::from(corrupt.at(keys::page_map(&reference.id))))?;
         }
@@ -129,7 +131,7 @@ impl Folder<'_> {
     async fn read_indexes(&self, deltas: &[DeltaRef]) -> Result<Vec<(DeltaRef, Arc<FrameIndex>)>, FoldFailure> {
         let mut read = Vec::with_capacity(deltas.len());
         for delta in deltas {
-            let index = fetch::index(self.store, self.seam, delta).await?;
+            let index = fetch::index(self.store, self.seam, self.disk, delta).await?;
             self.cache.insert_index(delta, index.clone());
             read.push((*delta, index));
         }
@@ -141,7 +143,7 @@ impl Folder<'_> {
             let frame = match self.cache.frame(&at) {
                 Some(frame) => frame,
                 // Not cached: what a merge reads is about to be superseded.
-                None => fetch::frame(self.store, self.seam, &at).await?,
+                None => fetch::frame(self.store, self.seam, self.disk, &at).await?,
             };
             Ok((at, frame))
         });
@@ -188,6 +190,8 @@ impl Folder<'_> {
         let delta = pack.delta.as_ref().map(|delta| Arc::new(delta.index.clone()));
         if let Some((index, reference)) = delta.as_ref().zip(map.deltas().find(|delta| delta.pack == pack.id)) {
             self.cache.insert_index(reference, index.clone());
+            let range = reference.index.offset as usize..(reference.index.offset + reference.index.bytes) as usize;
+            self.disk.put(&CacheKey::index(reference), &pack.bytes.slice(range));
         }
         let entries = pack.segments.entries().iter().chain(delta.iter().flat_map(|index| index.entries()));
         for entry in entries {
@@ -195,7 +199,9 @@ impl Folder<'_> {
             // A copy: a slice in the cache would keep the whole pack in memory.
             let stored = Bytes::copy_from_slice(&pack.bytes[range]);
             let frame = Frame::decode(&stored, &entry.frame).map_err(FoldError::from)?;
-            self.cache.insert_frame(&FrameAt { pack: pack.id, frame: entry.frame }, frame);
+            let at = FrameAt { pack: pack.id, frame: entry.frame };
+            self.disk.put(&CacheKey::frame(&at), &stored);
+            self.cache.insert_frame(&at, frame);
         }
         Ok(())
     }

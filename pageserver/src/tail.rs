@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use segments::cache::PageCache;
 use segments::commit::{CheckedCommit, UncheckedCommit};
+use segments::disk::DiskCache;
 use segments::fold::FoldInput;
 use segments::map::{DeltaRef, Lookup, PageMap};
 use segments::page::{MissingPage, Page, PageNo};
@@ -98,6 +99,8 @@ impl Tail {
 
     async fn page_at_rest(&mut self, pages: Pages<'_>, page_no: PageNo) -> Result<Page, RecordError> {
         let Pages { store, seam, cache } = pages;
+        // Read once, for others: it would only push warm entries out.
+        let disk = DiskCache::absent();
         // Held until the page is found, whatever a full cache does.
         let mut held = Vec::new();
         loop {
@@ -109,20 +112,20 @@ impl Tail {
                 Lookup::Found(source) => {
                     let frame = match cache.frame(&source.at) {
                         Some(frame) => frame,
-                        None => fetch::frame(store, seam, &source.at).await?,
+                        None => fetch::frame(store, seam, &disk, &source.at).await?,
                     };
                     cache.insert_frame(&source.at, frame.clone());
                     let page = frame.page(source.place);
                     return Ok(page.map_err(|corrupt| corrupt.at(segments::keys::pack(&source.at.pack)))?);
                 }
                 Lookup::NeedChunk(reference) => {
-                    let object = fetch::chunk(store, seam, &reference).await?;
+                    let object = fetch::chunk(store, seam, &disk, &reference).await?;
                     let with = self.map.with_chunk(&reference, &object);
                     self.map = with.map_err(|corrupt| corrupt.at(segments::keys::page_map(&reference.id)))?;
                 }
                 Lookup::NeedIndexes(deltas) => {
                     for delta in deltas {
-                        held.push((delta, fetch::index(store, seam, &delta).await?));
+                        held.push((delta, fetch::index(store, seam, &disk, &delta).await?));
                     }
                 }
                 Lookup::LockPage => return Ok(Page::zeroed()),

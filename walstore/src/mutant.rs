@@ -51,10 +51,12 @@ pub enum Mutant {
     EvictAndForget,
     /// Commits are applied without looking at the chain of hashes, nor at whose they are.
     SkipChainCheck,
+    /// What the disk cache finds is served, whatever it is.
+    SkipSlotCheck,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::AcknowledgeOutOfOrder,
         Self::AcknowledgeBeforeDurable,
         Self::ReplyBeforeGate,
@@ -75,6 +77,7 @@ impl Mutant {
         Self::RefuseWithBusy,
         Self::EvictAndForget,
         Self::SkipChainCheck,
+        Self::SkipSlotCheck,
     ];
 }
 

@@ -174,7 +174,7 @@ async fn run_on_io(node: &Arc<NodeContext>, job: FoldJob) -> Result<Linked, Fold
     let (sender, receiver) = oneshot::channel();
     let io = node.clone();
     node.seam.spawn(async move {
-        let folder = Folder { store: &*io.stores.main, seam: &io.seam, cache: &io.cache };
+        let folder = Folder { store: &*io.stores.main, seam: &io.seam, cache: &io.cache, disk: &io.disk };
         let _ = sender.send(folder.fold(job).await);
     });
     match receiver.await {

@@ -157,7 +157,7 @@ pub async fn fetch(node: &Arc<NodeContext>, fetch: Fetch) -> Result<(), ServerEr
     match wanted {
         Wanted::Chunk(reference) => {
             let object = on_io(node, move |node| async move {
-                pageserver::fetch::chunk(&*node.stores.main, &node.seam, &reference).await
+                pageserver::fetch::chunk(&*node.stores.main, &node.seam, &node.disk, &reference).await
             });
             let object = object.await?;
             let with = base.map.borrow().with_chunk(&reference, &object);
@@ -168,7 +168,7 @@ pub async fn fetch(node: &Arc<NodeContext>, fetch: Fetch) -> Result<(), ServerEr
             let reads = deltas.iter().map(|delta| {
                 let delta = *delta;
                 on_io(node, move |node| async move {
-                    let index = pageserver::fetch::index(&*node.stores.main, &node.seam, &delta).await?;
+                    let index = pageserver::fetch::index(&*node.stores.main, &node.seam, &node.disk, &delta).await?;
                     node.cache.insert_index(&delta, index.clone());
                     Ok((delta, index))
                 })
@@ -178,7 +178,7 @@ pub async fn fetch(node: &Arc<NodeContext>, fetch: Fetch) -> Result<(), ServerEr
         }
         Wanted::Frame(at) => {
             let frame = on_io(node, move |node| async move {
-                let frame = pageserver::fetch::frame(&*node.stores.main, &node.seam, &at).await?;
+                let frame = pageserver::fetch::frame(&*node.stores.main, &node.seam, &node.disk, &at).await?;
                 node.cache.insert_frame(&at, frame.clone());
                 Ok(frame)
             });

@@ -1,5 +1,6 @@
 //! Draining one database: its tail becomes a pack, and nobody owns it.
 
+use segments::disk::DiskCache;
 use tenant::head::Head;
 use tenant::registry;
 use tracing::debug;
@@ -83,7 +84,9 @@ impl Drainer {
     async fn fold_tail(&self, mut head: Versioned<Head>) -> Result<(), DrainError> {
         let commits = self.tail_commits(&head.value).await?;
         let own_after = own_after(&head.value, &commits);
-        let folder = Folder { store: &*self.stores.main, seam: &self.seam, cache: &self.cache };
+        // Cold pages, read once.
+        let disk = DiskCache::absent();
+        let folder = Folder { store: &*self.stores.main, seam: &self.seam, cache: &self.cache, disk: &disk };
         let pages = Pages { store: folder.store, seam: folder.seam, cache: folder.cache };
         let mut rest = &commits[..];
         for seq in 1.. {

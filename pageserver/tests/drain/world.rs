@@ -9,6 +9,7 @@ use pageserver::fold::{FoldJob, Folder};
 use pageserver::tail::{Added, Pages, Tail};
 use segments::cache::PageCache;
 use segments::commit::{self, Base, Commit};
+use segments::disk::DiskCache;
 use segments::page::{PAGE_BYTES, Page, PageNo};
 use segments::tip::Tip;
 use tenant::head::Head;
@@ -177,7 +178,7 @@ impl World {
         let head = self.head(database).await;
         let Tail { map, input, tip, .. } = self.tail(&head.value, &cache).await;
         let job = FoldJob { head, map, input, tip, own_after: tip.lsn, seq: 1, deleted: Vec::new(), release: false };
-        Folder { store: &self.memory, seam: &self.seam, cache: &cache }.fold(job).await.unwrap();
+        Folder { store: &self.memory, seam: &self.seam, cache: &cache, disk: &DiskCache::absent() }.fold(job).await.unwrap();
     }
 
     /// Makes `node` the owner of a database whose last owner is over.
