@@ -11,10 +11,12 @@ mod p2;
 mod p20;
 mod p5;
 mod p6;
+mod p8;
 mod pair;
 mod raw;
 mod report;
 mod rig;
+mod scatter;
 mod server;
 mod sqld;
 mod stats;
@@ -74,6 +76,8 @@ enum Row {
     P5,
     /// Bytes put per one-row commit against SQLite's WAL
     P6,
+    /// Speed in process through our VFS against SQLite on a plain file
+    P8,
     /// Failover after kill -9: time, round trips, growth with the number of databases, recovery of a long log
     P20,
 }
@@ -106,6 +110,7 @@ fn measure(args: Args) -> anyhow::Result<ExitCode> {
             Row::P2 => p2::run(&options),
             Row::P5 => p5::run(&options),
             Row::P6 => p6::run(&options),
+            Row::P8 => p8::run(&options),
             Row::P20 => p20::run(&options),
         }?;
         report.commit.clone_from(&commit);

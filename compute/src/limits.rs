@@ -64,6 +64,9 @@ pub const LOG_SLOTS_MAX: u64 = 1024;
 /// Commits queued or in flight beyond which a node refuses new ones.
 pub const BACKLOG_BYTES_MAX: usize = 256 << 20;
 
+/// Statements of one connection after which other requests of its core get to run.
+pub const STATEMENTS_BETWEEN_YIELDS: u32 = 16;
+
 /// Stored SQL texts per stream, and bytes of each.
 pub const STORED_SQL_MAX: usize = 128;
 pub const STORED_SQL_BYTES_MAX: usize = 64 << 10;

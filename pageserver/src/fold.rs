@@ -64,6 +64,9 @@ pub enum FoldFailure {
     NotFolded(#[from] NotFolded),
     #[error("planning a fold asks for more and more")]
     Endless,
+    /// It ended without saying how: whether it was linked is unknown.
+    #[error("the fold was cut off")]
+    CutOff,
     /// The head belongs to somebody else by now, or has ended. The work is discarded.
     #[error("the head has changed: epoch {}, owner {:?}", .0.value.epoch, .0.value.owner)]
     Lost(Box<Versioned<Head>>),

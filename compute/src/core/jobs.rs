@@ -11,7 +11,7 @@ use walstore::mutant::{self, Mutant};
 
 use super::databases::OpenDatabase;
 use super::streams::Idle;
-use super::{Core, CursorReply, Job, JobError, PipelineReply, Work, spawn_local};
+use super::{Core, CursorReply, Job, JobError, LocalWork, PipelineReply, Work, spawn_local};
 use crate::database::file;
 use crate::error::{Fault, ServerError};
 use crate::hrana::HranaVersion;
@@ -49,6 +49,13 @@ impl Core {
                     Ok((open, id, stream)) => self.cursor(&open, id, stream, batch, version, head).await,
                     Err(error) => drop(head.send(Err(error))),
                 },
+                Work::Local { body, done } => {
+                    let ran = match opened {
+                        Ok((open, _, stream)) => self.local(&open, stream, body).await,
+                        Err(error) => Err(error),
+                    };
+                    drop(done.send(ran));
+                }
             }
         });
     }
@@ -139,6 +146,18 @@ impl Core {
         Ok(PipelineReply { baton, results })
     }
 
+    /// Code of this process: its stream ends with it, and it has no client who could go away.
+    async fn local(self: &Rc<Self>, open: &Rc<OpenDatabase>, mut stream: Stream, body: LocalWork) -> Result<(), JobError> {
+        let running = stream.running.clone();
+        let body = move || {
+            body(&mut stream);
+            stream.release();
+            stream
+        };
+        let stream = self.run(open, running, body, Client::none()).await?;
+        Ok(self.gate(open, stream.seen(), stream.commits() > 0).await?)
+    }
+
     async fn cursor(
         self: &Rc<Self>,
         open: &Rc<OpenDatabase>,
@@ -173,6 +192,7 @@ impl Core {
             (result, stream)
         };
         match self.run(open, running, body, client).await {
+            Ok((Ok(()), stream)) if self.is_stopping.get() => self.end(open, id, stream).await,
             Ok((Ok(()), stream)) => {
                 let in_transaction = stream.is_in_transaction();
                 self.streams.return_reserved(id, stream);
@@ -222,6 +242,8 @@ impl Core {
             && let Some(error) = self.interruption(file, &client)
         {
             file.cancelled.borrow_mut().get_or_insert(error);
+            // Whatever asks again and again must not keep others from running.
+            tokio::task::yield_now().await;
             return Wake::Abandon;
         }
         match wait {
@@ -349,7 +371,7 @@ impl Core {
 
     /// Keeps a stream that holds state for its next request, or lets it go.
     fn park(self: &Rc<Self>, open: &Rc<OpenDatabase>, id: u64, stream: Stream) -> Option<Baton> {
-        if !stream.has_state() || self.streams.len() >= limits::STREAMS_MAX {
+        if !stream.has_state() || self.is_stopping.get() || self.streams.len() >= limits::STREAMS_MAX {
             self.streams.remove(id);
             let core = self.clone();
             let open = open.clone();

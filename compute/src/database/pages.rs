@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use segments::cache::PageCache;
-use segments::map::{DeltaRef, Lookup, MapChunkRef, PageMap, Source};
+use segments::map::{DeltaRef, Lookup, MapChunkRef, PageMap, SegmentSources, Source};
 use segments::pack::{Frame, FrameAt, FrameIndex};
-use segments::page::{MissingPage, Page, PageNo};
+use segments::page::{MissingPage, Page, PageNo, SegmentNo};
 use segments::tip::Tip;
 use tenant::head::Head;
 use walstore::envelope::Corrupt;
@@ -76,6 +76,11 @@ impl Base {
             Lookup::Found(source) => cache.page(&source)?.ok(),
             _ => None,
         }
+    }
+
+    /// Where the pages of a segment are, as far as what says so is in memory.
+    pub fn sources(&self, cache: &PageCache, segment: SegmentNo) -> SegmentSources {
+        self.map.borrow().sources(segment, &|delta| cache.index(delta))
     }
 }
 

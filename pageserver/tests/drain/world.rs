@@ -101,7 +101,7 @@ impl World {
 
     /// Commits: these pages get new content, and the database has this size then.
     pub fn commit(&mut self, node: &Incarnation, database: usize, pages: &[u32], page_count: u32) {
-        let known = &mut self.databases[database];
+        let known = &self.databases[database];
         let lsn = Lsn::after(known.tip.lsn);
         let changed = pages.iter().map(|number| {
             // Half of a page changes, so that a patch pays off.
@@ -112,7 +112,15 @@ impl World {
             }
             (page_no(*number), Page::copy_of(bytes.first_chunk::<PAGE_BYTES>().unwrap()))
         });
-        let commit = Commit::new(&known.tip, 1_700_000_000_000_000, page_count, changed.collect()).unwrap();
+        let changed = changed.collect();
+        self.commit_pages(node, database, changed, page_count);
+    }
+
+    /// Commits these pages.
+    pub fn commit_pages(&mut self, node: &Incarnation, database: usize, pages: BTreeMap<PageNo, Page>, page_count: u32) {
+        let known = &mut self.databases[database];
+        let lsn = Lsn::after(known.tip.lsn);
+        let commit = Commit::new(&known.tip, 1_700_000_000_000_000, page_count, pages).unwrap();
         let base = |number: PageNo| {
             let (page, lsn, patches_in_a_row) = known.pages.get(&number)?.clone();
             Some(Base { lsn, page, patches_in_a_row })

@@ -182,7 +182,9 @@ impl Header {
     fn is_possible(&self) -> bool {
         let room = self.at.region_bytes - self.at.offset.min(self.at.region_bytes);
         let bytes = self.bytes as usize;
-        let fits = self.bytes <= room && bytes.is_multiple_of(PAGE) && bytes >= HEADER_BYTES;
+        // So many fillings take longer than any disk lasts; counting on must not overflow.
+        let is_counted = self.at.seq < u64::MAX / 2;
+        let fits = is_counted && self.bytes <= room && bytes.is_multiple_of(PAGE) && bytes >= HEADER_BYTES;
         fits && (self.entries as usize).saturating_mul(DIRECTORY_ENTRY_BYTES) <= bytes - HEADER_BYTES
     }
 
@@ -219,4 +221,99 @@ fn encode_directory(directory: &[DirectoryEntry]) -> Vec<u8> {
         out.u32(entry.offset);
     }
     out.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::PackId;
+    use crate::keys::Object;
+    use walstore::id::DatabaseId;
+
+    const AT: BatchAt = BatchAt { region_bytes: 1 << 20, region: 3, seq: 9, offset: 8192 };
+
+    fn entry(number: u32, bytes: usize) -> (CacheKey, Vec<u8>) {
+        let stored = vec![number as u8; bytes];
+        let owner = DatabaseId::from_bytes([7; 16]);
+        let object = Object::Pack(PackId { owner, epoch: 1, seq: number, nonce: 2 });
+        (CacheKey { object, offset: 16, bytes: bytes as u32, crc: crc32c::crc32c(&stored) }, stored)
+    }
+
+    #[test]
+    fn a_batch_is_read_back_by_its_header_and_its_directory() {
+        let mut open = OpenBatch::new(AT);
+        let entries: Vec<_> = [0, 1, 15, 16, 4_000, 100_000].into_iter().zip(0..).map(|(n, at)| entry(at, n)).collect();
+        let mut expected = Vec::new();
+        for (key, stored) in &entries {
+            let whole = open.bytes_with(key);
+            let offset = open.append(key.hash(), key, stored);
+            expected.push(DirectoryEntry { hash: key.hash(), offset });
+            let slot = open.read(offset, slot::slot_bytes(key)).expect("inside");
+            assert_eq!(slot::open(&slot, key).expect("whole"), stored);
+            assert!(whole >= (offset - AT.offset) as usize + slot::slot_bytes(key));
+        }
+        let batch = open.seal();
+        assert_eq!(*batch.directory, *expected);
+        assert!(batch.bytes.len().is_multiple_of(PAGE));
+        let header = Header::decode(&batch.bytes, AT.region_bytes, AT.region, AT.offset).expect("a header");
+        assert_eq!((header.at, header.at.offset + header.bytes), (AT, batch.end()));
+        let directory = &batch.bytes[(header.directory_offset() - AT.offset) as usize..];
+        assert_eq!(header.decode_directory(directory), Some(expected.clone()));
+        for ((key, stored), place) in entries.iter().zip(expected) {
+            let slot = batch.read(place.offset, slot::slot_bytes(key)).expect("inside");
+            assert_eq!(slot::open(&slot, key).expect("whole"), stored);
+        }
+        for (region_bytes, region, offset) in [(1 << 19, 3, 8192), (1 << 20, 2, 8192), (1 << 20, 3, 4096)] {
+            assert_eq!(Header::decode(&batch.bytes, region_bytes, region, offset), None);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_of_a_header_a_directory_or_a_slot_is_seen() {
+        let (key, stored) = entry(1, 100);
+        let mut open = OpenBatch::new(AT);
+        let place = open.append(key.hash(), &key, &stored);
+        let batch = open.seal();
+        let whole = Header::decode(&batch.bytes, AT.region_bytes, AT.region, AT.offset).expect("a header");
+        let (from, directory) = ((place - AT.offset) as usize, (whole.directory_offset() - AT.offset) as usize);
+        for bit in 0..batch.bytes.len() * 8 {
+            let mut bytes = batch.bytes.to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let header = Header::decode(&bytes, AT.region_bytes, AT.region, AT.offset);
+            let slot = Bytes::copy_from_slice(&bytes[from..from + slot::slot_bytes(&key)]);
+            let is_seen = header != Some(whole)
+                || whole.decode_directory(&bytes[directory..]).is_none()
+                || slot::open(&slot, &key).is_none();
+            let is_padding = bit / 8 >= from + slot::slot_bytes(&key) && bit / 8 < directory;
+            assert!(is_seen || is_padding, "bit {bit}");
+        }
+    }
+
+    proptest! {
+        /// Even a header with a right checksum leads nowhere outside of its region.
+        #[test]
+        fn no_header_leads_astray(
+            seq in any::<u64>(), offset in any::<u32>(), bytes in any::<u32>(), entries in any::<u32>(),
+            small in any::<bool>(), directory in prop::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let (bytes, offset) = if small { (bytes % (1 << 21), offset % (1 << 21)) } else { (bytes, offset) };
+            let at = BatchAt { seq, offset, ..AT };
+            let header = Header { at, bytes, entries, directory_crc: crc32c::crc32c(&directory) };
+            if let Some(found) = Header::decode(&header.encode(), AT.region_bytes, AT.region, offset) {
+                prop_assert!(found.directory_offset() >= offset && offset + bytes <= AT.region_bytes);
+                prop_assert!(seq.checked_add(1 << 40).is_some());
+                let inside = |entry: &DirectoryEntry| entry.offset >= offset && entry.offset < offset + bytes;
+                prop_assert!(found.decode_directory(&directory).unwrap_or_default().iter().all(inside));
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert_eq!(Header::decode(&bytes, AT.region_bytes, AT.region, AT.offset), None);
+            prop_assert_eq!(slot::read_key(&bytes), None);
+            let _ = CacheKey::decode(&bytes);
+        }
+    }
 }

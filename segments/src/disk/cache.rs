@@ -45,6 +45,7 @@ struct State {
     writes: Health,
     /// When a file that had to stop growing may grow again.
     grow_at: Option<u64>,
+    is_full_reported: bool,
     /// No report of damage before.
     report_at: u64,
     is_writing: bool,
@@ -96,6 +97,7 @@ impl DiskCache {
             reads: Health::new(limits::DISK_FAILURES_MAX),
             writes: Health::new(1),
             grow_at: None,
+            is_full_reported: false,
             report_at: 0,
             is_writing: false,
             is_timed: false,
@@ -317,6 +319,7 @@ impl Inner {
         let mut state = self.lock();
         let Err(error) = written else {
             state.placement.written();
+            state.is_full_reported &= state.grow_at.is_some();
             if state.writes.succeeded() {
                 info!("the disk cache is written again");
             }
@@ -324,7 +327,7 @@ impl Inner {
         };
         let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         let goes_on = state.placement.write_failed(is_full);
-        if is_full && state.grow_at.is_none() {
+        if is_full && !std::mem::replace(&mut state.is_full_reported, true) {
             warn!("the disk of --cache-dir is full; the disk cache stays as it is. Make room, or lower --cache-size");
         }
         state.grow_at = is_full.then(|| now + limits::GROW_AGAIN_AFTER.as_micros() as u64);

@@ -25,6 +25,7 @@ mod chunk;
 mod codec;
 mod delta;
 mod lookup;
+mod sources;
 mod update;
 
 use std::collections::BTreeSet;
@@ -34,6 +35,7 @@ pub use chunk::{MapChunkRef, SegmentRef};
 pub use codec::StoredMap;
 pub use delta::DeltaRef;
 pub use lookup::{Lookup, Source};
+pub use sources::SegmentSources;
 use walstore::id::Lsn;
 
 pub(crate) use self::chunk::Chunk;
