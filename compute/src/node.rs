@@ -178,7 +178,8 @@ impl Node {
         seam.spawn(sweep(context.clone(), inboxes.clone()));
         let drain_interval = context.settings.drain_interval;
         if !drain_interval.is_zero() {
-            seam.spawn(Drainer::new(id, context.stores.clone(), seam.clone()).run(drain_interval));
+            let drainer = Drainer::new(id, context.stores.clone(), seam.clone(), &context.fetcher);
+            seam.spawn(drainer.run(drain_interval));
         }
         seam.spawn(watch_overlays(context.clone(), inboxes.clone()));
         Ok(Self { context, incarnation, cores: inboxes, over })

@@ -40,6 +40,7 @@ use walstore::seam::Seam;
 
 pub use self::database::DrainError;
 use self::database::Outcome;
+use crate::fetcher::Fetcher;
 use crate::limits;
 
 /// What one sweep came to.
@@ -60,7 +61,8 @@ pub struct Drainer {
     me: IncarnationId,
     stores: Stores,
     seam: Seam,
-    cache: PageCache,
+    /// With a cache of its own.
+    fetcher: Fetcher,
     /// Others that seemed alive in the last sweep.
     sightings: BTreeMap<IncarnationId, Sighting>,
     /// Incarnations of which a sweep could drain nothing: for how many sweeps they are left alone, and for how many
@@ -97,12 +99,13 @@ enum Standing {
 }
 
 impl Drainer {
-    pub fn new(me: IncarnationId, stores: Stores, seam: Seam) -> Self {
+    /// For the node `me`, whose pages `fetcher` reads.
+    pub fn new(me: IncarnationId, stores: Stores, seam: Seam, fetcher: &Fetcher) -> Self {
         Self {
             me,
             stores,
             seam,
-            cache: PageCache::new(limits::DRAIN_CACHE_BYTES),
+            fetcher: fetcher.with_cache(PageCache::new(limits::DRAIN_CACHE_BYTES)),
             sightings: BTreeMap::new(),
             resting: BTreeMap::new(),
             logs: Mutex::default(),

@@ -4,13 +4,11 @@
 //! A crash before the CAS leaves objects that nobody refers to (legal, swept later); after it, the fold has
 //! happened. Nothing is deleted here.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use segments::cache::PageCache;
-use segments::disk::{CacheKey, DiskCache};
+use segments::disk::CacheKey;
 use segments::fold::{FoldError, FoldInput, FoldPlan, Planned, build_fold, plan_fold};
 use segments::id::{MapChunkId, PackId};
 use segments::keys;
@@ -26,7 +24,8 @@ use walstore::register::{Backoff, Patience, RecordError, Swap, Versioned};
 use walstore::seam::Seam;
 use walstore::store::{Condition, Key, Store, StoreError};
 
-use crate::{fetch, garbage, limits};
+use crate::fetcher::Fetcher;
+use crate::{garbage, limits};
 
 /// What is folded, into what.
 pub struct FoldJob {
@@ -82,8 +81,7 @@ impl From<StoreError> for FoldFailure {
 pub struct Folder<'a> {
     pub store: &'a dyn Store,
     pub seam: &'a Seam,
-    pub cache: &'a PageCache,
-    pub disk: &'a DiskCache,
+    pub fetcher: &'a Fetcher,
 }
 
 impl Folder<'_> {
@@ -102,55 +100,37 @@ impl Folder<'_> {
     async fn plan(&self, job: &mut FoldJob) -> Result<Option<FoldPlan>, FoldFailure> {
         // Which packs become garbage can be told only with the whole map in memory.
         let missing = job.map.missing_chunks();
-        self.read_chunks(&mut job.map, &missing).await?;
+        self.read_chunks(job, &missing).await?;
         // Held until the plan is made, whatever a full cache does.
         let mut held: Vec<(DeltaRef, Arc<FrameIndex>)> = Vec::new();
         for _ in 0..limits::PLAN_ROUNDS_MAX {
             let indexes = |delta: &DeltaRef| {
                 let known = held.iter().find(|(known, _)| known == delta);
-                known.map(|(_, index)| index.clone()).or_else(|| self.cache.index(delta))
+                known.map(|(_, index)| index.clone()).or_else(|| self.fetcher.cache().index(delta))
             };
             match plan_fold(&job.map, &job.input, &indexes)? {
                 Planned::Nothing => return Ok(None),
                 Planned::Ready(plan) => return Ok(Some(plan)),
                 Planned::Needs { chunks, indexes } => {
-                    self.read_chunks(&mut job.map, &chunks).await?;
-                    held.extend(self.read_indexes(&indexes).await?);
+                    self.read_chunks(job, &chunks).await?;
+                    held.extend(self.fetcher.indexes(job.head.value.database, &indexes).await?);
                 }
             }
         }
         Err(FoldFailure::Endless)
     }
 
-    async fn read_chunks(&self, map: &mut PageMap, chunks: &[MapChunkRef]) -> Result<(), FoldFailure> {
-        for reference in chunks {
-            let object = fetch::chunk(self.store, self.seam, self.disk, reference).await?;
-            let with = map.with_chunk(reference, &object);
-            *map = with.map_err(|corrupt: Corrupt| RecordError::from(corrupt.at(keys::page_map(&reference.id))))?;
+    async fn read_chunks(&self, job: &mut FoldJob, chunks: &[MapChunkRef]) -> Result<(), FoldFailure> {
+        let of = job.head.value.database;
+        let reads = stream::iter(chunks.to_vec()).map(|reference| async move {
+            Ok::<_, RecordError>((reference, self.fetcher.chunk(of, &reference).await?))
+        });
+        let mut reads = reads.buffered(limits::FOLD_CHUNKS_MAX);
+        while let Some((reference, object)) = reads.try_next().await? {
+            let with = job.map.with_chunk(&reference, &object);
+            job.map = with.map_err(|corrupt: Corrupt| RecordError::from(corrupt.at(keys::page_map(&reference.id))))?;
         }
         Ok(())
-    }
-
-    async fn read_indexes(&self, deltas: &[DeltaRef]) -> Result<Vec<(DeltaRef, Arc<FrameIndex>)>, FoldFailure> {
-        let mut read = Vec::with_capacity(deltas.len());
-        for delta in deltas {
-            let index = fetch::index(self.store, self.seam, self.disk, delta).await?;
-            self.cache.insert_index(delta, index.clone());
-            read.push((*delta, index));
-        }
-        Ok(read)
-    }
-
-    async fn read_frames(&self, wanted: BTreeSet<FrameAt>) -> Result<BTreeMap<FrameAt, Frame>, FoldFailure> {
-        let reads = stream::iter(wanted).map(|at| async move {
-            let frame = match self.cache.frame(&at) {
-                Some(frame) => frame,
-                // Not cached: what a merge reads is about to be superseded.
-                None => fetch::frame(self.store, self.seam, self.disk, &at).await?,
-            };
-            Ok((at, frame))
-        });
-        reads.buffer_unordered(limits::FOLD_GETS_MAX).try_collect().await
     }
 
     /// Builds and uploads everything that the new head will refer to.
@@ -160,8 +140,9 @@ impl Folder<'_> {
         plan: &FoldPlan,
         patience: Patience,
     ) -> Result<(Option<Bytes>, PageMap, Vec<PackRef>), FoldFailure> {
-        let frames = self.read_frames(plan.reads()).await?;
         let (owner, epoch) = (job.head.value.database, job.head.value.epoch);
+        // Not to be cached: what a merge reads is about to be superseded.
+        let frames = self.fetcher.frames_once(owner, plan.reads()).await?;
         let pack_id = PackId { owner, epoch, seq: job.seq, nonce: self.seam.random_u64() };
         let folded = build_fold(plan, &job.input, &frames, pack_id)?;
         let mut seq = 0;
@@ -174,6 +155,7 @@ impl Folder<'_> {
             objects.push((keys::pack(&pack.id), pack.bytes.clone()));
         }
         for (id, object) in &stored.objects {
+            self.fetcher.keep(&CacheKey::chunk_object(id, object), object);
             objects.push((keys::page_map(id), object.clone()));
         }
         let puts = stream::iter(objects).map(|(key, bytes)| async move { self.put(&key, bytes, patience).await });
@@ -191,20 +173,21 @@ impl Folder<'_> {
     /// is about to be linked is also the check that it can be read.
     fn keep_in_cache(&self, pack: &Pack, map: &PageMap) -> Result<(), FoldFailure> {
         let delta = pack.delta.as_ref().map(|delta| Arc::new(delta.index.clone()));
+        let cache = self.fetcher.cache();
         if let Some((index, reference)) = delta.as_ref().zip(map.deltas().find(|delta| delta.pack == pack.id)) {
-            self.cache.insert_index(reference, index.clone());
-            let range = reference.index.offset as usize..(reference.index.offset + reference.index.bytes) as usize;
-            self.disk.put(&CacheKey::index(reference), &pack.bytes.slice(range));
+            cache.insert_index(reference, index.clone());
+            let start = reference.index.offset as usize;
+            let range = start..start + reference.index.bytes as usize;
+            self.fetcher.keep(&CacheKey::index(reference), &pack.bytes.slice(range));
         }
         let entries = pack.segments.entries().iter().chain(delta.iter().flat_map(|index| index.entries()));
         for entry in entries {
             let range = entry.frame.offset as usize..(entry.frame.offset + entry.frame.bytes) as usize;
-            // A copy: a slice in the cache would keep the whole pack in memory.
-            let stored = Bytes::copy_from_slice(&pack.bytes[range]);
+            let stored = pack.bytes.slice(range);
             let frame = Frame::decode(&stored, &entry.frame).map_err(FoldError::from)?;
             let at = FrameAt { pack: pack.id, frame: entry.frame };
-            self.disk.put(&CacheKey::frame(&at), &stored);
-            self.cache.insert_frame(&at, frame);
+            self.fetcher.keep(&CacheKey::frame(&at), &stored);
+            cache.insert_frame(&at, frame);
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 pub mod base;
 pub mod drain;
-pub mod fetch;
+pub mod fetcher;
 pub mod fold;
 pub mod garbage;
 pub mod limits;

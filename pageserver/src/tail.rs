@@ -7,9 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use segments::cache::PageCache;
 use segments::commit::{CheckedCommit, UncheckedCommit};
-use segments::disk::DiskCache;
 use segments::fold::FoldInput;
 use segments::map::{DeltaRef, Lookup, PageMap};
 use segments::page::{MissingPage, Page, PageNo};
@@ -19,19 +17,9 @@ use walstore::envelope::Corrupt;
 use walstore::id::{DatabaseId, IncarnationId};
 use walstore::recovery::LoggedCommit;
 use walstore::register::RecordError;
-use walstore::seam::Seam;
-use walstore::store::Store;
 
 use crate::base::base_of;
-use crate::fetch;
-
-/// Where pages at rest are read.
-#[derive(Clone, Copy)]
-pub struct Pages<'a> {
-    pub store: &'a dyn Store,
-    pub seam: &'a Seam,
-    pub cache: &'a PageCache,
-}
+use crate::fetcher::Fetcher;
 
 /// What a head says is folded, and commits after that.
 pub struct Tail {
@@ -60,14 +48,14 @@ impl Tail {
     /// Adds the next commit, from the log of `incarnation`.
     pub async fn add(
         &mut self,
-        pages: Pages<'_>,
+        fetcher: &Fetcher,
         logged: &LoggedCommit,
         incarnation: IncarnationId,
     ) -> Result<Added, RecordError> {
         let place = format!("commit {} of {} in the log of {incarnation}", logged.lsn, self.database);
         let at = |corrupt: Corrupt| RecordError::from(corrupt.at(&place));
         let commit = UncheckedCommit::decode(&logged.bytes).and_then(|commit| commit.check(&self.tip)).map_err(at)?;
-        let mut bases = self.bases(pages, &commit).await?;
+        let mut bases = self.bases(fetcher, &commit).await?;
         let tip = commit.tip();
         let commit = commit.apply(|page_no, _| bases.remove(&page_no).ok_or("it was not read"));
         let commit = commit.map_err(|error| at(Corrupt::new(error.to_string())))?;
@@ -80,27 +68,25 @@ impl Tail {
     }
 
     /// The pages that a commit's patches build on, as they are before it.
-    async fn bases(&mut self, pages: Pages<'_>, commit: &CheckedCommit) -> Result<BTreeMap<PageNo, Page>, RecordError> {
+    async fn bases(&mut self, fetcher: &Fetcher, commit: &CheckedCommit) -> Result<BTreeMap<PageNo, Page>, RecordError> {
         let wanted: Vec<PageNo> = commit.bases().map(|(page_no, _)| page_no).collect();
         let mut bases = BTreeMap::new();
         for page_no in wanted {
-            bases.insert(page_no, self.page(pages, page_no).await?);
+            bases.insert(page_no, self.page(fetcher, page_no).await?);
         }
         Ok(bases)
     }
 
     /// A page as the last commit that was added left it.
-    pub async fn page(&mut self, pages: Pages<'_>, page_no: PageNo) -> Result<Page, RecordError> {
+    pub async fn page(&mut self, fetcher: &Fetcher, page_no: PageNo) -> Result<Page, RecordError> {
         match self.input.pages.get(&page_no) {
             Some(page) => Ok(page.clone()),
-            None => self.page_at_rest(pages, page_no).await,
+            None => self.page_at_rest(fetcher, page_no).await,
         }
     }
 
-    async fn page_at_rest(&mut self, pages: Pages<'_>, page_no: PageNo) -> Result<Page, RecordError> {
-        let Pages { store, seam, cache } = pages;
-        // Read once, for others: it would only push warm entries out.
-        let disk = DiskCache::absent();
+    async fn page_at_rest(&mut self, fetcher: &Fetcher, page_no: PageNo) -> Result<Page, RecordError> {
+        let (of, cache) = (self.database, fetcher.cache());
         // Held until the page is found, whatever a full cache does.
         let mut held = Vec::new();
         loop {
@@ -110,24 +96,16 @@ impl Tail {
             };
             match self.map.lookup(page_no, &indexes) {
                 Lookup::Found(source) => {
-                    let frame = match cache.frame(&source.at) {
-                        Some(frame) => frame,
-                        None => fetch::frame(store, seam, &disk, &source.at).await?,
-                    };
-                    cache.insert_frame(&source.at, frame.clone());
+                    let frame = fetcher.frame(of, &source.at).await?;
                     let page = frame.page(source.place);
                     return Ok(page.map_err(|corrupt| corrupt.at(segments::keys::pack(&source.at.pack)))?);
                 }
                 Lookup::NeedChunk(reference) => {
-                    let object = fetch::chunk(store, seam, &disk, &reference).await?;
+                    let object = fetcher.chunk(of, &reference).await?;
                     let with = self.map.with_chunk(&reference, &object);
                     self.map = with.map_err(|corrupt| corrupt.at(segments::keys::page_map(&reference.id)))?;
                 }
-                Lookup::NeedIndexes(deltas) => {
-                    for delta in deltas {
-                        held.push((delta, fetch::index(store, seam, &disk, &delta).await?));
-                    }
-                }
+                Lookup::NeedIndexes(deltas) => held.extend(fetcher.indexes(of, &deltas).await?),
                 Lookup::LockPage => return Ok(Page::zeroed()),
                 Lookup::Outside | Lookup::Missing => {
                     let missing = MissingPage { database: self.database, page: page_no, lsn: self.map.lsn() };

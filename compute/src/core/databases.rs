@@ -74,7 +74,7 @@ impl OpenDatabase {
 
     /// Waits for bytes of the bucket.
     pub async fn fetch(&self, fetch: Fetch) -> Result<(), ServerError> {
-        pages::fetch(&self.database.node, fetch).await
+        pages::fetch(&self.database.node.fetcher, fetch).await
     }
 
     /// How many dead objects the head lists that are not deleted yet.
@@ -189,15 +189,6 @@ impl Databases {
 
     pub fn all(&self) -> Vec<Rc<OpenDatabase>> {
         self.by_id.borrow().values().cloned().collect()
-    }
-
-    /// Makes every database with a tail look whether it keeps the log's old slots alive, or too much memory.
-    pub fn look_at_folds(&self) {
-        for open in self.all() {
-            if !open.unfolded.borrow().is_empty() || open.database.overlay_bytes() > 0 {
-                open.database.changed.notify_one();
-            }
-        }
     }
 }
 

@@ -95,6 +95,15 @@ impl Core {
         }
     }
 
+    /// Wakes whoever has to fold: because the log is to be rid of old slots, or memory of pages.
+    pub(super) fn look_at_folds(&self) {
+        for open in self.databases.all() {
+            if self.fold_is_due(&open) {
+                open.database.changed.notify_one();
+            }
+        }
+    }
+
     fn fold_is_due(&self, open: &OpenDatabase) -> bool {
         let database = &open.database;
         let tail = open.head.borrow().value.tail.len();
@@ -174,7 +183,7 @@ async fn run_on_io(node: &Arc<NodeContext>, job: FoldJob) -> Result<Linked, Fold
     let (sender, receiver) = oneshot::channel();
     let io = node.clone();
     node.seam.spawn(async move {
-        let folder = Folder { store: &*io.stores.main, seam: &io.seam, cache: &io.cache, disk: &io.disk };
+        let folder = Folder { store: &*io.stores.main, seam: &io.seam, fetcher: &io.fetcher };
         let _ = sender.send(folder.fold(job).await);
     });
     // It panicked, or the node is shutting down.

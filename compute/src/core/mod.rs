@@ -148,7 +148,7 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
         match message {
             Message::Job(job) => core.clone().start(job),
             Message::Durable(commits) => core.on_durable(&commits),
-            Message::LookAtFolds => core.databases.look_at_folds(),
+            Message::LookAtFolds => core.look_at_folds(),
             Message::Sweep => core.sweep(),
             Message::Fenced(reason) => core.on_fenced(&reason).await,
             Message::Create { name, reply } => {

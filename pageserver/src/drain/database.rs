@@ -1,6 +1,5 @@
 //! Draining one database: its tail becomes a pack, and nobody owns it.
 
-use segments::disk::DiskCache;
 use tenant::head::Head;
 use tenant::{draining, registry};
 use tracing::debug;
@@ -13,7 +12,7 @@ use walstore::seal::SealError;
 use super::{Drainer, LastLsns};
 use crate::fold::{FoldFailure, FoldJob, Folder};
 use crate::limits;
-use crate::tail::{Added, Pages, Tail};
+use crate::tail::{Added, Tail};
 
 /// What draining a database came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,15 +83,12 @@ impl Drainer {
     async fn fold_tail(&self, mut head: Versioned<Head>) -> Result<(), DrainError> {
         let commits = self.tail_commits(&head.value).await?;
         let own_after = draining::own_after(&head.value, commits.iter().map(|(_, commit)| (commit.epoch, commit.lsn)));
-        // Cold pages, read once.
-        let disk = DiskCache::absent();
-        let folder = Folder { store: &*self.stores.main, seam: &self.seam, cache: &self.cache, disk: &disk };
-        let pages = Pages { store: folder.store, seam: folder.seam, cache: folder.cache };
+        let folder = Folder { store: &*self.stores.main, seam: &self.seam, fetcher: &self.fetcher };
         let mut rest = &commits[..];
         for seq in 1.. {
             let mut tail = Tail::of_head(&head.value)?;
             while let Some(((incarnation, commit), others)) = rest.split_first() {
-                if tail.add(pages, commit, *incarnation).await? == Added::Full {
+                if tail.add(&self.fetcher, commit, *incarnation).await? == Added::Full {
                     break;
                 }
                 rest = others;

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use held::Held;
 use pageserver::drain::{Drainer, Swept};
+use pageserver::fetcher::Fetcher;
+use segments::cache::PageCache;
 use walstore::id::IncarnationId;
 use walstore::life::{Incarnation, Stores};
 use walstore::limits;
@@ -45,7 +47,13 @@ async fn a_dead_node(databases: usize) -> (World, Incarnation) {
 }
 
 fn drainer(world: &World, store: impl Store) -> Drainer {
-    Drainer::new(IncarnationId::random(&world.seam), Stores::one(Arc::new(store)), world.seam.clone())
+    drainer_of(IncarnationId::random(&world.seam), world, store)
+}
+
+fn drainer_of(me: IncarnationId, world: &World, store: impl Store) -> Drainer {
+    let stores = Stores::one(Arc::new(store));
+    let fetcher = Fetcher::new(stores.main.clone(), world.seam.clone(), PageCache::new(1 << 20), 8 << 20);
+    Drainer::new(me, stores, world.seam.clone(), &fetcher)
 }
 
 /// Two sweeps: the first sees the record, the second that it has not changed. What both came to.
@@ -290,7 +298,7 @@ async fn with_nothing_to_drain_a_sweep_is_one_request_and_one_for_each_other_nod
     let world = World::new();
     let nodes = [world.node().await, world.node().await];
     let held = Held::over(&world.memory);
-    let mut drainer = Drainer::new(nodes[0].id, Stores::one(Arc::new(held.clone())), world.seam.clone());
+    let mut drainer = drainer_of(nodes[0].id, &world, held.clone());
     for _ in 0..3 {
         let before = held.request_count();
         // Long enough for the other node to have renewed.

@@ -48,6 +48,12 @@ impl CacheKey {
         Self { object: Object::MapChunk(chunk.id), offset: 0, bytes: chunk.bytes, crc: chunk.crc }
     }
 
+    /// The same, of a chunk that is about to be stored.
+    pub fn chunk_object(id: &MapChunkId, object: &[u8]) -> Self {
+        let bytes = u32::try_from(object.len()).expect("BUG: a chunk over 4 GiB");
+        Self { object: Object::MapChunk(*id), offset: 0, bytes, crc: crc32c::crc32c(object) }
+    }
+
     /// Whether these are the bytes that the key speaks of.
     pub fn fits(&self, stored: &[u8]) -> bool {
         stored.len() == self.bytes as usize && crc32c::crc32c(stored) == self.crc
