@@ -3,16 +3,25 @@
 //! The emulated store runs on a thread of this process, and Shoal in a process of its own, which is this
 //! same program started again ([`server`]). A run ends with a failure if a goal was missed.
 
+mod big;
+mod bulk;
+mod cgroup;
 mod chain;
 mod clock;
 mod hrana;
 mod p1;
+mod p11;
+mod p14;
+mod p19b;
 mod p2;
 mod p20;
+mod p22;
+mod p23;
 mod p5;
 mod p6;
 mod p8;
 mod pair;
+mod process;
 mod raw;
 mod report;
 mod rig;
@@ -64,6 +73,14 @@ struct Args {
     /// P20: for how many seconds an owner writes at full speed before it is killed
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     log_seconds: u64,
+
+    /// P22: for how many minutes rows are written
+    #[arg(long, value_name = "MINUTES", default_value_t = 1)]
+    minutes: u64,
+
+    /// big: the size of the database, in GiB
+    #[arg(long, value_name = "SIZE", default_value_t = 1.0)]
+    gib: f64,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -78,8 +95,20 @@ enum Row {
     P6,
     /// Speed in process through our VFS against SQLite on a plain file
     P8,
+    /// A cold scan against raw parallel GETs
+    P11,
+    /// What an open, idle database costs
+    P14,
+    /// The first query after kill -9 of the node, by size of the database
+    P19b,
     /// Failover after kill -9: time, round trips, growth with the number of databases, recovery of a long log
     P20,
+    /// Bytes put over time, and left, against SQLite's WAL and a fresh image
+    P22,
+    /// Commits while others are folded, merged and collected
+    P23,
+    /// A database larger than memory and cache
+    Big,
 }
 
 /// What a row needs to know.
@@ -89,6 +118,8 @@ pub struct Options {
     pub kills: u32,
     pub databases: u32,
     pub log_seconds: u64,
+    pub minutes: u64,
+    pub gib: f64,
 }
 
 fn main() -> ExitCode {
@@ -100,8 +131,8 @@ fn main() -> ExitCode {
 }
 
 fn measure(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { rounds, sqld, kills, databases, log_seconds, .. } = args;
-    let options = Options { rounds, sqld, kills, databases, log_seconds };
+    let Args { rounds, sqld, kills, databases, log_seconds, minutes, gib, .. } = args;
+    let options = Options { rounds, sqld, kills, databases, log_seconds, minutes, gib };
     let commit = args.commit.unwrap_or_else(report::commit_of_this_directory);
     let mut reports: Vec<Report> = Vec::new();
     for row in args.rows {
@@ -111,7 +142,13 @@ fn measure(args: Args) -> anyhow::Result<ExitCode> {
             Row::P5 => p5::run(&options),
             Row::P6 => p6::run(&options),
             Row::P8 => p8::run(&options),
+            Row::P11 => p11::run(&options),
+            Row::P14 => p14::run(&options),
+            Row::P19b => p19b::run(&options),
             Row::P20 => p20::run(&options),
+            Row::P22 => p22::run(&options),
+            Row::P23 => p23::run(&options),
+            Row::Big => big::run(&options),
         }?;
         report.commit.clone_from(&commit);
         println!("{report}");

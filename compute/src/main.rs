@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use compute::cli::args::{Cli, Command};
 use compute::cli::config::ServeConfig;
-use compute::serve::Server;
+use compute::serve::{self, Server};
 use compute::{cli, dev, pageserve};
 use tracing_subscriber::EnvFilter;
 
@@ -49,7 +49,7 @@ fn run() -> anyhow::Result<ExitCode> {
         if role == Role::Dev {
             dev::welcome(&server).await?;
         }
-        anyhow::Ok(server.run().await)
+        serve::serve(config, server).await
     })?;
     // Coroutines that wait for a store that never answers are not unwound: the process just ends.
     runtime.shutdown_background();

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use segments::commit::{CheckedCommit, UncheckedCommit};
+use segments::commit::{CheckedCommit, Commit, UncheckedCommit};
 use segments::fold::FoldInput;
 use segments::map::{DeltaRef, Lookup, PageMap};
 use segments::page::{MissingPage, Page, PageNo};
@@ -45,6 +45,10 @@ impl Tail {
         Ok(Self { database: head.database, map, input, tip })
     }
 
+    pub fn database(&self) -> DatabaseId {
+        self.database
+    }
+
     /// Adds the next commit, from the log of `incarnation`.
     pub async fn add(
         &mut self,
@@ -52,19 +56,45 @@ impl Tail {
         logged: &LoggedCommit,
         incarnation: IncarnationId,
     ) -> Result<Added, RecordError> {
+        let (commit, tip) = self.next(fetcher, logged, incarnation).await?;
+        if !self.input.has_room_for(commit.pages.len()) {
+            return Ok(Added::Full);
+        }
+        self.take(commit, tip);
+        Ok(Added::Yes)
+    }
+
+    /// Adds the next commit even if it does not fit into one fold with those before.
+    pub async fn replay(
+        &mut self,
+        fetcher: &Fetcher,
+        logged: &LoggedCommit,
+        incarnation: IncarnationId,
+    ) -> Result<(), RecordError> {
+        let (commit, tip) = self.next(fetcher, logged, incarnation).await?;
+        self.take(commit, tip);
+        Ok(())
+    }
+
+    /// Checks a commit against the history so far, and makes its pages whole.
+    async fn next(
+        &mut self,
+        fetcher: &Fetcher,
+        logged: &LoggedCommit,
+        incarnation: IncarnationId,
+    ) -> Result<(Commit, Tip), RecordError> {
         let place = format!("commit {} of {} in the log of {incarnation}", logged.lsn, self.database);
         let at = |corrupt: Corrupt| RecordError::from(corrupt.at(&place));
         let commit = UncheckedCommit::decode(&logged.bytes).and_then(|commit| commit.check(&self.tip)).map_err(at)?;
         let mut bases = self.bases(fetcher, &commit).await?;
         let tip = commit.tip();
         let commit = commit.apply(|page_no, _| bases.remove(&page_no).ok_or("it was not read"));
-        let commit = commit.map_err(|error| at(Corrupt::new(error.to_string())))?;
-        if !self.input.has_room_for(commit.pages.len()) {
-            return Ok(Added::Full);
-        }
+        Ok((commit.map_err(|error| at(Corrupt::new(error.to_string())))?, tip))
+    }
+
+    fn take(&mut self, commit: Commit, tip: Tip) {
         self.input.add(commit.lsn, commit.page_count, commit.pages);
         self.tip = tip;
-        Ok(Added::Yes)
     }
 
     /// The pages that a commit's patches build on, as they are before it.

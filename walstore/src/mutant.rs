@@ -49,6 +49,12 @@ pub enum Mutant {
     RefuseWithBusy,
     /// A database is evicted with commits that only the log has, and opened again without them.
     EvictAndForget,
+    /// Packs that a fold makes superfluous are deleted before the CAS that unlinks them.
+    DeleteBeforeUnlink,
+    /// A sweep deletes what nobody refers to of the present owner's term as well.
+    SweepPresentEpoch,
+    /// Packs are deleted while readers of this node use an older map.
+    ForgetReaders,
     /// Commits are applied without looking at the chain of hashes, nor at whose they are.
     SkipChainCheck,
     /// Bundled slots are deleted before the CAS that links the bundles.
@@ -69,10 +75,16 @@ pub enum Mutant {
     ForgetNeeded,
     /// Draining a database leaves its epoch as it was.
     DrainKeepsEpoch,
+    /// Deltas speak for pages that a shrink has cut off since, and a regrowth relies on what they say.
+    IgnoreValidUpto,
+    /// A fold takes commits that are not durable yet.
+    FoldNotDurable,
+    /// A page that is nowhere is zeros.
+    ZerosForMissing,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 35] = [
         Self::AcknowledgeOutOfOrder,
         Self::AcknowledgeBeforeDurable,
         Self::ReplyBeforeGate,
@@ -92,6 +104,9 @@ impl Mutant {
         Self::PublishOnSync,
         Self::RefuseWithBusy,
         Self::EvictAndForget,
+        Self::DeleteBeforeUnlink,
+        Self::SweepPresentEpoch,
+        Self::ForgetReaders,
         Self::SkipChainCheck,
         Self::DeleteBeforeLink,
         Self::LinkMovesEnd,
@@ -102,6 +117,9 @@ impl Mutant {
         Self::MarkerFirst,
         Self::ForgetNeeded,
         Self::DrainKeepsEpoch,
+        Self::IgnoreValidUpto,
+        Self::FoldNotDurable,
+        Self::ZerosForMissing,
     ];
 }
 

@@ -71,7 +71,7 @@ pub struct SealedLog {
 }
 
 impl SealedLog {
-    /// Reads the log of `id`, which is sealed first if it is not yet: fragments whole, of bundles the indexes.
+    /// Reads the log of `id`, which some head names. It is sealed first if it is not yet: fragments whole, of bundles the indexes.
     pub async fn open(access: Access<'_>, id: IncarnationId) -> Result<Self, SealError> {
         Self::open_known(access, id, None).await
     }
@@ -87,7 +87,7 @@ impl SealedLog {
             rounds += 1;
             let sealed = match known.take() {
                 Some(sealed) => sealed,
-                None => seal::seal(access.stores, access.seam, id, access.patience).await?,
+                None => seal::seal_named(access.stores, access.seam, id, access.patience).await?,
             };
             match Self::open_sealed(access, id, sealed).await {
                 Err(SealError::Stale(_)) if rounds < limits::RECOVERY_ROUNDS_MAX => {}
@@ -408,7 +408,7 @@ mod tests {
         let (stores, seam) = (Stores::one(Arc::new(MemoryStore::new())), Seam::production());
         let id = IncarnationId::from_bytes([1; 16]);
         let access = Access { stores: &stores, seam: &seam, patience: Patience::endless() };
-        let mut record = IncarnationRecord::new(PutId::from_bytes([2; 16]), 1, String::new());
+        let mut record = IncarnationRecord::new(id, PutId::from_bytes([2; 16]), 1, String::new());
         let read = async || read_own(access, id, vec![Slot(3)], DatabaseId::from_bytes([4; 16]), 1).await.unwrap_err();
         let put = async |record: &IncarnationRecord| {
             stores.main.put(&keys::incarnation(id), record.encode(), &Condition::None).await.unwrap()
@@ -427,7 +427,7 @@ mod tests {
         let (stores, seam) = (Stores::one(Arc::new(MemoryStore::new())), Seam::production());
         let (id, slot) = (IncarnationId::from_bytes([1; 16]), Slot(3));
         let put_id = PutId::from_bytes([2; 16]);
-        let mut record = IncarnationRecord::new(put_id, 1, String::new());
+        let mut record = IncarnationRecord::new(id, put_id, 1, String::new());
         (record.state, record.hint) = (State::Sealed { end: Slot(5) }, Slot(5));
         let put = async |key: Key, object| stores.main.put(&key, object, &Condition::None).await.unwrap();
         put(keys::incarnation(id), record.encode()).await;

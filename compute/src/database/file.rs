@@ -24,6 +24,7 @@ use segments::page::{PAGE_BYTES, Page, PageNo};
 use walstore::id::Lsn;
 use walstore::mutant::{self, Mutant};
 
+use super::ahead::ReadAhead;
 use super::hit::{self, LastSegment};
 use super::turn::TurnGuard;
 use super::{Database, Snapshot};
@@ -57,7 +58,8 @@ pub struct Connection {
     snapshot: RefCell<Option<Snapshot>>,
     /// As of when a replica's snapshot was known to be complete.
     as_of_micros: Cell<u64>,
-    last_segment: LastSegment,
+    pub(super) last_segment: LastSegment,
+    pub(super) ahead: ReadAhead,
     level: Cell<c_int>,
     /// Pages of the running transaction that SQLite has written to the file.
     written: RefCell<BTreeMap<PageNo, Page>>,
@@ -80,6 +82,7 @@ impl Connection {
             snapshot: RefCell::new(None),
             as_of_micros: Cell::new(0),
             last_segment: LastSegment::default(),
+            ahead: ReadAhead::default(),
             level: Cell::new(ffi::SQLITE_LOCK_NONE),
             written: RefCell::default(),
             size: Cell::new(None),
@@ -222,6 +225,7 @@ impl Connection {
         let was_old = self.database.has_old_readers();
         self.snapshot.borrow_mut().take();
         self.last_segment.forget();
+        self.ahead.end_statement();
         if was_old {
             self.database.forget_folded();
         }
@@ -233,6 +237,7 @@ impl Connection {
             return Ok(page.clone());
         }
         if let Some(page) = self.resident(page_no) {
+            self.ahead.saw(page_no, &page);
             return Ok(page);
         }
         let snapshot = self.pinned();
@@ -245,7 +250,9 @@ impl Connection {
             Err(_) if self.moves_on(&snapshot) => super::pages::read(self, &self.pinned(), page_no),
             read => read,
         };
-        read.map_err(|error| self.fail(Code::IO_READ, error))
+        let page = read.map_err(|error| self.fail(Code::IO_READ, error))?;
+        self.ahead.saw(page_no, &page);
+        Ok(page)
     }
 
     /// The base of a replica's snapshot may be gone, as its owner folds without asking. A later one does as well, if
@@ -264,7 +271,7 @@ impl Connection {
     fn resident(&self, page_no: PageNo) -> Option<Page> {
         let snapshot = self.snapshot.borrow();
         let snapshot = snapshot.as_ref().filter(|snapshot| page_no.get() <= snapshot.page_count)?;
-        hit::page(&self.database, snapshot, &self.last_segment, page_no)
+        hit::page(self, snapshot, page_no)
     }
 
     /// The pinned snapshot, or (for SQLite's look at the header before it locks) the newest durable one.
