@@ -17,13 +17,13 @@ const MIB: u64 = 256;
 const RAW_CONNECTIONS: usize = 16;
 const RAW_PART_BYTES: u64 = 1 << 20;
 /// The server's cap, less than the database: what `--memory` allows and 128 MiB for all else.
-const MEMORY_FLAGS: [&str; 2] = ["--memory", "96MiB"];
+const FLAGS: [&str; 4] = ["--memory", "96MiB", "--statement-timeout", "5m"];
 const MEMORY_MAX: u64 = (96 + 128) << 20;
 
 const RATIO_MIN: f64 = 0.8;
 
 pub fn run(options: &Options) -> anyhow::Result<Report> {
-    let mut rig = Rig::start_with(&MEMORY_FLAGS)?;
+    let mut rig = Rig::start_with(&FLAGS)?;
     bulk::fill(&Client::new(rig.create("app")?), MIB)?;
     bulk::wait_until_quiet(&rig);
     let raw = RawClient::new(&rig.emulator)?;

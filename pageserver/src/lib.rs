@@ -5,5 +5,6 @@ pub mod drain;
 pub mod fetcher;
 pub mod fold;
 pub mod garbage;
+mod heavy;
 pub mod limits;
 pub mod tail;
