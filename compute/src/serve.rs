@@ -2,12 +2,17 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use pageserver::service::client::GrpcPeers;
+use pageserver::service::pages::PageReader;
+use pageserver::service::server::PageServer;
+use segments::disk::file::{CacheFile, DiskIo};
 use tenant::name::Name;
 use tokio::sync::watch;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use walstore::id::IncarnationId;
 use walstore::life::Stores;
 use walstore::register::Patience;
@@ -16,8 +21,10 @@ use walstore::seam::Seam;
 use walstore::store::{self, StoreUrl};
 
 use crate::cli::config::ServeConfig;
+use crate::cli::settings::CacheIo;
 use crate::hrana::baton::BatonKey;
 use crate::http::{admin, data, listen};
+use crate::limits;
 use crate::node::{CacheDir, CoreThreads, Node, Settings};
 
 /// How long a shutdown waits for the bucket.
@@ -66,7 +73,14 @@ impl Server {
         let store = store::open(&store_url, config.create_on_first_use).await.context("cannot open the store")?;
         crate::cluster::prepare(&*store, &seam).await.context("cannot use the store")?;
         let stores = Stores::one(store.clone());
-        let node = start_node(config, &cache_dir, stores, &seam).await?;
+        let address = match &config.advertise_url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => reachable_at(http.local_addr()?),
+        };
+        let node = start_node(config, &cache_dir, stores, &seam, address).await?;
+        node.context.reaches_others_by(Arc::new(GrpcPeers::new(seam.clone())));
+        let (pages, publish) = (PageReader::new(store.clone(), seam.clone(), node.context.fetcher.clone()), node.handle());
+        let peers = data::peers_router(PageServer::new(Some(Arc::new(publish)), Arc::new(pages)));
         let (stop, stopped) = watch::channel(false);
         let plane = data::DataPlane {
             node: node.handle(),
@@ -77,7 +91,7 @@ impl Server {
         };
         let (http_addr, admin_addr) = (http.local_addr()?, admin_listener.local_addr()?);
         let planes = vec![
-            spawn(listen::serve(http, data::router(plane), seam.clone(), stopped.clone())),
+            spawn(listen::serve(http, peers.merge(data::router(plane)), seam.clone(), stopped.clone())),
             spawn(listen::serve(admin_listener, admin::router(node.handle()), seam.clone(), stopped)),
         ];
         info!(%http_addr, %admin_addr, store = store.describe(), "serving");
@@ -149,9 +163,20 @@ fn random_key(seam: &Seam) -> [u8; 32] {
 const OVERLAY_SHARE: usize = 4;
 /// The part of `--memory` that requests for pages may take while they are on their way, up to
 /// [`crate::limits::FETCH_BYTES_MAX`]. The page cache has the rest.
-const FETCH_SHARE: usize = 8;
+pub(crate) const FETCH_SHARE: usize = 8;
 
-async fn start_node(config: &ServeConfig, cache_dir: &CacheDir, stores: Stores, seam: &Seam) -> anyhow::Result<Node> {
+/// What other nodes are told, unless it would mean nothing to them.
+fn reachable_at(listening: SocketAddr) -> String {
+    if listening.ip().is_unspecified() { String::new() } else { format!("http://{listening}") }
+}
+
+async fn start_node(
+    config: &ServeConfig,
+    cache_dir: &CacheDir,
+    stores: Stores,
+    seam: &Seam,
+    address: String,
+) -> anyhow::Result<Node> {
     let id = IncarnationId::random(seam);
     if let Some(predecessor) = cache_dir.predecessor() {
         let patience = Patience::for_duration(seam, SEAL_PREDECESSOR);
@@ -160,28 +185,52 @@ async fn start_node(config: &ServeConfig, cache_dir: &CacheDir, stores: Stores, 
         info!(incarnation = %predecessor, end = %sealed.end, "sealed the log of the former process");
     }
     cache_dir.claim(id)?;
-    let (limits, memory) = (&config.limits, config.memory.as_usize());
-    let fetch_bytes_max = (memory / FETCH_SHARE).min(crate::limits::FETCH_BYTES_MAX);
+    let temp_bytes = config.cache_size.as_bytes() / limits::TEMP_PART;
+    let (bounds, memory) = (&config.limits, config.memory.as_usize());
+    let fetch_bytes_max = (memory / FETCH_SHARE).min(limits::FETCH_BYTES_MAX);
     let settings = Settings {
         lease: config.lease.as_duration(),
         cores: u16::try_from(config.cores.get()).context("--cores is too large")?,
         cache_bytes: (memory - memory / OVERLAY_SHARE - fetch_bytes_max) as u64,
         fetch_bytes_max,
         overlay_bytes_max: memory / OVERLAY_SHARE,
-        transaction_bytes_max: limits.max_transaction_size.as_usize(),
-        response_bytes_max: limits.max_response_size.as_usize(),
-        statement_timeout: limits.statement_timeout.as_duration(),
-        idle_transaction_timeout: limits.idle_transaction_timeout.as_duration(),
-        commit_timeout: limits.commit_timeout.as_duration(),
+        transaction_bytes_max: bounds.max_transaction_size.as_usize(),
+        response_bytes_max: bounds.max_response_size.as_usize(),
+        statement_timeout: bounds.statement_timeout.as_duration(),
+        idle_transaction_timeout: bounds.idle_transaction_timeout.as_duration(),
+        commit_timeout: bounds.commit_timeout.as_duration(),
         window: config.window.as_duration(),
         temp_directory: cache_dir.temp_directory(),
-        temp_bytes_max: config.cache_size.as_usize() as u64,
+        temp_bytes_max: temp_bytes,
+        disk: open_disk(config, cache_dir, config.cache_size.as_bytes() - temp_bytes)?,
+        read_replicas: config.read_replicas,
+        address,
         ..Settings::default()
     };
     Ok(Node::start(id, stores, seam.clone(), settings, &CoreThreads).await?)
 }
 
-async fn signalled() {
+/// A disk that does not work is no reason not to serve. What was asked for by name and can't be had is.
+fn open_disk(config: &ServeConfig, dir: &CacheDir, bytes: u64) -> anyhow::Result<Option<(Arc<dyn CacheFile>, u64)>> {
+    let io = match config.disk_io {
+        CacheIo::Auto => DiskIo::Auto,
+        CacheIo::IoUring => DiskIo::IoUring,
+        CacheIo::Plain => DiskIo::Plain,
+    };
+    match dir.open_pages(bytes, io) {
+        Ok(file) => Ok(Some((file, bytes))),
+        Err(error) if io == DiskIo::IoUring => {
+            Err(error).context("--disk-io is io-uring, which does not work here; write --disk-io auto or plain")
+        }
+        Err(error) => {
+            warn!(%error, "there is no disk cache: its file in --cache-dir cannot be opened; reads go to the bucket");
+            Ok(None)
+        }
+    }
+}
+
+/// Returns at SIGTERM or SIGINT.
+pub(crate) async fn signalled() {
     use tokio::signal::unix::{SignalKind, signal};
     let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use segments::disk::CacheKey;
 use segments::fold::{FoldError, FoldInput, FoldPlan, Planned, build_fold, plan_fold};
 use segments::id::{MapChunkId, PackId};
 use segments::keys;
@@ -19,13 +20,14 @@ use tenant::lifecycle::{self, NotFolded};
 use tenant::registry::{self, SwapHeadError};
 use walstore::envelope::Corrupt;
 use walstore::id::{Lsn, PutId};
+use walstore::mutant::{self, Mutant};
 use walstore::register::{Backoff, Patience, RecordError, Swap, Versioned};
 use walstore::seam::Seam;
 use walstore::store::{Condition, Key, Store, StoreError};
 
 use crate::fetcher::Fetcher;
 use crate::heavy::heavy;
-use crate::{garbage, limits};
+use crate::{discard, garbage, limits};
 
 /// What is folded, into what.
 pub struct FoldJob {
@@ -92,8 +94,16 @@ impl Folder<'_> {
             None => (None, job.map.clone(), Vec::new()),
             Some(plan) => self.write(&job, &plan, patience).await?,
         };
-        let head = self.link(&job, root, dead).await?;
-        Ok(Linked { head, map })
+        if mutant::is_on(Mutant::DeleteBeforeUnlink) {
+            garbage::delete(self.store, dead.clone()).await;
+        }
+        match self.link(&job, root, dead).await {
+            Ok(head) => Ok(Linked { head, map }),
+            Err(failure) => {
+                discard::unlinked(self.store, &job.map, &map, &failure).await;
+                Err(failure)
+            }
+        }
     }
 
     /// Plans, reading chunks and indexes until the plan has all it wants.
@@ -155,6 +165,7 @@ impl Folder<'_> {
             objects.push((keys::pack(&pack.id), pack.bytes.clone()));
         }
         for (id, object) in &stored.objects {
+            self.fetcher.keep(&CacheKey::chunk_object(id, object), object);
             objects.push((keys::page_map(id), object.clone()));
         }
         let puts = stream::iter(objects).map(|(key, bytes)| async move { self.put(&key, bytes, patience).await });
@@ -175,12 +186,18 @@ impl Folder<'_> {
         let cache = self.fetcher.cache();
         if let Some((index, reference)) = delta.as_ref().zip(map.deltas().find(|delta| delta.pack == pack.id)) {
             cache.insert_index(reference, index.clone());
+            let start = reference.index.offset as usize;
+            let range = start..start + reference.index.bytes as usize;
+            self.fetcher.keep(&CacheKey::index(reference), &pack.bytes.slice(range));
         }
         let entries = pack.segments.entries().iter().chain(delta.iter().flat_map(|index| index.entries()));
         for entry in entries {
             let range = entry.frame.offset as usize..(entry.frame.offset + entry.frame.bytes) as usize;
-            let frame = Frame::decode(&pack.bytes[range], &entry.frame).map_err(FoldError::from)?;
-            cache.insert_frame(&FrameAt { pack: pack.id, frame: entry.frame }, frame);
+            let stored = pack.bytes.slice(range);
+            let frame = Frame::decode(&stored, &entry.frame).map_err(FoldError::from)?;
+            let at = FrameAt { pack: pack.id, frame: entry.frame };
+            self.fetcher.keep(&CacheKey::frame(&at), &stored);
+            cache.insert_frame(&at, frame);
         }
         Ok(())
     }

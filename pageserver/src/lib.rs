@@ -1,10 +1,16 @@
 #![doc = include_str!("../README.md")]
 
 pub mod base;
+mod discard;
 pub mod drain;
 pub mod fetcher;
 pub mod fold;
 pub mod garbage;
 mod heavy;
 pub mod limits;
+pub mod listing;
+pub mod orphan;
+pub mod service;
+pub mod sweep;
 pub mod tail;
+pub mod verify;
