@@ -11,6 +11,8 @@ use std::time::Duration;
 use pageserver::fetcher::Fetcher;
 use pageserver::service::follow::Peers;
 use segments::cache::PageCache;
+use segments::disk::DiskCache;
+use segments::disk::file::CacheFile;
 use tokio::sync::oneshot;
 use walstore::id::{DatabaseId, IncarnationId, Lsn, Slot};
 use walstore::lease::Lease;
@@ -60,6 +62,8 @@ pub struct Settings {
     /// The group-commit window of databases that have none of their own.
     pub window: Duration,
     pub temp_directory: PathBuf,
+    /// Where stored bytes are kept that came from the bucket, and how many.
+    pub disk: Option<(Arc<dyn CacheFile>, u64)>,
     /// How often the node looks for logs of incarnations that are over; zero is never.
     pub drain_interval: Duration,
     /// Bytes of temporary files on disk, of all databases.
@@ -91,6 +95,7 @@ impl Default for Settings {
             commit_timeout: Duration::from_secs(20),
             window: Duration::ZERO,
             temp_directory: std::env::temp_dir(),
+            disk: None,
             drain_interval: Duration::from_secs(300),
             temp_bytes_max: 1 << 30,
             read_replicas: false,
@@ -118,6 +123,7 @@ pub struct NodeContext {
     pub cache: PageCache,
     /// Reads what is not in `cache`.
     pub fetcher: Fetcher,
+    pub disk: DiskCache,
     pub overlays: Arc<OverlaySpace>,
     /// The same for replicas. Nothing that this node folds makes room there, so its writers do not wait for it.
     pub replica_overlays: Arc<OverlaySpace>,
@@ -134,9 +140,13 @@ impl NodeContext {
     /// Of an incarnation that is about to be registered: until [`NodeContext::registered`] it may serve nothing.
     pub fn new(id: IncarnationId, stores: Stores, seam: Seam, log: LogHandle, settings: Settings) -> Self {
         let cache = PageCache::new(settings.cache_bytes);
+        let disk = settings.disk.as_ref();
+        let disk = disk.map_or_else(DiskCache::absent, |(file, bytes)| DiskCache::open(&seam, file.clone(), *bytes));
+        let (store, fetch_bytes_max) = (stores.main.clone(), settings.fetch_bytes_max);
         Self {
             id,
-            fetcher: Fetcher::new(stores.main.clone(), seam.clone(), cache.clone(), settings.fetch_bytes_max),
+            fetcher: Fetcher::with_disk(store, seam.clone(), cache.clone(), disk.clone(), fetch_bytes_max),
+            disk,
             cache,
             overlays: OverlaySpace::new(settings.overlay_bytes_max),
             replica_overlays: OverlaySpace::new(settings.overlay_bytes_max),

@@ -34,9 +34,12 @@ pub const CLOSED_CONNECTIONS_MANY: usize = 32;
 
 /// A temporary file stays in memory up to this size.
 pub const TEMP_MEMORY_BYTES_MAX: usize = 1 << 20;
-/// One database's temporary files may take this part of what the node's may: with more than a few at it, none
-/// can take the others' room.
-pub const TEMP_SHARE: u64 = 4;
+/// Temporary files of all databases together may take this part of `--cache-size`; the disk cache has the rest.
+pub const TEMP_PART: u64 = 2;
+/// How long a shutdown waits for what the disk cache has still in memory.
+pub const DISK_AT_SHUTDOWN: Duration = Duration::from_secs(2);
+/// One database's may take this part of it: with more than two at it, none can take the others' room.
+pub const TEMP_SHARE: u64 = 2;
 
 /// Unfolded bytes of one database beyond which its writers wait for the fold.
 pub const OVERLAY_BYTES_MAX: usize = 32 << 20;

@@ -243,6 +243,13 @@ impl Node {
             }
         }
         let sealed = self.incarnation.shut_down(within).await;
+        let disk = &self.context.disk;
+        tokio::select! {
+            biased;
+            () = disk.settle() => {}
+            () = self.context.seam.sleep(limits::DISK_AT_SHUTDOWN) => {}
+        }
+        info!(counters = ?disk.counters(), "the disk cache is left to the next process");
         match &sealed {
             Ok(sealed) => info!(end = %sealed.end, "every commit is in the bucket; the log is sealed"),
             Err(error) => warn!(%error, "could not seal the log; the next node waits for the lease to run out"),

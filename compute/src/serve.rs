@@ -9,9 +9,10 @@ use anyhow::Context;
 use pageserver::service::client::GrpcPeers;
 use pageserver::service::pages::PageReader;
 use pageserver::service::server::PageServer;
+use segments::disk::file::{CacheFile, DiskIo};
 use tenant::name::Name;
 use tokio::sync::watch;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use walstore::id::IncarnationId;
 use walstore::life::Stores;
 use walstore::register::Patience;
@@ -20,6 +21,7 @@ use walstore::seam::Seam;
 use walstore::store::{self, StoreUrl};
 
 use crate::cli::config::ServeConfig;
+use crate::cli::settings::CacheIo;
 use crate::hrana::baton::BatonKey;
 use crate::http::{admin, data, listen};
 use crate::limits;
@@ -199,6 +201,7 @@ async fn start_node(
         info!(incarnation = %predecessor, end = %sealed.end, "sealed the log of the former process");
     }
     cache_dir.claim(id)?;
+    let temp_bytes = config.cache_size.as_bytes() / limits::TEMP_PART;
     let bounds = &config.limits;
     let shares = Shares::of(config.memory.as_usize());
     let settings = Settings {
@@ -215,12 +218,32 @@ async fn start_node(
         commit_timeout: bounds.commit_timeout.as_duration(),
         window: config.window.as_duration(),
         temp_directory: cache_dir.temp_directory(),
-        temp_bytes_max: config.cache_size.as_usize() as u64,
+        temp_bytes_max: temp_bytes,
+        disk: open_disk(config, cache_dir, config.cache_size.as_bytes() - temp_bytes)?,
         read_replicas: config.read_replicas,
         address,
         ..Settings::default()
     };
     Ok(Node::start(id, stores, seam.clone(), settings, &CoreThreads).await?)
+}
+
+/// A disk that does not work is no reason not to serve. What was asked for by name and can't be had is.
+fn open_disk(config: &ServeConfig, dir: &CacheDir, bytes: u64) -> anyhow::Result<Option<(Arc<dyn CacheFile>, u64)>> {
+    let io = match config.disk_io {
+        CacheIo::Auto => DiskIo::Auto,
+        CacheIo::IoUring => DiskIo::IoUring,
+        CacheIo::Plain => DiskIo::Plain,
+    };
+    match dir.open_pages(bytes, io) {
+        Ok(file) => Ok(Some((file, bytes))),
+        Err(error) if io == DiskIo::IoUring => {
+            Err(error).context("--disk-io is io-uring, which does not work here; write --disk-io auto or plain")
+        }
+        Err(error) => {
+            warn!(%error, "there is no disk cache: its file in --cache-dir cannot be opened; reads go to the bucket");
+            Ok(None)
+        }
+    }
 }
 
 /// Returns at SIGTERM or SIGINT.

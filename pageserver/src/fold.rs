@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use segments::disk::CacheKey;
 use segments::fold::{FoldError, FoldInput, FoldPlan, Planned, build_fold, plan_fold};
 use segments::id::{MapChunkId, PackId};
 use segments::keys;
@@ -25,6 +26,7 @@ use walstore::seam::Seam;
 use walstore::store::{Condition, Key, Store, StoreError};
 
 use crate::fetcher::Fetcher;
+use crate::heavy::heavy;
 use crate::{discard, garbage, limits};
 
 /// What is folded, into what.
@@ -152,7 +154,7 @@ impl Folder<'_> {
         // Not to be cached: what a merge reads is about to be superseded.
         let frames = self.fetcher.frames_once(owner, plan.reads()).await?;
         let pack_id = PackId { owner, epoch, seq: job.seq, nonce: self.seam.random_u64() };
-        let folded = build_fold(plan, &job.input, &frames, pack_id)?;
+        let folded = heavy(|| build_fold(plan, &job.input, &frames, pack_id)).await?;
         let mut seq = 0;
         let stored = folded.map.store(&mut || {
             seq += 1;
@@ -163,12 +165,13 @@ impl Folder<'_> {
             objects.push((keys::pack(&pack.id), pack.bytes.clone()));
         }
         for (id, object) in &stored.objects {
+            self.fetcher.keep(&CacheKey::chunk_object(id, object), object);
             objects.push((keys::page_map(id), object.clone()));
         }
         let puts = stream::iter(objects).map(|(key, bytes)| async move { self.put(&key, bytes, patience).await });
         puts.buffer_unordered(limits::FOLD_PUTS_MAX).try_collect::<()>().await?;
         if let Some(pack) = &folded.pack {
-            self.keep_in_cache(pack, &folded.map)?;
+            heavy(|| self.keep_in_cache(pack, &folded.map)).await?;
         }
         let kept = stored.map.chunk_ids();
         let mut dead: Vec<PackRef> = folded.dead.iter().map(garbage::dead_pack).collect();
@@ -183,12 +186,18 @@ impl Folder<'_> {
         let cache = self.fetcher.cache();
         if let Some((index, reference)) = delta.as_ref().zip(map.deltas().find(|delta| delta.pack == pack.id)) {
             cache.insert_index(reference, index.clone());
+            let start = reference.index.offset as usize;
+            let range = start..start + reference.index.bytes as usize;
+            self.fetcher.keep(&CacheKey::index(reference), &pack.bytes.slice(range));
         }
         let entries = pack.segments.entries().iter().chain(delta.iter().flat_map(|index| index.entries()));
         for entry in entries {
             let range = entry.frame.offset as usize..(entry.frame.offset + entry.frame.bytes) as usize;
-            let frame = Frame::decode(&pack.bytes[range], &entry.frame).map_err(FoldError::from)?;
-            cache.insert_frame(&FrameAt { pack: pack.id, frame: entry.frame }, frame);
+            let stored = pack.bytes.slice(range);
+            let frame = Frame::decode(&stored, &entry.frame).map_err(FoldError::from)?;
+            let at = FrameAt { pack: pack.id, frame: entry.frame };
+            self.fetcher.keep(&CacheKey::frame(&at), &stored);
+            cache.insert_frame(&at, frame);
         }
         Ok(())
     }

@@ -81,10 +81,12 @@ pub enum Mutant {
     FoldNotDurable,
     /// A page that is nowhere is zeros.
     ZerosForMissing,
+    /// What the disk cache finds is served, whatever it is.
+    SkipSlotCheck,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::AcknowledgeOutOfOrder,
         Self::AcknowledgeBeforeDurable,
         Self::ReplyBeforeGate,
@@ -120,6 +122,7 @@ impl Mutant {
         Self::IgnoreValidUpto,
         Self::FoldNotDurable,
         Self::ZerosForMissing,
+        Self::SkipSlotCheck,
     ];
 }
 

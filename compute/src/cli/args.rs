@@ -380,6 +380,8 @@ fn variable_behind(error: &clap::Error, words: &[OsString]) -> Option<String> {
 mod tests {
     use clap::CommandFactory;
 
+    use super::super::settings::CacheIo;
+    use super::super::units::{ByteSize, Span};
     use super::*;
 
     fn read(line: &str) -> Result<Command, clap::Error> {
@@ -413,7 +415,7 @@ mod tests {
 
     #[test]
     fn serve_reads_every_flag() {
-        let line = "shoal serve --store file:///s --cache-dir /c --cache-size 2GiB --memory 1GB \
+        let line = "shoal serve --store file:///s --cache-dir /c --cache-size 2GiB --disk-io plain --memory 1GB \
             --lease 900ms --http-listen-addr [::1]:80 --admin-listen-addr 127.0.0.1:81 --no-auth \
             --default-database main --log debug --max-body-size 1MiB --max-response-size 2MB \
             --max-transaction-size 3MB --statement-timeout 1m --idle-transaction-timeout 2s \
@@ -423,6 +425,7 @@ mod tests {
         assert_eq!(serve.config, Some(PathBuf::from("/etc/shoal.toml")));
         assert_eq!(settings.store.as_deref(), Some("file:///s"));
         assert_eq!(settings.cache_size, Some(ByteSize::mib(2048)));
+        assert_eq!(settings.disk_io, Some(CacheIo::Plain));
         assert_eq!(settings.lease, Some(Span::millis(900)));
         assert_eq!(settings.no_auth, Some(true));
         assert_eq!(settings.window.map(|window| window.to_string()), Some("25ms".into()));

@@ -18,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 use super::args::{DevArgs, PageserverArgs, ServeArgs};
 use super::environment::{self, UnknownVariables};
 use super::limits::CONFIG_FILE_BYTES_MAX;
-use super::settings::Settings;
+use super::settings::{CacheIo, Settings};
 use super::units::{ByteSize, Span, Window};
 use source::{Found, Origin, Sources};
 
@@ -29,6 +29,7 @@ pub struct ServeConfig {
     pub store: String,
     pub cache_dir: PathBuf,
     pub cache_size: ByteSize,
+    pub disk_io: CacheIo,
     /// For pages of all databases together.
     pub memory: ByteSize,
     pub window: Window,
@@ -219,6 +220,7 @@ fn resolve_settings(flags: Settings, file: Settings, from: Sources) -> Result<Se
         store: check_store(from.pick_optional("store", flags.store, file.store))?,
         cache_dir: pick!(cache_dir, CACHE_DIR.into()).value,
         cache_size: not_zero(pick!(cache_size, CACHE_SIZE))?,
+        disk_io: pick!(disk_io, CacheIo::Auto).value,
         memory: not_zero(pick!(memory, MEMORY))?,
         window,
         lease: check_lease(pick!(lease, LEASE))?,

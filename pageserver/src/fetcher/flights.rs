@@ -27,6 +27,8 @@ pub struct Interest {
     pub answer: Option<oneshot::Sender<Answer>>,
     /// Where it shall be kept.
     pub cache: Option<PageCache>,
+    /// Whether it shall be kept on disk.
+    pub keeps: bool,
 }
 
 impl Interest {
@@ -48,7 +50,7 @@ struct Flight {
 impl Flight {
     /// Puts what has come where those who want it look for it.
     fn keep(&self, wanted: &Wanted, fetched: &Fetched) {
-        for Interest { answer, cache } in &self.interests {
+        for Interest { answer, cache, .. } in &self.interests {
             match (answer, cache) {
                 (_, None) => {}
                 (Some(_), Some(cache)) => wanted.keep(fetched, cache),
@@ -138,6 +140,11 @@ impl Flights {
 }
 
 impl State {
+    /// Whether anybody who waits wants it kept on disk.
+    fn keeps(&self, wanted: &Wanted) -> bool {
+        self.flights.get(wanted).is_some_and(|flight| flight.interests.iter().any(|it| it.keeps))
+    }
+
     fn request(&mut self, of: DatabaseId, urgency: Urgency, wanted: Wanted, interest: Interest) {
         if let Some(flight) = self.flights.get_mut(&wanted) {
             flight.interests.push(interest);
@@ -178,22 +185,47 @@ struct Flying {
 
 impl Flying {
     async fn run(mut self) {
-        let (key, range) = (self.batch.wanted[0].key(), self.batch.range());
+        self.land_from_disk().await;
+        if self.landed < self.batch.wanted.len() {
+            self.land_from_store().await;
+        }
+        let flights = self.flights.clone();
+        drop(self);
+        flights.start();
+    }
+
+    /// What the disk has lands first, whatever its place in the batch; the rest stays in order.
+    async fn land_from_disk(&mut self) {
+        let on_disk = self.flights.source.on_disk(&self.batch.wanted).await;
+        let all = std::mem::take(&mut self.batch.wanted);
+        let (found, missing): (Vec<_>, Vec<_>) = all.into_iter().zip(on_disk).partition(|(_, fetched)| fetched.is_some());
+        self.batch.wanted = found.iter().chain(&missing).map(|(wanted, _)| *wanted).collect();
+        for (wanted, fetched) in found {
+            if let Some(fetched) = fetched {
+                self.land(&wanted, &Ok(fetched));
+            }
+            self.landed += 1;
+        }
+    }
+
+    async fn land_from_store(&mut self) {
+        let (key, range) = (self.batch.wanted[self.landed].key(), self.batch.range(self.landed));
         let got = self.flights.source.get(&key, range.clone()).await;
         while let Some(wanted) = self.batch.wanted.get(self.landed) {
             let answer = got.clone().and_then(|bytes| {
                 let within = |offset: u64| usize::try_from(offset - range.start).unwrap_or(usize::MAX).min(bytes.len());
                 let stored = bytes.slice(within(wanted.range().start)..within(wanted.range().end));
-                Ok(wanted.decode(stored)?)
+                let fetched = wanted.decode(stored.clone())?;
+                if self.flights.state().keeps(wanted) {
+                    self.flights.source.disk.put(&wanted.cache_key(), &stored);
+                }
+                Ok(fetched)
             });
             self.land(wanted, &answer);
             self.landed += 1;
             // Decoding takes a while; other requests of this thread go on in between.
             tokio::task::yield_now().await;
         }
-        let flights = self.flights.clone();
-        drop(self);
-        flights.start();
     }
 
     /// It is here, or it never will be: everybody who waits is told.

@@ -83,6 +83,7 @@ fn every_setting_can_be_written_in_the_file() {
         store = \"s3://bucket/prefix\"
         cache-dir = \"/cache\"
         cache-size = \"2GiB\"
+        disk-io = \"io-uring\"
         memory = \"512MiB\"
         window = \"10ms\"
         lease = \"900ms\"
@@ -104,6 +105,7 @@ fn every_setting_can_be_written_in_the_file() {
         store: "s3://bucket/prefix".into(),
         cache_dir: "/cache".into(),
         cache_size: ByteSize::mib(2048),
+        disk_io: CacheIo::IoUring,
         memory: ByteSize::mib(512),
         window: "10ms".parse().expect("a window"),
         lease: Span::millis(900),
