@@ -441,7 +441,7 @@ impl Core {
 }
 
 /// Applies one commit of a sealed log. Patches want the page as it was just before.
-pub(super) async fn recover(
+pub async fn recover(
     database: &Rc<Database>,
     logged: &LoggedCommit,
     incarnation: walstore::id::IncarnationId,

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use walstore::id::DatabaseId;
 use walstore::log::Acknowledged;
 
-pub use self::databases::OpenError;
+pub use self::databases::{OpenError, recover};
 
 use self::databases::Databases;
 use self::streams::Streams;
