@@ -61,6 +61,16 @@ pub async fn prepare(store: &dyn Store, seam: &Seam) -> Result<(), PrepareError>
     Ok(())
 }
 
+/// Refuses a bucket of a format that this build does not know. Damage of the record is not its matter.
+pub async fn refuse_other_format(store: &dyn Store, seam: &Seam) -> Result<(), PrepareError> {
+    let patience = Patience::for_duration(seam, PATIENCE);
+    let found = register::get(store, seam, &keys::cluster(), patience).await?;
+    match found.map(|(object, _)| check_format(&object)) {
+        Some(Err(error @ PrepareError::Format { .. })) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 fn check_format(object: &Bytes) -> Result<(), PrepareError> {
     let body = envelope::open_as(object, Kind::Cluster, OBJECT_VERSION, BODY_BYTES_MAX);
     let body = body.map_err(|corrupt| corrupt.at(keys::cluster()))?;

@@ -6,6 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use pageserver::service::client::GrpcPeers;
+use pageserver::service::pages::PageReader;
+use pageserver::service::server::PageServer;
+use segments::disk::Geometry;
 use segments::disk::file::{CacheFile, DiskIo};
 use tenant::name::Name;
 use tokio::sync::watch;
@@ -70,7 +74,14 @@ impl Server {
         let store = store::open(&store_url, config.create_on_first_use).await.context("cannot open the store")?;
         crate::cluster::prepare(&*store, &seam).await.context("cannot use the store")?;
         let stores = Stores::one(store.clone());
-        let node = start_node(config, &cache_dir, stores, &seam).await?;
+        let address = match &config.advertise_url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => reachable_at(http.local_addr()?),
+        };
+        let node = start_node(config, &cache_dir, stores, &seam, address).await?;
+        node.context.reaches_others_by(Arc::new(GrpcPeers::new(seam.clone())));
+        let (pages, publish) = (PageReader::new(store.clone(), seam.clone(), node.context.fetcher.clone()), node.handle());
+        let peers = data::peers_router(PageServer::new(Some(Arc::new(publish)), Arc::new(pages)));
         let (stop, stopped) = watch::channel(false);
         let plane = data::DataPlane {
             node: node.handle(),
@@ -81,7 +92,7 @@ impl Server {
         };
         let (http_addr, admin_addr) = (http.local_addr()?, admin_listener.local_addr()?);
         let planes = vec![
-            spawn(listen::serve(http, data::router(plane), seam.clone(), stopped.clone())),
+            spawn(listen::serve(http, peers.merge(data::router(plane)), seam.clone(), stopped.clone())),
             spawn(listen::serve(admin_listener, admin::router(node.handle()), seam.clone(), stopped)),
         ];
         info!(%http_addr, %admin_addr, store = store.describe(), "serving");
@@ -153,9 +164,20 @@ fn random_key(seam: &Seam) -> [u8; 32] {
 const OVERLAY_SHARE: usize = 4;
 /// The part of `--memory` that requests for pages may take while they are on their way, up to
 /// [`crate::limits::FETCH_BYTES_MAX`]. The page cache has the rest.
-const FETCH_SHARE: usize = 8;
+pub(crate) const FETCH_SHARE: usize = 8;
 
-async fn start_node(config: &ServeConfig, cache_dir: &CacheDir, stores: Stores, seam: &Seam) -> anyhow::Result<Node> {
+/// What other nodes are told, unless it would mean nothing to them.
+fn reachable_at(listening: SocketAddr) -> String {
+    if listening.ip().is_unspecified() { String::new() } else { format!("http://{listening}") }
+}
+
+async fn start_node(
+    config: &ServeConfig,
+    cache_dir: &CacheDir,
+    stores: Stores,
+    seam: &Seam,
+    address: String,
+) -> anyhow::Result<Node> {
     let id = IncarnationId::random(seam);
     if let Some(predecessor) = cache_dir.predecessor() {
         let patience = Patience::for_duration(seam, SEAL_PREDECESSOR);
@@ -182,6 +204,8 @@ async fn start_node(config: &ServeConfig, cache_dir: &CacheDir, stores: Stores, 
         temp_directory: cache_dir.temp_directory(),
         temp_bytes_max: temp_bytes,
         disk: open_disk(config, cache_dir, config.cache_size.as_bytes() - temp_bytes)?,
+        read_replicas: config.read_replicas,
+        address,
         ..Settings::default()
     };
     Ok(Node::start(id, stores, seam.clone(), settings, &CoreThreads).await?)
@@ -194,6 +218,10 @@ fn open_disk(config: &ServeConfig, dir: &CacheDir, bytes: u64) -> anyhow::Result
         CacheIo::IoUring => DiskIo::IoUring,
         CacheIo::Plain => DiskIo::Plain,
     };
+    if Geometry::of_capacity(bytes).is_none() {
+        info!("--cache-size leaves too little room for a disk cache; reads go to the bucket");
+        return Ok(None);
+    }
     match dir.open_pages(bytes, io) {
         Ok(file) => Ok(Some((file, bytes))),
         Err(error) if io == DiskIo::IoUring => {
@@ -206,7 +234,8 @@ fn open_disk(config: &ServeConfig, dir: &CacheDir, bytes: u64) -> anyhow::Result
     }
 }
 
-async fn signalled() {
+/// Returns at SIGTERM or SIGINT.
+pub(crate) async fn signalled() {
     use tokio::signal::unix::{SignalKind, signal};
     let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {

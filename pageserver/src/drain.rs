@@ -151,6 +151,14 @@ impl Drainer {
         Ok(swept)
     }
 
+    /// Takes a database from owners that are all over, even if they left nothing to fold. `false`: it is nobody's
+    /// already, or somebody in its tail may live.
+    pub(crate) async fn release_if_over(&self, database: DatabaseId) -> Result<bool, DrainError> {
+        let released = self.release_head(database).await;
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        released
+    }
+
     fn rests(&mut self, id: IncarnationId) -> bool {
         let Some(rest) = self.resting.get_mut(&id).filter(|rest| rest.left > 0) else { return false };
         rest.left -= 1;

@@ -20,12 +20,13 @@ use tenant::lifecycle::{self, NotFolded};
 use tenant::registry::{self, SwapHeadError};
 use walstore::envelope::Corrupt;
 use walstore::id::{Lsn, PutId};
+use walstore::mutant::{self, Mutant};
 use walstore::register::{Backoff, Patience, RecordError, Swap, Versioned};
 use walstore::seam::Seam;
 use walstore::store::{Condition, Key, Store, StoreError};
 
 use crate::fetcher::Fetcher;
-use crate::{garbage, limits};
+use crate::{discard, garbage, limits};
 
 /// What is folded, into what.
 pub struct FoldJob {
@@ -92,8 +93,16 @@ impl Folder<'_> {
             None => (None, job.map.clone(), Vec::new()),
             Some(plan) => self.write(&job, &plan, patience).await?,
         };
-        let head = self.link(&job, root, dead).await?;
-        Ok(Linked { head, map })
+        if mutant::is_on(Mutant::DeleteBeforeUnlink) {
+            garbage::delete(self.store, dead.clone()).await;
+        }
+        match self.link(&job, root, dead).await {
+            Ok(head) => Ok(Linked { head, map }),
+            Err(failure) => {
+                discard::unlinked(self.store, &job.map, &map, &failure).await;
+                Err(failure)
+            }
+        }
     }
 
     /// Plans, reading chunks and indexes until the plan has all it wants.

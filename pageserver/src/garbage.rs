@@ -33,7 +33,8 @@ fn entry(kind: u8, encode: impl FnOnce(&mut Writer)) -> PackRef {
     PackRef(out.finish().into())
 }
 
-fn key_of(dead: &PackRef) -> Result<Key, Corrupt> {
+/// The object that an entry names.
+pub fn key_of(dead: &PackRef) -> Result<Key, Corrupt> {
     let mut reader = Reader::new(&dead.0);
     let key = match reader.u8()? {
         PACK => keys::pack(&PackId::decode(&mut reader)?),

@@ -1,9 +1,15 @@
 #![doc = include_str!("../README.md")]
 
 pub mod base;
+mod discard;
 pub mod drain;
 pub mod fetcher;
 pub mod fold;
 pub mod garbage;
 pub mod limits;
+pub mod listing;
+pub mod orphan;
+pub mod service;
+pub mod sweep;
 pub mod tail;
+pub mod verify;

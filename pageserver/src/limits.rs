@@ -55,5 +55,59 @@ pub const FETCH_GAP_BYTES_MAX: u64 = 16 << 10;
 /// How long a page fetch keeps asking the store before the query fails.
 pub const FETCH_PATIENCE: Duration = Duration::from_secs(15);
 
+/// Notices on their way between the two ends of a subscription. What waits beyond it counts in the owner's queue.
+pub const FOLLOW_NOTICES_MAX: usize = 16;
+
+/// Ticks on their way. They come a few times a second.
+pub const FOLLOW_TICKS_MAX: usize = 4;
+
+/// The largest message: a commit, and what names it.
+pub const MESSAGE_BYTES_MAX: usize = walstore::limits::COMMIT_BYTES_MAX + (1 << 10);
+
+/// How long a connection to another node may take to come about.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often an idle connection to another node is tried, and how long the answer may take.
+pub const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Pages that one request may ask for: 4 MiB, as much as other programs' gRPC takes in one message.
+pub const PAGES_AT_ONCE_MAX: usize = 1000;
+
+/// Databases of which a page reader remembers where their pages are.
+pub const VIEWS_MAX: usize = 4096;
+
+/// How long a walk through the bucket keeps asking the store for one thing.
+pub const WALK_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Times that the check of a database or a log begins again because it changed under the reader.
+pub const VERIFY_ROUNDS_MAX: usize = 6;
+
+/// Slots of a log that a check reads at the same time.
+pub const VERIFY_SLOTS_AT_ONCE: usize = 16;
+
+/// Slots of a log that are missing one after the other before a check looks for no more of them.
+pub const VERIFY_SLOTS_MISSING_MAX: usize = 64;
+
+/// Bytes of commits that a check keeps of logs that it has read, for the databases to come.
+pub const VERIFY_LOGS_BYTES_MAX: usize = 256 << 20;
+
+/// A check's page cache: what patches in logs build on.
+pub const VERIFY_CACHE_BYTES: u64 = 32 << 20;
+
+/// Memory of a check's ranged reads that are on their way.
+pub const VERIFY_FETCH_BYTES_MAX: usize = 64 << 20;
+
+/// Between two pages of a sweep's listings: at most 5,000 keys a second.
+pub const SWEEP_PAUSE: Duration = Duration::from_millis(200);
+
+/// How often a node looks whether a sweep is due, in one interval.
+pub const SWEEP_LOOKS_PER_INTERVAL: u32 = 4;
+
+/// Deletes of a sweep that run at the same time.
+pub const SWEEP_DELETES_AT_ONCE: usize = 8;
+
+/// After that a delete that was announced and has not happened was given up.
+pub const MARKER_LATE_MICROS: u64 = 86_400_000_000;
+
 const _: () = assert!(FETCH_BYTES_MAX <= walstore::limits::HEDGE_BYTES_MAX, "every request for pages may be hedged");
 const _: () = assert!(FETCHES_AHEAD_MAX < FETCHES_MAX, "there is room for what somebody waits for");

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use segments::commit::{CheckedCommit, UncheckedCommit};
+use segments::commit::{CheckedCommit, Commit, UncheckedCommit};
 use segments::fold::FoldInput;
 use segments::map::{DeltaRef, Lookup, PageMap};
 use segments::page::{MissingPage, Page, PageNo};
@@ -45,6 +45,10 @@ impl Tail {
         Ok(Self { database: head.database, map, input, tip })
     }
 
+    pub fn database(&self) -> DatabaseId {
+        self.database
+    }
+
     /// Adds the next commit, from the log of `incarnation`.
     pub async fn add(
         &mut self,
@@ -52,19 +56,45 @@ impl Tail {
         logged: &LoggedCommit,
         incarnation: IncarnationId,
     ) -> Result<Added, RecordError> {
+        let (commit, tip) = self.next(fetcher, logged, incarnation).await?;
+        if !self.input.has_room_for(commit.pages.len()) {
+            return Ok(Added::Full);
+        }
+        self.take(commit, tip);
+        Ok(Added::Yes)
+    }
+
+    /// Adds the next commit even if it does not fit into one fold with those before.
+    pub async fn replay(
+        &mut self,
+        fetcher: &Fetcher,
+        logged: &LoggedCommit,
+        incarnation: IncarnationId,
+    ) -> Result<(), RecordError> {
+        let (commit, tip) = self.next(fetcher, logged, incarnation).await?;
+        self.take(commit, tip);
+        Ok(())
+    }
+
+    /// Checks a commit against the history so far, and makes its pages whole.
+    async fn next(
+        &mut self,
+        fetcher: &Fetcher,
+        logged: &LoggedCommit,
+        incarnation: IncarnationId,
+    ) -> Result<(Commit, Tip), RecordError> {
         let place = format!("commit {} of {} in the log of {incarnation}", logged.lsn, self.database);
         let at = |corrupt: Corrupt| RecordError::from(corrupt.at(&place));
         let commit = UncheckedCommit::decode(&logged.bytes).and_then(|commit| commit.check(&self.tip)).map_err(at)?;
         let mut bases = self.bases(fetcher, &commit).await?;
         let tip = commit.tip();
         let commit = commit.apply(|page_no, _| bases.remove(&page_no).ok_or("it was not read"));
-        let commit = commit.map_err(|error| at(Corrupt::new(error.to_string())))?;
-        if !self.input.has_room_for(commit.pages.len()) {
-            return Ok(Added::Full);
-        }
+        Ok((commit.map_err(|error| at(Corrupt::new(error.to_string())))?, tip))
+    }
+
+    fn take(&mut self, commit: Commit, tip: Tip) {
         self.input.add(commit.lsn, commit.page_count, commit.pages);
         self.tip = tip;
-        Ok(Added::Yes)
     }
 
     /// The pages that a commit's patches build on, as they are before it.
@@ -86,31 +116,41 @@ impl Tail {
     }
 
     async fn page_at_rest(&mut self, fetcher: &Fetcher, page_no: PageNo) -> Result<Page, RecordError> {
-        let (of, cache) = (self.database, fetcher.cache());
-        // Held until the page is found, whatever a full cache does.
-        let mut held = Vec::new();
-        loop {
-            let indexes = |delta: &DeltaRef| {
-                let known = held.iter().find(|(known, _)| known == delta).map(|(_, index)| Arc::clone(index));
-                known.or_else(|| cache.index(delta))
-            };
-            match self.map.lookup(page_no, &indexes) {
-                Lookup::Found(source) => {
-                    let frame = fetcher.frame(of, &source.at).await?;
-                    let page = frame.page(source.place);
-                    return Ok(page.map_err(|corrupt| corrupt.at(segments::keys::pack(&source.at.pack)))?);
-                }
-                Lookup::NeedChunk(reference) => {
-                    let object = fetcher.chunk(of, &reference).await?;
-                    let with = self.map.with_chunk(&reference, &object);
-                    self.map = with.map_err(|corrupt| corrupt.at(segments::keys::page_map(&reference.id)))?;
-                }
-                Lookup::NeedIndexes(deltas) => held.extend(fetcher.indexes(of, &deltas).await?),
-                Lookup::LockPage => return Ok(Page::zeroed()),
-                Lookup::Outside | Lookup::Missing => {
-                    let missing = MissingPage { database: self.database, page: page_no, lsn: self.map.lsn() };
-                    return Err(Corrupt::new(missing.to_string()).at(tenant::keys::head(self.database)).into());
-                }
+        page_at_rest(fetcher, self.database, &mut self.map, page_no).await
+    }
+}
+
+/// A page as what is folded has it. `map` learns the chunks that it needs.
+pub async fn page_at_rest(
+    fetcher: &Fetcher,
+    of: DatabaseId,
+    map: &mut PageMap,
+    page_no: PageNo,
+) -> Result<Page, RecordError> {
+    let cache = fetcher.cache();
+    // Held until the page is found, whatever a full cache does.
+    let mut held = Vec::new();
+    loop {
+        let indexes = |delta: &DeltaRef| {
+            let known = held.iter().find(|(known, _)| known == delta).map(|(_, index)| Arc::clone(index));
+            known.or_else(|| cache.index(delta))
+        };
+        match map.lookup(page_no, &indexes) {
+            Lookup::Found(source) => {
+                let frame = fetcher.frame(of, &source.at).await?;
+                let page = frame.page(source.place);
+                return Ok(page.map_err(|corrupt| corrupt.at(segments::keys::pack(&source.at.pack)))?);
+            }
+            Lookup::NeedChunk(reference) => {
+                let object = fetcher.chunk(of, &reference).await?;
+                let with = map.with_chunk(&reference, &object);
+                *map = with.map_err(|corrupt| corrupt.at(segments::keys::page_map(&reference.id)))?;
+            }
+            Lookup::NeedIndexes(deltas) => held.extend(fetcher.indexes(of, &deltas).await?),
+            Lookup::LockPage => return Ok(Page::zeroed()),
+            Lookup::Outside | Lookup::Missing => {
+                let missing = MissingPage { database: of, page: page_no, lsn: map.lsn() };
+                return Err(Corrupt::new(missing.to_string()).at(tenant::keys::head(of)).into());
             }
         }
     }

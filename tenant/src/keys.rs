@@ -10,6 +10,8 @@ use crate::name::Name;
 
 pub const NAME_PREFIX: &str = "n/";
 pub const DUE_PREFIX: &str = "due/";
+/// Everything of every database but its name.
+pub const DATABASES_PREFIX: &str = "t/";
 
 /// The name record. The keys sort as names do, so that a listing by prefix is one range of keys.
 pub fn name(name: &Name) -> Key {
@@ -26,6 +28,14 @@ pub fn parse_name(key: &Key) -> Option<Name> {
 pub fn database_prefix(database: DatabaseId) -> String {
     let id = database.to_string();
     format!("t/{}/{id}/", hash_prefix(&id))
+}
+
+/// Whose `key` is, if it lies where something of a database does.
+pub fn parse_database(key: &Key) -> Option<DatabaseId> {
+    let mut parts = key.as_str().split('/').skip(2);
+    let (id, rest) = (DatabaseId::parse(parts.next()?)?, parts.next()?);
+    let is_there = !rest.is_empty() && key.as_str().starts_with(&database_prefix(id));
+    is_there.then_some(id)
 }
 
 /// The head.
@@ -61,6 +71,9 @@ mod tests {
         let hash = &blake3::hash(id.as_bytes()).to_hex()[..4];
         assert_eq!(head(DATABASE).as_str(), format!("t/{hash}/{id}/head"));
         assert_eq!(hash, "4e55");
+        assert_eq!(parse_database(&head(DATABASE)), Some(DATABASE));
+        assert_eq!(parse_database(&Key::new(format!("t/0000/{id}/head"))), None);
+        assert_eq!(parse_database(&Key::new(format!("t/4e55/{id}"))), None);
         assert_eq!(due(NOON, DATABASE, DueKind::Delete).as_str(), format!("due/20240229/{id}-delete"));
     }
 

@@ -214,6 +214,24 @@ pub fn delete(head: &Head, at_micros: u64, put_id: PutId) -> Head {
     next
 }
 
+/// The successor of a head that has ended, without anything that it referred to: the small tombstone that stays.
+///
+/// This unlinks the database's objects, so they may be deleted once it is written and not before: whoever forks the
+/// database meanwhile pins it, and then this write loses.
+///
+/// # Panics
+/// If the database lives, or a fork needs it.
+pub fn shrink(head: &Head, put_id: PutId) -> Head {
+    assert!(head.state.is_final(), "BUG: {} lives", head.database);
+    assert!(head.pins.is_empty() && head.pin_chunks.is_empty(), "BUG: {} is pinned", head.database);
+    let mut next = head.successor(put_id);
+    next.map = MapField::default();
+    next.anchors.clear();
+    next.dead.clear();
+    next.inline_image = None;
+    next
+}
+
 fn without_owner(mut head: Head) -> Head {
     head.epoch += u64::from(head.owner.is_some());
     head.owner = None;

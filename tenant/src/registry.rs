@@ -15,4 +15,4 @@ pub use create::{CreateError, create_database};
 pub use delete::{DeleteError, delete_database, put_due};
 pub use heads::{SwapHeadError, read_head, swap_head};
 pub use list::{ListError, NamePage, list};
-pub use names::{ResolveError, read_name, resolve, resolve_head};
+pub use names::{ResolveError, free_name, read_name, resolve, resolve_head};

@@ -29,7 +29,7 @@ async fn create(store: &dyn Store, seam: &Seam, text: &str, me: IncarnationId) -
 
 /// Seals the record of `id`, or writes it open.
 async fn put_incarnation(store: &dyn Store, seam: &Seam, id: IncarnationId, state: State) {
-    let record = IncarnationRecord { state, ..IncarnationRecord::new(PutId::random(seam), 1, String::new()) };
+    let record = IncarnationRecord { state, ..IncarnationRecord::new(id, PutId::random(seam), 1, String::new()) };
     let key = walstore::keys::incarnation(id);
     store.put(&key, record.encode(), &Condition::None).await.unwrap();
 }

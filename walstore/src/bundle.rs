@@ -137,6 +137,36 @@ impl BundleRef {
     }
 }
 
+impl BundleRef {
+    /// Checks the whole object, and gives its blocks and every run in them.
+    pub fn open(&self, object: &Bytes, incarnation: IncarnationId) -> Result<(Vec<BlockRef>, Vec<Run>), Corrupt> {
+        let body = envelope::open_as(object, Kind::Bundle, VERSION, u32::MAX as usize)?;
+        let mut reader = Reader::new(&body);
+        let id = (IncarnationId::from_bytes(reader.array()?), reader.u32()?, reader.array()?);
+        if id != (incarnation, self.number, self.nonce) {
+            return Err(Corrupt::new(format!("holds bundle {} of {}", id.1, id.0)));
+        }
+        let slots = (Slot(reader.u64()?), Slot(reader.u64()?));
+        if slots != (self.first, self.end) {
+            return Err(Corrupt::new(format!("holds slots {} to {}, not {} to {}", slots.0, slots.1, self.first, self.end)));
+        }
+        let blocks = self.decode_index(&part(object, &self.index)?)?;
+        let mut runs = Vec::new();
+        for block in &blocks {
+            runs.extend(block.decode(&part(object, &block.section)?)?);
+        }
+        Ok((blocks, runs))
+    }
+}
+
+fn part(object: &Bytes, section: &Section) -> Result<Bytes, Corrupt> {
+    let range = section.range();
+    if range.end > object.len() as u64 {
+        return Err(Corrupt::new("a section reaches past the end"));
+    }
+    Ok(object.slice(range.start as usize..range.end as usize))
+}
+
 impl BlockRef {
     /// Reads a block, from the bytes that its section describes.
     pub fn decode(&self, bytes: &Bytes) -> Result<Vec<Run>, Corrupt> {

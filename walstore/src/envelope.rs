@@ -38,6 +38,7 @@ pub enum Kind {
     Pack = 10,
     PageMap = 11,
     Due = 12,
+    Sweep = 13,
 }
 
 impl Kind {
@@ -45,7 +46,7 @@ impl Kind {
         use Kind::*;
         [
             Cluster, Incarnation, LiveMarker, Fragment, Tombstone, SideObject, Bundle, NameRecord, Head, Pack,
-            PageMap, Due,
+            PageMap, Due, Sweep,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
@@ -154,6 +155,14 @@ pub fn kind_of(start: &[u8]) -> Result<Kind, Corrupt> {
         }
         _ => Err(Corrupt::new("not a Shoal object (bad magic)")),
     }
+}
+
+/// How long the object is whose first [`HEADER_BYTES`] these are, unchecked but for the magic.
+pub fn claimed_bytes(start: &[u8]) -> Result<u64, Corrupt> {
+    kind_of(start)?;
+    let length = start.get(8..12).and_then(|length| length.first_chunk::<4>());
+    let length = length.ok_or_else(|| Corrupt::new("too short for an object"))?;
+    Ok(HEADER_BYTES as u64 + u64::from(u32::from_le_bytes(*length)))
 }
 
 /// Checks magic, length, checksum and codec. `body_bytes_max` bounds what a hostile length may allocate.
@@ -334,6 +343,8 @@ mod tests {
         let hex: String = object.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, format!("53484f4c0501000003000000{}616263", &hex[24..32]));
         assert_eq!(open_as(&object, Kind::Tombstone, 1, 10).unwrap(), "abc");
+        assert_eq!(claimed_bytes(&object[..HEADER_BYTES]), Ok(object.len() as u64));
+        assert!(claimed_bytes(&object[..11]).is_err() && claimed_bytes(b"SHOX").is_err());
     }
 
     proptest! {

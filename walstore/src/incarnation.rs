@@ -4,6 +4,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
+//! | 16 | the incarnation itself, so that a record at a foreign key is noticed |
 //! | 16, 8 | put id, version (rises by one with every CAS) |
 //! | 1, 8 | state: 0 open, 1 recovering, 2 sealed; `end` (0 unless sealed) |
 //! | 8, 8 | hint, low |
@@ -22,10 +23,14 @@ use bytes::Bytes;
 use crate::bundle::{self, BundleRef};
 use crate::envelope::{self, Corrupt, Kind, Reader, Writer};
 use crate::id::{IncarnationId, PutId, Slot};
+use crate::keys;
 use crate::limits;
 use crate::register::Record;
+use crate::store::Key;
 
-const VERSION: u8 = 1;
+/// Version 1 did not say whose it is.
+const VERSION: u8 = 2;
+const MARKER_VERSION: u8 = 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -40,6 +45,7 @@ pub enum State {
 /// Read the module's documentation for what each field means on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IncarnationRecord {
+    pub incarnation: IncarnationId,
     pub put_id: PutId,
     pub version: u64,
     pub state: State,
@@ -55,8 +61,9 @@ pub struct IncarnationRecord {
 }
 
 impl IncarnationRecord {
-    pub fn new(put_id: PutId, lease_micros: u64, address: String) -> Self {
+    pub fn new(incarnation: IncarnationId, put_id: PutId, lease_micros: u64, address: String) -> Self {
         Self {
+            incarnation,
             put_id,
             version: 1,
             state: State::Open,
@@ -112,6 +119,7 @@ impl Record for IncarnationRecord {
     fn encode(&self) -> Bytes {
         self.check().expect("BUG: an incarnation record out of order");
         let mut body = Writer::new();
+        body.raw(self.incarnation.as_bytes());
         body.raw(self.put_id.as_bytes());
         body.u64(self.version);
         let (state, end) = match self.state {
@@ -135,6 +143,7 @@ impl Record for IncarnationRecord {
     fn decode(object: &Bytes) -> Result<Self, Corrupt> {
         let body = envelope::open_as(object, Kind::Incarnation, VERSION, limits::RECORD_BYTES_MAX)?;
         let mut reader = Reader::new(&body);
+        let incarnation = IncarnationId::from_bytes(reader.array()?);
         let put_id = PutId::from_bytes(reader.array()?);
         let version = reader.u64()?;
         let state = match (reader.u8()?, reader.u64()?) {
@@ -149,7 +158,7 @@ impl Record for IncarnationRecord {
         let count = reader.count(bundle::REFERENCE_BYTES)?;
         let bundles = (0..count).map(|_| BundleRef::decode(&mut reader)).collect::<Result<_, Corrupt>>()?;
         reader.end()?;
-        let record = Self { put_id, version, state, hint, low, lease_micros, address, bundles };
+        let record = Self { incarnation, put_id, version, state, hint, low, lease_micros, address, bundles };
         record.check()?;
         record.check_counters()?;
         Ok(record)
@@ -157,6 +166,13 @@ impl Record for IncarnationRecord {
 
     fn put_id(&self) -> PutId {
         self.put_id
+    }
+
+    fn check_place(&self, key: &Key) -> Result<(), Corrupt> {
+        if keys::incarnation(self.incarnation) == *key {
+            return Ok(());
+        }
+        Err(Corrupt::new(format!("holds the record of {}", self.incarnation)))
     }
 }
 
@@ -166,7 +182,16 @@ fn text(bytes: &[u8]) -> Result<String, Corrupt> {
 
 /// The body of `live/<inc>`: the id again, so that the marker can be checked.
 pub fn encode_live(id: IncarnationId) -> Bytes {
-    envelope::seal(Kind::LiveMarker, VERSION, id.as_bytes())
+    envelope::seal(Kind::LiveMarker, MARKER_VERSION, id.as_bytes())
+}
+
+/// Checks what stands at `live/<inc>`.
+pub fn check_live(object: &Bytes, id: IncarnationId) -> Result<(), Corrupt> {
+    let body = envelope::open_as(object, Kind::LiveMarker, MARKER_VERSION, limits::RECORD_BYTES_MAX)?;
+    if body != id.as_bytes()[..] {
+        return Err(Corrupt::new("marks another incarnation"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -175,6 +200,7 @@ mod tests {
 
     fn sample(state: State) -> IncarnationRecord {
         IncarnationRecord {
+            incarnation: IncarnationId::from_bytes([2; 16]),
             put_id: PutId::from_bytes([3; 16]),
             version: 9,
             state,
@@ -244,6 +270,14 @@ mod tests {
     }
 
     #[test]
+    fn a_record_at_the_key_of_another_is_noticed() {
+        let record = sample(State::Open);
+        assert_eq!(record.check_place(&keys::incarnation(record.incarnation)), Ok(()));
+        let other = keys::incarnation(IncarnationId::from_bytes([9; 16]));
+        assert!(record.check_place(&other).unwrap_err().reason.contains("holds the record of"));
+    }
+
+    #[test]
     fn a_bundle_that_ends_before_it_begins_is_corruption() {
         let record = bundled();
         let wrong = BundleRef { first: Slot(77), end: Slot(76), ..record.bundles[0] };
@@ -253,7 +287,7 @@ mod tests {
     #[test]
     fn an_end_below_the_hint_is_corruption() {
         let mut body = sample(State::Sealed { end: Slot(70) }).encode().to_vec();
-        body[envelope::HEADER_BYTES + 25] = 69;
+        body[envelope::HEADER_BYTES + 41] = 69;
         let body = envelope::seal(Kind::Incarnation, VERSION, &body[envelope::HEADER_BYTES..]);
         assert!(IncarnationRecord::decode(&body).is_err());
     }

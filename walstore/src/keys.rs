@@ -13,6 +13,11 @@ pub fn probed() -> Key {
     Key::new("meta/probed")
 }
 
+/// Which walk through the whole bucket was the latest.
+pub fn sweep() -> Key {
+    Key::new("meta/sweep")
+}
+
 /// The record of one incarnation.
 pub fn incarnation(id: IncarnationId) -> Key {
     Key::new(format!("inc/{id}"))
@@ -24,6 +29,22 @@ pub fn live(id: IncarnationId) -> Key {
 }
 
 pub const LIVE_PREFIX: &str = "live/";
+pub const INCARNATION_PREFIX: &str = "inc/";
+pub const FRAGMENT_PREFIX: &str = "w/";
+pub const SIDE_PREFIX: &str = "x/";
+pub const BUNDLE_PREFIX: &str = "b/";
+/// What a probe of the store leaves behind if it dies.
+pub const PROBE_PREFIX: &str = "probe/";
+
+/// What a key of the log names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Object {
+    Incarnation(IncarnationId),
+    Live(IncarnationId),
+    Fragment(IncarnationId, Slot),
+    Side(IncarnationId, [u8; 16]),
+    Bundle { incarnation: IncarnationId, number: u32, nonce: [u8; 16] },
+}
 
 /// One slot of an incarnation's log.
 ///
@@ -59,6 +80,34 @@ pub fn parse_live(key: &Key) -> Option<IncarnationId> {
     IncarnationId::parse(key.as_str().strip_prefix(LIVE_PREFIX)?)
 }
 
+/// Reads a key back; `None` unless it is exactly what one of the functions above builds.
+pub fn parse(key: &Key) -> Option<Object> {
+    let (kind, rest) = key.as_str().split_once('/')?;
+    let mut parts = rest.rsplit('/');
+    let (last, before) = (parts.next()?, parts.next());
+    let of_log = || IncarnationId::parse(before?);
+    let (object, rebuilt) = match kind {
+        "inc" => IncarnationId::parse(last).map(|id| (Object::Incarnation(id), incarnation(id)))?,
+        "live" => IncarnationId::parse(last).map(|id| (Object::Live(id), live(id)))?,
+        "w" => {
+            let (id, slot) = (of_log()?, Slot(u64::from_str_radix(last, 16).ok()?));
+            (Object::Fragment(id, slot), fragment(id, slot))
+        }
+        "x" => {
+            let (id, nonce) = (of_log()?, *PutId::parse(last)?.as_bytes());
+            (Object::Side(id, nonce), side(id, nonce))
+        }
+        "b" => {
+            let (number, nonce) = last.split_once('-')?;
+            let (number, nonce) = (u32::from_str_radix(number, 16).ok()?, *PutId::parse(nonce)?.as_bytes());
+            let incarnation = of_log()?;
+            (Object::Bundle { incarnation, number, nonce }, bundle(incarnation, number, nonce))
+        }
+        _ => return None,
+    };
+    (rebuilt == *key).then_some(object)
+}
+
 /// The first four hexadecimal digits of BLAKE3 of `rest`: what stands early in keys that many nodes write.
 pub fn hash_prefix(rest: &str) -> String {
     let hash = blake3::hash(rest.as_bytes());
@@ -82,6 +131,19 @@ mod tests {
         assert_eq!(side(id, [0xcd; 16]).as_str(), format!("x/{hash}/{id}/{nonce}"));
         assert_eq!(bundle(id, 26, [0xcd; 16]).as_str(), format!("b/{hash}/{id}/0000001a-{nonce}"));
         assert_eq!((parse_live(&live(id)), parse_live(&key)), (Some(id), None));
+        let bundle_id = Object::Bundle { incarnation: id, number: 26, nonce: [0xcd; 16] };
+        for (key, object) in [
+            (incarnation(id), Object::Incarnation(id)),
+            (live(id), Object::Live(id)),
+            (fragment(id, Slot(10)), Object::Fragment(id, Slot(10))),
+            (side(id, [0xcd; 16]), Object::Side(id, [0xcd; 16])),
+            (bundle(id, 26, [0xcd; 16]), bundle_id),
+        ] {
+            assert_eq!(parse(&key), Some(object), "{key}");
+        }
+        for foreign in ["w", "w/0000/abab/0", "inc/x", "meta/cluster", "b/0/1", "x/0000/y/z"] {
+            assert_eq!(parse(&Key::new(foreign)), None, "{foreign}");
+        }
         assert_eq!(hash_prefix("x"), blake3::hash(b"x").to_hex()[..4]);
     }
 }

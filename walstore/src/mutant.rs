@@ -49,6 +49,12 @@ pub enum Mutant {
     RefuseWithBusy,
     /// A database is evicted with commits that only the log has, and opened again without them.
     EvictAndForget,
+    /// Packs that a fold makes superfluous are deleted before the CAS that unlinks them.
+    DeleteBeforeUnlink,
+    /// A sweep deletes what nobody refers to of the present owner's term as well.
+    SweepPresentEpoch,
+    /// Packs are deleted while readers of this node use an older map.
+    ForgetReaders,
     /// Commits are applied without looking at the chain of hashes, nor at whose they are.
     SkipChainCheck,
     /// Bundled slots are deleted before the CAS that links the bundles.
@@ -80,7 +86,7 @@ pub enum Mutant {
 }
 
 impl Mutant {
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 36] = [
         Self::AcknowledgeOutOfOrder,
         Self::AcknowledgeBeforeDurable,
         Self::ReplyBeforeGate,
@@ -100,6 +106,9 @@ impl Mutant {
         Self::PublishOnSync,
         Self::RefuseWithBusy,
         Self::EvictAndForget,
+        Self::DeleteBeforeUnlink,
+        Self::SweepPresentEpoch,
+        Self::ForgetReaders,
         Self::SkipChainCheck,
         Self::DeleteBeforeLink,
         Self::LinkMovesEnd,

@@ -71,7 +71,7 @@ pub struct SealedLog {
 }
 
 impl SealedLog {
-    /// Reads the log of `id`, which is sealed first if it is not yet: fragments whole, of bundles the indexes.
+    /// Reads the log of `id`, which some head names. It is sealed first if it is not yet: fragments whole, of bundles the indexes.
     pub async fn open(access: Access<'_>, id: IncarnationId) -> Result<Self, SealError> {
         Self::open_known(access, id, None).await
     }
@@ -87,7 +87,7 @@ impl SealedLog {
             rounds += 1;
             let sealed = match known.take() {
                 Some(sealed) => sealed,
-                None => seal::seal(access.stores, access.seam, id, access.patience).await?,
+                None => seal::seal_named(access.stores, access.seam, id, access.patience).await?,
             };
             match Self::open_sealed(access, id, sealed).await {
                 Err(SealError::Stale(_)) if rounds < limits::RECOVERY_ROUNDS_MAX => {}
@@ -239,6 +239,85 @@ pub async fn read_own(
     Ok(commits)
 }
 
+/// What a log that may still grow holds for certain.
+#[derive(Debug)]
+pub struct OpenRead {
+    /// The first slot that was not there.
+    pub next: Slot,
+    pub commits: Vec<LoggedCommit>,
+}
+
+/// The commits of one (database, epoch) in a log without an end, from slot `from` on: those below the hint, and above
+/// it the run without a gap. A sealer probes upward from the hint, so whatever it does, this run is part of what it
+/// keeps.
+///
+/// Commits below `low` are not here: the caller has read the head *after* `record`, so it has them as folded. If
+/// slots were deleted meanwhile, that is [`SealError::Stale`].
+pub async fn read_open(
+    access: Access<'_>,
+    id: IncarnationId,
+    record: &IncarnationRecord,
+    from: Slot,
+    (database, epoch): (DatabaseId, u64),
+) -> Result<OpenRead, SealError> {
+    let stale = |slot: Slot| SealError::Stale(keys::fragment(id, slot).to_string());
+    let mut next = from.max(record.low);
+    let mut runs: Vec<Run> = Vec::new();
+    let mut keep = |fragment: Fragment| {
+        runs.extend(fragment.runs.into_iter().filter(|run| (run.database, run.epoch) == (database, epoch)));
+    };
+    let slots = |slots: std::ops::Range<u64>| stream::iter(slots.map(Slot)).map(|slot| probe_slot(access, id, slot));
+    {
+        let mut durable = std::pin::pin!(slots(next.0..record.hint.0).buffered(limits::RECOVERY_GETS_MAX));
+        while let Some(found) = durable.try_next().await? {
+            keep(found.ok_or_else(|| stale(next))?);
+            next = next.next();
+        }
+    }
+    'run: loop {
+        let first = next.0;
+        let mut found = std::pin::pin!(slots(first..first + limits::OPEN_PROBES).buffered(limits::RECOVERY_GETS_MAX));
+        while let Some(fragment) = found.try_next().await? {
+            let Some(fragment) = fragment else { break 'run };
+            keep(fragment);
+            next = next.next();
+        }
+    }
+    let key = keys::incarnation(id);
+    let now = register::read::<IncarnationRecord>(&*access.stores.main, access.seam, &key, access.patience).await?;
+    // Slots are deleted only below a written `low`: what is not there now may have been, if that has passed it.
+    if now.is_none_or(|now| now.value.low > next) {
+        return Err(stale(next));
+    }
+    let mut commits = Vec::new();
+    for run in &runs {
+        for (lsn, content) in run.commits() {
+            let bytes = match content {
+                Content::Inline(bytes) => bytes.clone(),
+                Content::Side(reference) => {
+                    let side = SideId { incarnation: id, database, epoch, lsn };
+                    let read = side::read(&*access.stores.main, access.seam, side, reference, access.patience).await?;
+                    read.ok_or_else(|| SealError::Stale(keys::side(id, reference.nonce).to_string()))?
+                }
+            };
+            commits.push(LoggedCommit { epoch, lsn, bytes });
+        }
+    }
+    Ok(OpenRead { next, commits })
+}
+
+/// The fragment in a slot; `None` where nothing is, or the log's end.
+async fn probe_slot(access: Access<'_>, id: IncarnationId, slot: Slot) -> Result<Option<Fragment>, SealError> {
+    let key = keys::fragment(id, slot);
+    let Some((bytes, _)) = register::get(&*access.stores.log, access.seam, &key, access.patience).await? else {
+        return Ok(None);
+    };
+    match fragment::decode(&bytes, id, slot).map_err(|corrupt| corrupt.at(&key))? {
+        SlotObject::Fragment(fragment) => Ok(Some(fragment)),
+        SlotObject::Tombstone { .. } => Ok(None),
+    }
+}
+
 /// The fragments in the slots `low..end`, in order, read many at once.
 pub(crate) fn fragments<'a>(
     access: Access<'a>,
@@ -329,7 +408,7 @@ mod tests {
         let (stores, seam) = (Stores::one(Arc::new(MemoryStore::new())), Seam::production());
         let id = IncarnationId::from_bytes([1; 16]);
         let access = Access { stores: &stores, seam: &seam, patience: Patience::endless() };
-        let mut record = IncarnationRecord::new(PutId::from_bytes([2; 16]), 1, String::new());
+        let mut record = IncarnationRecord::new(id, PutId::from_bytes([2; 16]), 1, String::new());
         let read = async || read_own(access, id, vec![Slot(3)], DatabaseId::from_bytes([4; 16]), 1).await.unwrap_err();
         let put = async |record: &IncarnationRecord| {
             stores.main.put(&keys::incarnation(id), record.encode(), &Condition::None).await.unwrap()
@@ -348,7 +427,7 @@ mod tests {
         let (stores, seam) = (Stores::one(Arc::new(MemoryStore::new())), Seam::production());
         let (id, slot) = (IncarnationId::from_bytes([1; 16]), Slot(3));
         let put_id = PutId::from_bytes([2; 16]);
-        let mut record = IncarnationRecord::new(put_id, 1, String::new());
+        let mut record = IncarnationRecord::new(id, put_id, 1, String::new());
         (record.state, record.hint) = (State::Sealed { end: Slot(5) }, Slot(5));
         let put = async |key: Key, object| stores.main.put(&key, object, &Condition::None).await.unwrap();
         put(keys::incarnation(id), record.encode()).await;

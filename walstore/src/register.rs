@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::envelope::Corrupt;
 use crate::id::PutId;
 use crate::seam::Seam;
+use crate::store::limits::LIST_MAX;
 use crate::store::{Condition, ETag, Key, Put, Store, StoreError};
 
 /// A record that is replaced as a whole.
@@ -19,6 +20,10 @@ pub trait Record: Sized {
     fn decode(object: &Bytes) -> Result<Self, Corrupt>;
     /// Of the write that produced this value: fresh for every write.
     fn put_id(&self) -> PutId;
+    /// Whether this is the record that belongs at `key`, and not another one in its place.
+    fn check_place(&self, _key: &Key) -> Result<(), Corrupt> {
+        Ok(())
+    }
 }
 
 /// A record as read or written, with the version to swap against.
@@ -107,7 +112,8 @@ pub async fn read<T: Record>(
     match get(store, seam, key, patience).await? {
         None => Ok(None),
         Some((bytes, etag)) => {
-            let value = T::decode(&bytes).map_err(|corrupt| corrupt.at(key))?;
+            let checked = T::decode(&bytes).and_then(|value| value.check_place(key).map(|()| value));
+            let value = checked.map_err(|corrupt| corrupt.at(key))?;
             Ok(Some(Versioned { value, etag }))
         }
     }
@@ -124,6 +130,18 @@ pub async fn get(
     loop {
         match store.get(key).await {
             Ok(object) => return Ok(object.map(|object| (object.bytes, object.etag))),
+            Err(error) if error.is_permanent() || patience.has_ended(seam) => return Err(error),
+            Err(_) => backoff.pause(seam).await,
+        }
+    }
+}
+
+/// The first keys under a prefix, waiting out what passes.
+pub async fn list(store: &dyn Store, seam: &Seam, prefix: &str, patience: Patience) -> Result<Vec<Key>, StoreError> {
+    let mut backoff = Backoff::default();
+    loop {
+        match store.list(prefix, None, LIST_MAX).await {
+            Ok(keys) => return Ok(keys),
             Err(error) if error.is_permanent() || patience.has_ended(seam) => return Err(error),
             Err(_) => backoff.pause(seam).await,
         }

@@ -66,6 +66,16 @@ pub async fn seal(stores: &Stores, seam: &Seam, id: IncarnationId, patience: Pat
     Ok(sealed.expect("BUG: a log that is sealed at any version was left open"))
 }
 
+/// Like [`seal`], for an incarnation that some head names. It had a record before it could be named, and records are
+/// never deleted: without one nobody can tell where its log ended, and its commits are not to be forgotten.
+pub async fn seal_named(stores: &Stores, seam: &Seam, id: IncarnationId, patience: Patience) -> Result<Sealed, SealError> {
+    let key = keys::incarnation(id);
+    let found = register::read::<IncarnationRecord>(&*stores.main, seam, &key, patience).await?;
+    let found = found.ok_or_else(|| Corrupt::new("a head names this incarnation, but its record is not there").at(key))?;
+    let sealed = seal_from(stores, seam, id, (Some(found), None), patience).await?;
+    Ok(sealed.expect("BUG: a log that is sealed at any version was left open"))
+}
+
 /// Like [`seal`], for an incarnation that is only suspected to be dead, because its record has stood as `watched` (or
 /// has been absent) for a whole lease. `None` if it has been renewed since: then it lives, and serves reads for
 /// another lease.
@@ -102,7 +112,7 @@ async fn seal_from(
         let Some(found) = found else {
             // A marker without a record: the process died between the two, or its create is still on the
             // way. Occupying the key closes it.
-            let mut record = IncarnationRecord::new(PutId::random(seam), 0, String::new());
+            let mut record = IncarnationRecord::new(id, PutId::random(seam), 0, String::new());
             record.state = State::Sealed { end: Slot::ZERO };
             register::create(store, seam, &key, record, patience).await?;
             continue;

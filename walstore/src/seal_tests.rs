@@ -52,7 +52,7 @@ async fn sealing_what_was_watched_takes_four_round_trips() {
 }
 
 async fn open_record(stores: &Stores, seam: &Seam) -> Versioned<IncarnationRecord> {
-    let first = IncarnationRecord::new(PutId::random(seam), 1, String::new());
+    let first = IncarnationRecord::new(ID, PutId::random(seam), 1, String::new());
     let created = register::create(&*stores.main, seam, &keys::incarnation(ID), first, Patience::endless()).await;
     created.unwrap().found().unwrap()
 }

@@ -14,6 +14,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::settings::Settings;
+use super::units::{ByteSize, Span};
 
 const ABOUT: &str = "\
 Shoal serves SQLite databases over libSQL's protocol and keeps them in object storage.
@@ -43,6 +44,7 @@ pub struct Cli {
 pub enum Command {
     Dev(DevArgs),
     Serve(ServeArgs),
+    Pageserver(PageserverArgs),
     #[command(flatten)]
     Client(ClientCommand),
 }
@@ -52,6 +54,7 @@ pub enum Command {
 pub enum ClientCommand {
     Shell(ShellArgs),
     Db(DbArgs),
+    Verify(VerifyArgs),
     /// Print the versions of Shoal and of the SQLite inside it
     Version,
 }
@@ -126,6 +129,47 @@ pub struct ServeArgs {
 
     #[command(flatten)]
     pub settings: Settings,
+}
+
+const PAGESERVER_EXAMPLES: &str = "\
+Examples:
+  shoal pageserver --store s3://bucket/prefix
+  shoal pageserver --store file:///srv/shoal --listen-addr 127.0.0.1:9000 --drain-interval 1m
+
+It drains the logs of nodes that are over, which every `shoal serve` does too, and answers the gRPC
+request shoal.pageserver.v1.PageServer/Pages for any database as of what is folded. It owns no
+database and keeps nothing: run none, one or several, and stop them at any time.";
+
+/// Do the background work of a bucket, without serving SQL
+#[derive(Debug, Clone, Args)]
+#[command(after_help = PAGESERVER_EXAMPLES)]
+pub struct PageserverArgs {
+    /// Where the databases live: s3://bucket/prefix or file:///directory
+    #[arg(long, value_name = "URL", env = "SHOAL_STORE")]
+    pub store: String,
+
+    /// Where it answers other nodes
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8082", env = "SHOAL_PAGESERVER_LISTEN_ADDR")]
+    #[arg(value_parser = listen_addr)]
+    pub listen_addr: SocketAddr,
+
+    /// The memory for pages
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", env = "SHOAL_MEMORY")]
+    pub memory: ByteSize,
+
+    /// How often it looks for logs to drain
+    #[arg(long, value_name = "DURATION", default_value = "5m", env = "SHOAL_DRAIN_INTERVAL")]
+    pub drain_interval: Span,
+
+    /// Listen beyond this machine although there is no authentication
+    #[arg(long, env = "SHOAL_NO_AUTH", value_name = "BOOL", value_parser = clap::value_parser!(bool))]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(default_value = "false", hide_default_value = true, hide_possible_values = true)]
+    pub no_auth: bool,
+
+    /// What to log: a level, or a filter such as `info,pageserver=debug`
+    #[arg(long, value_name = "FILTER", default_value = "info", env = "SHOAL_LOG")]
+    pub log: String,
 }
 
 const SHELL_EXAMPLES: &str = "\
@@ -240,6 +284,53 @@ pub enum Output {
     Json,
 }
 
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  shoal verify --store s3://bucket/prefix                  everything
+  shoal verify --store file:///srv/shoal app blog          two databases, with the logs they need
+  shoal verify --store s3://bucket/prefix --output json
+
+It needs no server and may run beside any number of them. Every object is read once, so it costs a
+GET each and the time to read the bucket. For SQLite's integrity_check it puts one database at a
+time together in a temporary file, which needs as much room as the largest database has
+uncompressed; --no-integrity-check does without. In memory it holds the largest pack and the
+commits of the logs that it looks at.
+
+Orphans are objects that nothing refers to: what an interrupted fold leaves, for example. They are
+no damage, and a running server sweeps them in time. --delete-dead deletes those that nobody can
+come to need; the others may belong to something that is being written just now.
+
+Exit status: 0 nothing is wrong, 1 damage was found, 2 the check could not be made.";
+
+/// Check every object, reference and checksum of a bucket, and each database by SQLite's own check
+#[derive(Debug, Args)]
+#[command(after_help = VERIFY_EXAMPLES)]
+pub struct VerifyArgs {
+    /// The bucket: s3://bucket/prefix or file:///directory
+    #[arg(long, value_name = "URL", env = "SHOAL_STORE")]
+    pub store: String,
+
+    /// Only these databases, with the logs that they need [default: everything]
+    #[arg(value_name = "DB")]
+    pub databases: Vec<String>,
+
+    /// Don't put the databases together for SQLite's integrity_check
+    #[arg(long)]
+    pub no_integrity_check: bool,
+
+    /// Delete orphans that are provably dead
+    #[arg(long)]
+    pub delete_dead: bool,
+
+    /// Where the temporary file goes [default: the system's directory for such files]
+    #[arg(long, value_name = "DIR")]
+    pub temp_dir: Option<PathBuf>,
+
+    /// How to print what was found
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub output: Output,
+}
+
 /// An address to listen on. Names are refused: what `localhost` means differs between machines.
 pub(super) fn listen_addr(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080".into())
@@ -290,7 +381,6 @@ mod tests {
     use clap::CommandFactory;
 
     use super::super::settings::CacheIo;
-    use super::super::units::{ByteSize, Span};
     use super::*;
 
     fn read(line: &str) -> Result<Command, clap::Error> {
@@ -309,6 +399,17 @@ mod tests {
         assert_eq!(dev.http_listen_addr.to_string(), "127.0.0.1:8080");
         assert_eq!(dev.admin_listen_addr.to_string(), "127.0.0.1:8081");
         assert!(!dev.no_auth);
+    }
+
+    #[test]
+    fn a_pageserver_needs_only_a_store() {
+        let line = "shoal pageserver --store file:///s --drain-interval 1m";
+        let Command::Pageserver(args) = read(line).expect("a store") else { panic!("pageserver") };
+        assert_eq!(args.listen_addr.to_string(), "127.0.0.1:8082");
+        assert_eq!(args.drain_interval.as_duration().as_secs(), 60);
+        let wrong = read("shoal pageserver").map(|_| ());
+        // Unless the environment names one.
+        assert!(wrong.is_err() || std::env::var_os("SHOAL_STORE").is_some());
     }
 
     #[test]

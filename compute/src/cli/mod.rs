@@ -12,6 +12,7 @@
 //! | [`wire`], [`client`] | Hrana over HTTP, from the client's side |
 //! | [`shell`] | `shoal shell` |
 //! | [`admin`] | `shoal db` |
+//! | [`verify`] | `shoal verify`, which looks at the bucket itself |
 //! | [`snippets`] | ready-made code that connects to a URL |
 //!
 //! Everything here is synchronous and single-threaded. It may use `anyhow`: it is the outermost
@@ -28,6 +29,7 @@ pub mod shell;
 pub mod snippets;
 pub mod units;
 pub mod url;
+pub mod verify;
 pub mod wire;
 
 #[cfg(test)]
@@ -47,6 +49,7 @@ pub fn run(command: ClientCommand) -> anyhow::Result<ExitCode> {
     let outcome = match command {
         ClientCommand::Shell(shell_args) => shell::run(shell_args),
         ClientCommand::Db(db_args) => admin::run(db_args),
+        ClientCommand::Verify(verify_args) => verify::run(verify_args),
         ClientCommand::Version => print_version(),
     };
     match outcome {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tenant::lifecycle::OwnerState;
 use tracing::info;
+use walstore::envelope::Corrupt;
 use walstore::id::IncarnationId;
 use walstore::incarnation::{IncarnationRecord, State};
 use walstore::keys;
@@ -120,6 +121,11 @@ impl Others {
         let key = keys::incarnation(id);
         let found = register::read::<IncarnationRecord>(&*self.stores.main, &self.seam, &key, self.patience()).await;
         let now = self.seam.boot_micros();
+        // A head names it, so it had a record, and records are never deleted. To seal it anew would forget its log.
+        let found = found.and_then(|found| match found {
+            None => Err(Corrupt::new("it owns a database, but its record is not there").at(&key).into()),
+            found => Ok(found),
+        });
         let found = found.inspect_err(|error| other.failed = Some((now, error.clone())))?;
         let version =
             |record: &Option<Versioned<IncarnationRecord>>| record.as_ref().map(|record| record.value.version);

@@ -51,7 +51,7 @@ impl Rig {
         let spawn = Arc::new(tokio::runtime::Handle::current());
         let seam = Seam::new(virtual_time.clone(), virtual_time, spawn);
         let store = Arc::new(CountedStore::new(MemoryStore::new()));
-        let record = IncarnationRecord::new(PutId::random(&seam), LEASE.as_micros() as u64, String::new());
+        let record = IncarnationRecord::new(ID, PutId::random(&seam), LEASE.as_micros() as u64, String::new());
         let created = register::create(&*store, &seam, &keys::incarnation(ID), record, Patience::endless()).await;
         let record = created.unwrap().found().unwrap();
         let others = Arc::new(Others::new(Stores::one(store.clone()), seam.clone()));

@@ -13,7 +13,7 @@ use segments::page::{MissingPage, Page, PageNo, SegmentNo};
 use segments::tip::Tip;
 use tenant::head::Head;
 use walstore::envelope::Corrupt;
-use walstore::id::DatabaseId;
+use walstore::id::{DatabaseId, Lsn};
 use walstore::mutant::{self, Mutant};
 
 use super::file::Connection;
@@ -93,6 +93,13 @@ impl Base {
     /// Where the pages of a segment are, as far as what says so is in memory.
     pub fn sources(&self, cache: &PageCache, segment: SegmentNo) -> SegmentSources {
         self.map.borrow().sources(segment, &|delta| cache.index(delta))
+    }
+}
+
+impl Fetch {
+    /// As of which commit the map is that led to it.
+    pub fn base_lsn(&self) -> Option<Lsn> {
+        self.base.tip.lsn
     }
 }
 

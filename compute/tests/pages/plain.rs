@@ -56,8 +56,8 @@ impl Plain {
     pub fn has_changed(&self) -> bool {
         let (now, before) = (self.read(), self.image(self.lsn()));
         let free = Free::of(before);
-        let is_other = |(at, (now, before)): (usize, (&Rc<[u8]>, &Rc<[u8]>))| !free.are_equal(at, now, before);
-        now.len() != before.len() || now.iter().zip(before).enumerate().any(is_other)
+        let mut pages = now.iter().zip(before).enumerate();
+        now.len() != before.len() || pages.any(|(at, (now, before))| !free.are_equal(at, now, before))
     }
 
     /// The file as it is now is the state at `lsn`.

@@ -30,9 +30,12 @@ use crate::cluster::{Cluster, Server, sleep};
 use crate::hits::{self, Hits};
 use crate::machine::Machine;
 use crate::oracle;
+use crate::peers;
 use crate::rng::Rng;
 
 const CLIENTS: u64 = 4;
+/// Makes the random numbers of connections between nodes differ from all others.
+const PEERS: u64 = 0x7065_6572_7300_0000;
 const LEASE: Duration = Duration::from_secs(3);
 /// Short, so that logs are bundled and drained under those who read them.
 const DRAIN_INTERVAL: Duration = Duration::from_secs(8);
@@ -74,6 +77,7 @@ pub struct Counts {
     pub disk_hits: u64,
     /// Entries of a disk cache that were found damaged.
     pub disk_damaged: u64,
+    pub replica_reads: u64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -93,6 +97,7 @@ impl std::ops::AddAssign for Counts {
         self.deletions += more.deletions;
         self.disk_hits += more.disk_hits;
         self.disk_damaged += more.disk_damaged;
+        self.replica_reads += more.replica_reads;
     }
 }
 
@@ -102,6 +107,9 @@ struct World {
     bucket: MemoryStore,
     network: Machine,
     cluster: Rc<Cluster>,
+    peers: Arc<peers::Network>,
+    /// Whether nodes read what others own.
+    has_replicas: bool,
     story: Rc<Story>,
     trace: Arc<Mutex<Vec<String>>>,
     hits: Arc<Mutex<Hits>>,
@@ -131,11 +139,14 @@ pub fn run(seed: u64) -> Run {
         vfs::reset_randomness();
         let (over, is_over) = watch::channel(false);
         let (out, is_out) = watch::channel(false);
+        let network = Machine::new(&mut rng, started, 0);
         let machine_count = 2 + rng.below(2) as usize;
         let world = Rc::new(World {
             started,
             bucket: MemoryStore::new(),
-            network: Machine::new(&mut rng, started, 0),
+            peers: peers::Network::new(network.seam.clone(), Rng::of_seed(seed ^ PEERS)),
+            has_replicas: seed % 2 == 1,
+            network,
             cluster: Rc::new(Cluster::new(machine_count)),
             story: Rc::new(Story::new(started)),
             trace: Arc::default(),
@@ -267,6 +278,7 @@ impl World {
         }
         self.cluster.set(at, None);
         self.count_disk(at);
+        self.peers.disconnect(&format!("http://{id}"));
         let _ = death.send(true);
         store.crash();
         // First what runs on the I/O runtime stops, then the core's coroutines end with errors.
@@ -397,10 +409,14 @@ impl World {
             // Like a process that holds the lock of its predecessor's cache directory.
             let _ = seal::seal(&stores, &seam, predecessor, Patience::for_duration(&seam, LEASE)).await;
         }
-        let Ok(mut node) = Node::start(id, stores, seam.clone(), self.settings(disk), &LocalCores).await else {
+        let address = format!("http://{id}");
+        let settings = Settings { address: address.clone(), read_replicas: self.has_replicas, ..self.settings(disk) };
+        let Ok(mut node) = Node::start(id, stores, seam.clone(), settings, &LocalCores).await else {
             return self.note(format!("machine {at}: the node could not start"));
         };
         self.caches.borrow_mut()[at] = node.context.disk.clone();
+        node.context.reaches_others_by(self.peers.clone());
+        self.peers.connect(address, node.handle());
         let plane = plane(&node, false);
         let server = Server {
             data: data::router(plane),
@@ -465,6 +481,7 @@ impl World {
             counts.appends += story.list.borrow().appends.len() as u64;
             counts.reads += story.list.borrow().reads.len() as u64;
             counts.deletions += story.scratch.borrow().deletions;
+            counts.replica_reads += story.list.borrow().reads.iter().filter(|read| read.staleness.is_some()).count() as u64;
         });
         let bucket = self.bucket.snapshot();
         Run {

@@ -78,6 +78,22 @@ impl Drainer {
         Err(DrainError::Restless)
     }
 
+    pub(super) async fn release_head(&self, database: DatabaseId) -> Result<bool, DrainError> {
+        let patience = self.access().patience;
+        let head = registry::read_head(&*self.stores.main, &self.seam, database, patience).await?;
+        let Some(head) = head.filter(|head| head.value.owner.is_some()) else { return Ok(false) };
+        for entry in &head.value.tail {
+            if !self.is_sealed(entry.incarnation).await? {
+                return Ok(false);
+            }
+        }
+        match self.fold_tail(head).await {
+            Ok(()) => Ok(true),
+            Err(DrainError::Fold(FoldFailure::Lost(_))) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// One fold takes the whole tail and gives the database up, all in one CAS. Only a tail that is too large for
     /// one fold takes several; the last of them gives it up.
     async fn fold_tail(&self, mut head: Versioned<Head>) -> Result<(), DrainError> {

@@ -1,4 +1,5 @@
 //! A bucket with databases whose pages are known, and nodes that come and go.
+#![allow(dead_code, reason = "each test uses its part")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -199,6 +200,35 @@ impl World {
         let swap = registry::swap_head(&self.memory, &self.seam, &head, next, Patience::endless()).await.unwrap();
         let Swap::Won(head) = swap else { panic!("nobody else is there") };
         self.databases[database].epoch = head.value.epoch;
+    }
+
+    /// A fold of the whole tail, whose logs have ended; then the database is nobody's.
+    pub async fn fold_and_release(&self, database: usize) {
+        let fetcher = self.fetcher();
+        let head = self.head(database).await;
+        let Tail { map, input, tip, .. } = self.tail(&head.value, &fetcher).await;
+        let job = FoldJob { head, map, input, tip, own_after: tip.lsn, seq: 1, deleted: Vec::new(), release: true };
+        Folder { store: &self.memory, seam: &self.seam, fetcher: &fetcher }.fold(job).await.unwrap();
+    }
+
+    /// `from`, which has written nothing, gives a database to `to`.
+    pub async fn hand_over(&mut self, database: usize, from: &Incarnation, to: &Incarnation) {
+        let head = self.head(database).await;
+        assert_eq!(head.value.owner, Some(from.id));
+        let next = lifecycle::release(&head.value, head.value.folded.lsn, PutId::random(&self.seam)).unwrap();
+        registry::swap_head(&self.memory, &self.seam, &head, next, Patience::endless()).await.unwrap();
+        self.acquire(database, to).await;
+    }
+
+    pub fn record(&self, id: IncarnationId) -> walstore::incarnation::IncarnationRecord {
+        let record = self.memory.snapshot()[&walstore::keys::incarnation(id)].clone();
+        walstore::incarnation::IncarnationRecord::decode(&record).unwrap()
+    }
+
+    /// Everything under the prefix of a database.
+    pub fn objects_of(&self, database: usize) -> Vec<walstore::store::Key> {
+        let prefix = tenant::keys::database_prefix(self.databases[database].id);
+        self.memory.keys().into_iter().filter(|key| key.as_str().starts_with(&prefix)).collect()
     }
 
     pub fn count(&self, prefix: &str) -> usize {

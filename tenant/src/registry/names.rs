@@ -171,6 +171,14 @@ impl Bucket<'_> {
         me: IncarnationId,
         settings: Settings,
     ) -> Result<Round, RoundError> {
+        // A database that has objects had a head. Without it nobody knows which of them count, and an empty database
+        // in its place would be a lie.
+        let prefix = keys::database_prefix(database);
+        let others = register::list(self.store, self.seam, &prefix, self.patience).await.map_err(RecordError::from)?;
+        if !others.is_empty() && !others.contains(&keys::head(database)) {
+            let reason = "the database has objects, but its head is not there";
+            return Err(RecordError::from(Corrupt::new(reason).at(keys::head(database))).into());
+        }
         info!(name = %self.name, %database, "finishing an interrupted create");
         let head = lifecycle::first_head(self.name, database, me, settings, PutId::random(self.seam));
         let key = keys::head(database);
@@ -232,7 +240,7 @@ impl Bucket<'_> {
 }
 
 /// Says that a database is over where its name still leads to it.
-pub(super) async fn free_name(
+pub async fn free_name(
     store: &dyn Store,
     seam: &Seam,
     head: &Head,

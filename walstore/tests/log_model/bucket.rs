@@ -4,7 +4,7 @@
 //! requests that would do the same are one here. A conditional write of the record is forgotten once the record
 //! has another version: it can only be refused from then on.
 
-use walstore::id::{PutId, Slot};
+use walstore::id::{IncarnationId, PutId, Slot};
 use walstore::incarnation::{IncarnationRecord, State};
 
 use crate::key::Key;
@@ -13,6 +13,7 @@ use crate::log::Commits;
 pub const SLOTS: usize = 6;
 /// Put ids tell apart tries of the owner; the model keeps that beside the record (`keeper::Renewal`).
 const PUT_ID: PutId = PutId::from_bytes([3; 16]);
+const INCARNATION: IncarnationId = IncarnationId::from_bytes([1; 16]);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cell {
@@ -49,7 +50,7 @@ impl Bucket {
     pub fn new() -> Self {
         Self {
             cells: [Cell::Empty; SLOTS],
-            record: IncarnationRecord::new(PUT_ID, 0, String::new()),
+            record: IncarnationRecord::new(INCARNATION, PUT_ID, 0, String::new()),
             held_data: 0,
             fence_gone: false,
             sealed: None,

@@ -1,0 +1,115 @@
+//! What an object is that nothing refers to (I8): provably dead, or maybe on its way to be linked.
+//!
+//! Upload comes before publish, so an orphan is legal. It is dead once its writer can never link it: the CAS that
+//! would do so was made from a version of the head, or of the record, that has been replaced for good. Times of
+//! objects prove nothing and are not looked at.
+
+use segments::id::{MapChunkId, PackId};
+use segments::keys::{self, Object};
+use tenant::head::{Head, MapField};
+use walstore::id::{IncarnationId, Slot};
+use walstore::incarnation::{IncarnationRecord, State};
+use walstore::mutant::{self, Mutant};
+use walstore::store::Key;
+
+/// Whether an orphan may be deleted, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody reads it, and nobody can come to.
+    Dead(&'static str),
+    /// It may belong to something in flight, or its owner deletes it in time.
+    Waiting(&'static str),
+}
+
+impl Standing {
+    pub fn is_dead(self) -> bool {
+        matches!(self, Self::Dead(_))
+    }
+
+    pub fn why(self) -> &'static str {
+        match self {
+            Self::Dead(why) | Self::Waiting(why) => why,
+        }
+    }
+}
+
+fn epoch_of(object: Object) -> u64 {
+    match object {
+        Object::Pack(PackId { epoch, .. }) | Object::MapChunk(MapChunkId { epoch, .. }) => epoch,
+    }
+}
+
+/// A pack or chunk under the keys of `head`'s database that neither its map nor another head refers to.
+/// `is_unlinked`: it is on the head's dead list.
+///
+/// `head` was read after the object had been seen in a listing. `is_owner_over`: nobody owns the database, or the
+/// log of who does has an end; nobody reads an older map of it any more.
+pub fn of_database(head: &Head, object: Object, is_unlinked: bool, is_owner_over: bool) -> Standing {
+    if !head.pins.is_empty() || !head.pin_chunks.is_empty() {
+        return Standing::Waiting("a fork may need it");
+    }
+    if is_shrunk(head) {
+        return Standing::Dead("its database has ended");
+    }
+    if head.state.is_final() {
+        return Standing::Waiting("its database has ended; a sweep collects it after the retention");
+    }
+    if head.horizon < head.folded.lsn {
+        return Standing::Waiting("the retained history may need it");
+    }
+    if is_unlinked {
+        return match is_owner_over {
+            true => Standing::Dead("unlinked, and nobody reads the database"),
+            false => Standing::Waiting("unlinked; the owner deletes it when no reader needs it"),
+        };
+    }
+    let is_over = epoch_of(object) < head.epoch || mutant::is_on(Mutant::SweepPresentEpoch);
+    if is_over {
+        return Standing::Dead("never linked, and its writer's term is over");
+    }
+    Standing::Waiting("its writer may link it yet")
+}
+
+/// Whether a final head refers to nothing any more, and for ever.
+pub fn is_shrunk(head: &Head) -> bool {
+    let has_map = match &head.map {
+        MapField::Inline(root) => !root.is_empty(),
+        MapField::Chunks(chunks) => !chunks.is_empty(),
+    };
+    head.state.is_final() && !has_map && head.inline_image.is_none() && head.dead.is_empty()
+}
+
+/// An object in a slot that is no part of the log of `record`; `None` if it is.
+pub fn of_slot(record: &IncarnationRecord, slot: Slot) -> Option<Standing> {
+    match record.state {
+        State::Sealed { end } if slot == end => None,
+        State::Sealed { end } if slot > end => Some(Standing::Dead("behind the end of its log")),
+        _ if slot < record.low => Some(Standing::Dead("below what its log still needs")),
+        _ => None,
+    }
+}
+
+/// A bundle or side object to which nothing in the log of `record` refers.
+pub fn of_log(record: &IncarnationRecord) -> Standing {
+    match record.state {
+        State::Sealed { end } if record.low == end => Standing::Dead("its log is bundled without it"),
+        State::Sealed { .. } => Standing::Waiting("its log is not bundled yet"),
+        State::Open | State::Recovering => Standing::Waiting("its log has no end yet"),
+    }
+}
+
+/// Which incarnation's log `key` belongs to.
+pub fn log_of(key: &Key) -> Option<IncarnationId> {
+    match walstore::keys::parse(key)? {
+        walstore::keys::Object::Incarnation(id)
+        | walstore::keys::Object::Live(id)
+        | walstore::keys::Object::Fragment(id, _)
+        | walstore::keys::Object::Side(id, _)
+        | walstore::keys::Object::Bundle { incarnation: id, .. } => Some(id),
+    }
+}
+
+/// The pack or chunk at `key`.
+pub fn object_of(key: &Key) -> Option<Object> {
+    keys::parse(key.as_str())
+}

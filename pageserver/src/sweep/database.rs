@@ -1,0 +1,162 @@
+//! What is dead among the objects of one database.
+
+use std::collections::BTreeSet;
+
+use segments::keys;
+use segments::map::PageMap;
+use tenant::head::{Head, HeadState};
+use tenant::{lifecycle, registry};
+use tracing::{debug, warn};
+use walstore::id::{DatabaseId, PutId};
+use walstore::incarnation::{IncarnationRecord, State};
+use walstore::register::{self, RecordError, Swap, Versioned};
+use walstore::store::Key;
+
+use super::{Collected, SweepError, Sweeper};
+use crate::base::base_of;
+use crate::orphan::Standing;
+use crate::{garbage, limits, orphan};
+
+impl Sweeper {
+    /// `keys` is all that lay under the database's prefix, listed before.
+    pub(super) async fn sweep_database(
+        &self,
+        database: DatabaseId,
+        keys: Vec<Key>,
+        collected: &mut Collected,
+    ) -> Result<(), SweepError> {
+        let objects: Vec<Key> = keys.into_iter().filter(|key| orphan::object_of(key).is_some()).collect();
+        if objects.is_empty() {
+            return Ok(());
+        }
+        for _ in 0..limits::DRAIN_ROUNDS_MAX {
+            let Some(head) = self.head(database).await? else { return Ok(()) };
+            if head.value.state.is_final() {
+                return self.collect_ended(head, objects, collected).await;
+            }
+            let referenced = self.referenced(&head.value, &objects).await?;
+            let orphans = objects.iter().filter(|key| !referenced.contains(*key));
+            let orphans: Vec<Key> = orphans.cloned().collect();
+            if orphans.is_empty() {
+                return Ok(());
+            }
+            let is_over = self.is_owner_over(&head.value).await?;
+            // A dead owner's last fold might still arrive, as long as the head is the one that it was made for. So
+            // the head moves on first, and then the owner's orphans are those of a term that is over.
+            if is_over && head.value.owner.is_some() {
+                match self.drainer.release_if_over(database).await {
+                    Ok(is_released) => {
+                        collected.released += u64::from(is_released);
+                        if is_released {
+                            continue;
+                        }
+                    }
+                    Err(error) => warn!(%database, %error, "cannot take it from its dead owner yet"),
+                }
+            }
+            let unlinked: BTreeSet<Key> =
+                head.value.dead.iter().filter_map(|dead| garbage::key_of(dead).ok()).collect();
+            let is_dead = |key: &Key| {
+                let object = orphan::object_of(key).expect("BUG: it was looked at before");
+                orphan::of_database(&head.value, object, unlinked.contains(key), is_over).is_dead()
+            };
+            let dead = orphans.into_iter().filter(is_dead).collect();
+            collected.packs += self.delete(&*self.stores.main, dead).await?;
+            return Ok(());
+        }
+        debug!(%database, "its head changes under every look; left to the next sweep");
+        Ok(())
+    }
+
+    async fn head(&self, database: DatabaseId) -> Result<Option<Versioned<Head>>, SweepError> {
+        Ok(registry::read_head(&*self.stores.main, &self.seam, database, self.access().patience).await?)
+    }
+
+    /// Packs and chunks that the head's map names. Chunks are read only if something may be an orphan without them.
+    async fn referenced(&self, head: &Head, objects: &[Key]) -> Result<BTreeSet<Key>, SweepError> {
+        let at = |corrupt: walstore::envelope::Corrupt| corrupt.at(tenant::keys::head(head.database));
+        let (_, mut map) = base_of(head).map_err(at)?;
+        let mut referenced: BTreeSet<Key> = map.chunk_ids().iter().map(keys::page_map).collect();
+        referenced.extend(map.deltas().map(|delta| keys::pack(&delta.pack)));
+        if objects.iter().all(|key| referenced.contains(key)) {
+            return Ok(referenced);
+        }
+        for reference in map.missing_chunks() {
+            let object = self.fetcher.chunk(head.database, &reference).await?;
+            let with = map.with_chunk(&reference, &object);
+            map = with.map_err(|corrupt| corrupt.at(keys::page_map(&reference.id)))?;
+        }
+        referenced.extend(packs_of(&map));
+        Ok(referenced)
+    }
+
+    async fn is_owner_over(&self, head: &Head) -> Result<bool, SweepError> {
+        let Some(owner) = head.owner else { return Ok(true) };
+        let key = walstore::keys::incarnation(owner);
+        let patience = self.access().patience;
+        let record = register::read::<IncarnationRecord>(&*self.stores.main, &self.seam, &key, patience).await?;
+        Ok(record.is_some_and(|record| matches!(record.value.state, State::Sealed { .. })))
+    }
+
+    /// A database that has ended: its head shrinks to a tombstone, which unlinks everything, and then all of it goes.
+    pub(super) async fn collect_ended(
+        &self,
+        head: Versioned<Head>,
+        objects: Vec<Key>,
+        collected: &mut Collected,
+    ) -> Result<(), SweepError> {
+        if !self.may_be_collected(&head.value) {
+            return Ok(());
+        }
+        let head = if orphan::is_shrunk(&head.value) {
+            head
+        } else {
+            let next = lifecycle::shrink(&head.value, PutId::random(&self.seam));
+            let patience = self.access().patience;
+            match registry::swap_head(&*self.stores.main, &self.seam, &head, next, patience).await {
+                Ok(Swap::Won(head)) => {
+                    collected.databases += 1;
+                    head
+                }
+                // A fork of it, perhaps: the next sweep sees.
+                Ok(Swap::Lost(_)) => return Ok(()),
+                Err(error) => return Err(swap_failed(error)),
+            }
+        };
+        let is_dead = |key: &Key| {
+            let standing = orphan::object_of(key).map(|object| orphan::of_database(&head.value, object, false, true));
+            standing.is_some_and(Standing::is_dead)
+        };
+        let dead = objects.into_iter().filter(is_dead).collect();
+        collected.packs += self.delete(&*self.stores.main, dead).await?;
+        Ok(())
+    }
+
+    /// Whether nobody can want it back, and no fork reads from it.
+    fn may_be_collected(&self, head: &Head) -> bool {
+        let is_pinned = !head.pins.is_empty() || !head.pin_chunks.is_empty();
+        let is_past_retention = match head.state {
+            HeadState::Deleted { at_micros } => {
+                let retention_micros = u64::from(head.settings.retention_secs) * 1_000_000;
+                self.seam.wall_micros() >= at_micros.saturating_add(retention_micros) || retention_micros == 0
+            }
+            HeadState::Aborted => true,
+            // They stay until they are dropped.
+            HeadState::Live | HeadState::Moved { .. } | HeadState::Renamed { .. } => false,
+        };
+        is_past_retention && !is_pinned
+    }
+}
+
+fn packs_of(map: &PageMap) -> BTreeSet<Key> {
+    map.packs().expect("BUG: its chunks were read").iter().map(keys::pack).collect()
+}
+
+fn swap_failed(error: registry::SwapHeadError) -> SweepError {
+    match error {
+        registry::SwapHeadError::Record(error) => error.into(),
+        error @ (registry::SwapHeadError::Invariant { .. } | registry::SwapHeadError::Gone { .. }) => {
+            RecordError::from(walstore::envelope::Corrupt::new(error.to_string())).into()
+        }
+    }
+}
