@@ -381,6 +381,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::super::settings::CacheIo;
+    use super::super::units::{ByteSize, Span};
     use super::*;
 
     fn read(line: &str) -> Result<Command, clap::Error> {

@@ -88,7 +88,7 @@ fn every_seed_keeps_its_promises_and_repeats_itself() {
             ("log given up", counts.given_up),
             ("deletion", counts.deletions),
             ("read from a cache disk", counts.disk_hits),
-            ("damage on one", counts.disk_damaged),
+            ("damage on it", counts.disk_damaged),
         ];
         for (what, count) in happened {
             assert!(count > 0, "no seed had a {what}");

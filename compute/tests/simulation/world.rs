@@ -73,11 +73,11 @@ pub struct Counts {
     pub appends: u64,
     pub reads: u64,
     pub deletions: u64,
+    pub replica_reads: u64,
     /// Reads that a disk cache answered.
     pub disk_hits: u64,
     /// Entries of a disk cache that were found damaged.
     pub disk_damaged: u64,
-    pub replica_reads: u64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -95,9 +95,9 @@ impl std::ops::AddAssign for Counts {
         self.appends += more.appends;
         self.reads += more.reads;
         self.deletions += more.deletions;
+        self.replica_reads += more.replica_reads;
         self.disk_hits += more.disk_hits;
         self.disk_damaged += more.disk_damaged;
-        self.replica_reads += more.replica_reads;
     }
 }
 
@@ -139,8 +139,8 @@ pub fn run(seed: u64) -> Run {
         vfs::reset_randomness();
         let (over, is_over) = watch::channel(false);
         let (out, is_out) = watch::channel(false);
-        let network = Machine::new(&mut rng, started, 0);
         let machine_count = 2 + rng.below(2) as usize;
+        let network = Machine::new(&mut rng, started, 0);
         let world = Rc::new(World {
             started,
             bucket: MemoryStore::new(),
@@ -277,8 +277,8 @@ impl World {
             () = self.disturb(at, &machine, &store, rng.fork()) => {}
         }
         self.cluster.set(at, None);
-        self.count_disk(at);
         self.peers.disconnect(&format!("http://{id}"));
+        self.count_disk(at);
         let _ = death.send(true);
         store.crash();
         // First what runs on the I/O runtime stops, then the core's coroutines end with errors.
@@ -414,9 +414,9 @@ impl World {
         let Ok(mut node) = Node::start(id, stores, seam.clone(), settings, &LocalCores).await else {
             return self.note(format!("machine {at}: the node could not start"));
         };
-        self.caches.borrow_mut()[at] = node.context.disk.clone();
         node.context.reaches_others_by(self.peers.clone());
         self.peers.connect(address, node.handle());
+        self.caches.borrow_mut()[at] = node.context.disk.clone();
         let plane = plane(&node, false);
         let server = Server {
             data: data::router(plane),
