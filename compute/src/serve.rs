@@ -9,6 +9,7 @@ use anyhow::Context;
 use pageserver::service::client::GrpcPeers;
 use pageserver::service::pages::PageReader;
 use pageserver::service::server::PageServer;
+use segments::disk::Geometry;
 use segments::disk::file::{CacheFile, DiskIo};
 use tenant::name::Name;
 use tokio::sync::watch;
@@ -234,6 +235,10 @@ fn open_disk(config: &ServeConfig, dir: &CacheDir, bytes: u64) -> anyhow::Result
         CacheIo::IoUring => DiskIo::IoUring,
         CacheIo::Plain => DiskIo::Plain,
     };
+    if Geometry::of_capacity(bytes).is_none() {
+        info!("--cache-size leaves too little room for a disk cache; reads go to the bucket");
+        return Ok(None);
+    }
     match dir.open_pages(bytes, io) {
         Ok(file) => Ok(Some((file, bytes))),
         Err(error) if io == DiskIo::IoUring => {

@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn places_fill_their_bits_and_uses_are_counted_up_to_three() {
-        let last = Place { region: (1 << REGION_BITS) - 1, offset: ((1 << OFFSET_BITS) - 1) * 16, uses: 2 };
+        let last = Place { region: u32::MAX, offset: ((1 << OFFSET_BITS) - 1) * 16, uses: 2 };
         let mut index = Index::new();
         index.insert(7, last);
         index.touch(7);
