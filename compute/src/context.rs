@@ -56,6 +56,8 @@ pub struct Settings {
     pub temp_directory: PathBuf,
     /// How often the node looks for logs of incarnations that are over; zero is never.
     pub drain_interval: Duration,
+    /// How often somebody of the fleet sweeps the whole bucket; zero is never.
+    pub sweep_interval: Duration,
     /// Bytes of temporary files on disk, of all databases.
     pub temp_bytes_max: u64,
 }
@@ -81,6 +83,7 @@ impl Default for Settings {
             window: Duration::ZERO,
             temp_directory: std::env::temp_dir(),
             drain_interval: Duration::from_secs(300),
+            sweep_interval: Duration::from_secs(86_400),
             temp_bytes_max: 1 << 30,
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pageserver::drain::Drainer;
+use pageserver::sweep::Sweeper;
 use tenant::name::Name;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
@@ -180,6 +181,11 @@ impl Node {
         if !drain_interval.is_zero() {
             let drainer = Drainer::new(id, context.stores.clone(), seam.clone(), &context.fetcher);
             seam.spawn(drainer.run(drain_interval));
+        }
+        let sweep_interval = context.settings.sweep_interval;
+        if !sweep_interval.is_zero() {
+            let sweeper = Sweeper::new(id, context.stores.clone(), seam.clone(), &context.fetcher);
+            seam.spawn(sweeper.run(sweep_interval));
         }
         seam.spawn(watch_overlays(context.clone(), inboxes.clone()));
         Ok(Self { context, incarnation, cores: inboxes, over })

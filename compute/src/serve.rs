@@ -126,6 +126,7 @@ async fn start_node(config: &ServeConfig, cache_dir: &CacheDir, stores: Stores, 
     let fetch_bytes_max = (memory / FETCH_SHARE).min(crate::limits::FETCH_BYTES_MAX);
     let settings = Settings {
         lease: config.lease.as_duration(),
+        sweep_interval: config.sweep_interval.as_duration(),
         cores: u16::try_from(config.cores.get()).context("--cores is too large")?,
         cache_bytes: (memory - memory / OVERLAY_SHARE - fetch_bytes_max) as u64,
         fetch_bytes_max,

@@ -21,7 +21,7 @@ fn database() -> Vec<u8> {
 fn assemble(sink: &mut Assembled, bytes: &[u8]) -> io::Result<Vec<String>> {
     let pages: Vec<&[u8; PAGE_BYTES]> = bytes.chunks(PAGE_BYTES).map(|page| page.first_chunk().expect("a page")).collect();
     sink.begin(pages.len() as u32)?;
-    for (number, page) in (1..).zip(pages).rev() {
+    for (number, page) in (1..).zip(pages).collect::<Vec<_>>().into_iter().rev() {
         sink.page(PageNo::new(number).expect("from 1"), &Page::copy_of(page))?;
     }
     sink.finish()
