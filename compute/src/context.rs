@@ -8,7 +8,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pageserver::fetcher::Fetcher;
+use pageserver::service::follow::Peers;
 use segments::cache::PageCache;
+use segments::disk::DiskCache;
+use segments::disk::file::CacheFile;
 use tokio::sync::oneshot;
 use walstore::id::{DatabaseId, IncarnationId, Lsn, Slot};
 use walstore::lease::Lease;
@@ -54,12 +57,18 @@ pub struct Settings {
     /// The group-commit window of databases that have none of their own.
     pub window: Duration,
     pub temp_directory: PathBuf,
+    /// Where stored bytes are kept that came from the bucket, and how many.
+    pub disk: Option<(Arc<dyn CacheFile>, u64)>,
     /// How often the node looks for logs of incarnations that are over; zero is never.
     pub drain_interval: Duration,
     /// How often somebody of the fleet sweeps the whole bucket; zero is never.
     pub sweep_interval: Duration,
     /// Bytes of temporary files on disk, of all databases.
     pub temp_bytes_max: u64,
+    /// Whether what another node owns is read here.
+    pub read_replicas: bool,
+    /// Where other nodes reach this one, as `http://host:port`; empty if they cannot.
+    pub address: String,
 }
 
 impl Default for Settings {
@@ -82,9 +91,12 @@ impl Default for Settings {
             commit_timeout: Duration::from_secs(20),
             window: Duration::ZERO,
             temp_directory: std::env::temp_dir(),
+            disk: None,
             drain_interval: Duration::from_secs(300),
             sweep_interval: Duration::from_secs(86_400),
             temp_bytes_max: 1 << 30,
+            read_replicas: false,
+            address: String::new(),
         }
     }
 }
@@ -99,22 +111,32 @@ pub struct NodeContext {
     pub cache: PageCache,
     /// Reads what is not in `cache`.
     pub fetcher: Fetcher,
+    pub disk: DiskCache,
     pub overlays: Arc<OverlaySpace>,
+    /// The same for replicas. Nothing that this node folds makes room there, so its writers do not wait for it.
+    pub replica_overlays: Arc<OverlaySpace>,
     pub temp: Arc<TempSpace>,
     pub others: Others,
     pub sealed: SealedLogs,
     lease: OnceLock<Arc<Lease>>,
+    peers: OnceLock<Arc<dyn Peers>>,
 }
 
 impl NodeContext {
     /// Of an incarnation that is about to be registered: until [`NodeContext::registered`] it may serve nothing.
     pub fn new(id: IncarnationId, stores: Stores, seam: Seam, log: LogHandle, settings: Settings) -> Self {
         let cache = PageCache::new(settings.cache_bytes);
+        let disk = settings.disk.as_ref();
+        let disk = disk.map_or_else(DiskCache::absent, |(file, bytes)| DiskCache::open(&seam, file.clone(), *bytes));
+        let (store, fetch_bytes_max) = (stores.main.clone(), settings.fetch_bytes_max);
         Self {
             id,
-            fetcher: Fetcher::new(stores.main.clone(), seam.clone(), cache.clone(), settings.fetch_bytes_max),
+            fetcher: Fetcher::with_disk(store, seam.clone(), cache.clone(), disk.clone(), fetch_bytes_max),
+            disk,
             cache,
             overlays: OverlaySpace::new(settings.overlay_bytes_max),
+            replica_overlays: OverlaySpace::new(settings.overlay_bytes_max),
+            peers: OnceLock::new(),
             temp: TempSpace::new(settings.temp_bytes_max),
             others: Others::new(stores.clone(), seam.clone()),
             sealed: SealedLogs::new(stores.clone(), seam.clone()),
@@ -129,6 +151,15 @@ impl NodeContext {
     /// Its incarnation is in the bucket and has this lease.
     pub fn registered(&self, lease: Arc<Lease>) {
         let _ = self.lease.set(lease);
+    }
+
+    /// How this node reaches others.
+    pub fn reaches_others_by(&self, peers: Arc<dyn Peers>) {
+        let _ = self.peers.set(peers);
+    }
+
+    pub fn peers(&self) -> Option<Arc<dyn Peers>> {
+        self.peers.get().cloned()
     }
 
     /// Whether this node may serve reads and begin writes.

@@ -34,9 +34,12 @@ pub const CLOSED_CONNECTIONS_MANY: usize = 32;
 
 /// A temporary file stays in memory up to this size.
 pub const TEMP_MEMORY_BYTES_MAX: usize = 1 << 20;
-/// One database's temporary files may take this part of what the node's may: with more than a few at it, none
-/// can take the others' room.
-pub const TEMP_SHARE: u64 = 4;
+/// Temporary files of all databases together may take this part of `--cache-size`; the disk cache has the rest.
+pub const TEMP_PART: u64 = 2;
+/// How long a shutdown waits for what the disk cache has still in memory.
+pub const DISK_AT_SHUTDOWN: Duration = Duration::from_secs(2);
+/// One database's may take this part of it: with more than two at it, none can take the others' room.
+pub const TEMP_SHARE: u64 = 2;
 
 /// Unfolded bytes of one database beyond which its writers wait for the fold.
 pub const OVERLAY_BYTES_MAX: usize = 32 << 20;
@@ -81,5 +84,29 @@ pub const STORED_SQL_BYTES_MAX: usize = 64 << 10;
 
 /// Open streams per node.
 pub const STREAMS_MAX: usize = 100_000;
+
+/// What one follower of a database may have waiting at the owner. Beyond it the follower is cut off, unless a single
+/// commit is larger.
+pub const FOLLOWER_BYTES_MAX: usize = 8 << 20;
+pub const FOLLOWER_NOTICES_MAX: usize = 16 << 10;
+/// A follower that asks for nothing, or takes nothing, for so long is forgotten.
+pub const FOLLOWER_SILENCE: Duration = Duration::from_secs(10);
+
+/// How often a replica asks its owner whether it has everything. With the way there and back this stays below the
+/// second that replicas promise.
+pub const REPLICA_TICK: Duration = Duration::from_millis(400);
+/// An owner that says nothing for so long cannot be reached: the replica looks into the bucket.
+pub const REPLICA_SILENCE: Duration = Duration::from_secs(2);
+/// How often a replica without an owner to follow looks into the bucket, at first and at last.
+pub const REPLICA_LOOK_MIN: Duration = Duration::from_millis(500);
+pub const REPLICA_LOOK_MAX: Duration = Duration::from_secs(5);
+/// How long a request waits for a replica to get as far as its client has seen.
+pub const REPLICA_WAIT: Duration = Duration::from_secs(2);
+/// Pages of one replica's overlay beyond which it starts over from what is folded, as nothing else would free them.
+pub const REPLICA_OVERLAY_BYTES_MAX: usize = 2 * OVERLAY_BYTES_MAX;
+/// Pages that applying one commit reads at the same time, for its patches.
+pub const BASES_AT_ONCE: usize = 16;
+
+const _: () = assert!(REPLICA_TICK.as_millis() <= 500, "a heartbeat at least every 500 ms");
 
 const _: () = assert!(STACK_BYTES >= 512 << 10, "the design reserves 512 KiB or more");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pageserver::drain::Drainer;
+use pageserver::service::follow::{Publish, Publisher, Start};
 use pageserver::sweep::Sweeper;
 use tenant::name::Name;
 use tokio::sync::{mpsc, oneshot};
@@ -145,11 +146,20 @@ impl NodeHandle {
         let (done, ran) = oneshot::channel();
         let body = Box::new(move |stream: &mut Stream| drop(sender.send(body(stream))));
         let work = Work::Local { body, done };
-        let job = Job { database: database.clone(), create: false, baton: None, version: HranaVersion::Hrana3, work };
+        let (database_name, version) = (database.clone(), HranaVersion::Hrana3);
+        let job = Job { database: database_name, create: false, baton: None, version, min_lsn: 0, work };
         self.send(database, Message::Job(job))?;
         let going_down = || ServerError::new(Fault::Closed, "the node is shutting down");
         ran.await.map_err(|_| going_down())??;
         Ok(result.await.map_err(|_| going_down())?)
+    }
+}
+
+impl Publish for NodeHandle {
+    fn follow(&self, start: Start, publisher: Publisher) {
+        let name = start.name.clone();
+        // A core that has stopped drops the publisher, which ends the subscription.
+        let _ = self.send(&name, Message::Follow { start, publisher });
     }
 }
 
@@ -164,13 +174,15 @@ impl Node {
     ) -> Result<Self, StartError> {
         crate::sqlite::install();
         let (log, inbox) = log::channel();
+        // By then every client has been told that it is unknown, and others may take the databases over.
+        log.give_up_after(settings.commit_timeout + settings.lease);
         let context = Arc::new(NodeContext::new(id, stores.clone(), seam.clone(), log.clone(), settings));
         let (over_sender, over) = mpsc::unbounded_channel();
         let (inboxes, receivers): (Vec<_>, Vec<_>) =
             (0..context.settings.cores.max(1)).map(|_| mpsc::unbounded_channel()).unzip();
         let sink = Arc::new(Cores { inboxes: inboxes.clone(), over: over_sender });
-        let lease = context.settings.lease;
-        let incarnation = Incarnation::start(id, stores, seam.clone(), lease, (log, inbox), sink).await?;
+        let (lease, address) = (context.settings.lease, context.settings.address.clone());
+        let incarnation = Incarnation::start_at(address, id, stores, seam.clone(), lease, (log, inbox), sink).await?;
         context.registered(incarnation.lease.clone());
         for (number, inbox) in receivers.into_iter().enumerate() {
             let number = u16::try_from(number).expect("BUG: fewer than 2^16 cores");
@@ -180,12 +192,26 @@ impl Node {
         let drain_interval = context.settings.drain_interval;
         if !drain_interval.is_zero() {
             let drainer = Drainer::new(id, context.stores.clone(), seam.clone(), &context.fetcher);
-            seam.spawn(drainer.run(drain_interval));
+            let core = inboxes[0].clone();
+            seam.spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = core.closed() => {}
+                    () = drainer.run(drain_interval) => {}
+                }
+            });
         }
         let sweep_interval = context.settings.sweep_interval;
         if !sweep_interval.is_zero() {
             let sweeper = Sweeper::new(id, context.stores.clone(), seam.clone(), &context.fetcher);
-            seam.spawn(sweeper.run(sweep_interval));
+            let core = inboxes[0].clone();
+            seam.spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = core.closed() => {}
+                    () = sweeper.run(sweep_interval) => {}
+                }
+            });
         }
         seam.spawn(watch_overlays(context.clone(), inboxes.clone()));
         Ok(Self { context, incarnation, cores: inboxes, over })
@@ -195,9 +221,19 @@ impl Node {
         NodeHandle { context: self.context.clone(), cores: self.cores.clone() }
     }
 
-    /// Returns when this incarnation was ended by another node, with the reason.
+    /// Returns when this incarnation is over, with the reason: another node has ended it, or its log was given up.
     pub async fn over(&mut self) -> String {
         self.over.recv().await.unwrap_or_else(|| "the log has stopped".into())
+    }
+
+    /// Whether it was this node itself that gave its log up, because the store refused it for too long.
+    pub fn has_given_up(&self) -> bool {
+        self.context.log.has_given_up()
+    }
+
+    /// Seals a log that was given up, as soon as the store lets this node.
+    pub async fn seal_given_up(&self) -> Result<Sealed, SealError> {
+        self.incarnation.seal_given_up().await
     }
 
     /// Rolls back the transactions that no request is running for, now and from now on, so that they hold nobody up.
@@ -216,6 +252,13 @@ impl Node {
             }
         }
         let sealed = self.incarnation.shut_down(within).await;
+        let disk = &self.context.disk;
+        tokio::select! {
+            biased;
+            () = disk.settle() => {}
+            () = self.context.seam.sleep(limits::DISK_AT_SHUTDOWN) => {}
+        }
+        info!(counters = ?disk.counters(), "the disk cache is left to the next process");
         match &sealed {
             Ok(sealed) => info!(end = %sealed.end, "every commit is in the bucket; the log is sealed"),
             Err(error) => warn!(%error, "could not seal the log; the next node waits for the lease to run out"),

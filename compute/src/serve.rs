@@ -2,12 +2,17 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use pageserver::service::client::GrpcPeers;
+use pageserver::service::pages::PageReader;
+use pageserver::service::server::PageServer;
+use segments::disk::file::{CacheFile, DiskIo};
 use tenant::name::Name;
 use tokio::sync::watch;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use walstore::id::IncarnationId;
 use walstore::life::Stores;
 use walstore::register::Patience;
@@ -16,14 +21,35 @@ use walstore::seam::Seam;
 use walstore::store::{self, StoreUrl};
 
 use crate::cli::config::ServeConfig;
+use crate::cli::settings::CacheIo;
 use crate::hrana::baton::BatonKey;
 use crate::http::{admin, data, listen};
+use crate::limits;
 use crate::node::{CacheDir, CoreThreads, Node, Settings};
 
 /// How long a shutdown waits for the bucket.
 const SHUTDOWN: Duration = Duration::from_secs(20);
 /// How long a start waits for the log of a predecessor to be sealed.
 const SEAL_PREDECESSOR: Duration = Duration::from_secs(30);
+
+/// What comes after a server.
+pub enum Ended {
+    Exit(ExitCode),
+    /// Its log was given up and is sealed: a new incarnation can serve.
+    StartAgain,
+}
+
+/// Serves until the process is to end. A log that had to be given up is followed by a new incarnation, at the same
+/// addresses.
+pub async fn serve(mut config: ServeConfig, mut server: Server) -> anyhow::Result<ExitCode> {
+    loop {
+        (config.http_listen_addr, config.admin_listen_addr) = (server.http_addr, server.admin_addr);
+        match server.run().await {
+            Ended::Exit(code) => return Ok(code),
+            Ended::StartAgain => server = Server::start(&config).await?,
+        }
+    }
+}
 
 /// A server with both of its planes listening.
 pub struct Server {
@@ -47,7 +73,14 @@ impl Server {
         let store = store::open(&store_url, config.create_on_first_use).await.context("cannot open the store")?;
         crate::cluster::prepare(&*store, &seam).await.context("cannot use the store")?;
         let stores = Stores::one(store.clone());
-        let node = start_node(config, &cache_dir, stores, &seam).await?;
+        let address = match &config.advertise_url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => reachable_at(http.local_addr()?),
+        };
+        let node = start_node(config, &cache_dir, stores, &seam, address).await?;
+        node.context.reaches_others_by(Arc::new(GrpcPeers::new(seam.clone())));
+        let (pages, publish) = (PageReader::new(store.clone(), seam.clone(), node.context.fetcher.clone()), node.handle());
+        let peers = data::peers_router(PageServer::new(Some(Arc::new(publish)), Arc::new(pages)));
         let (stop, stopped) = watch::channel(false);
         let plane = data::DataPlane {
             node: node.handle(),
@@ -58,7 +91,7 @@ impl Server {
         };
         let (http_addr, admin_addr) = (http.local_addr()?, admin_listener.local_addr()?);
         let planes = vec![
-            spawn(listen::serve(http, data::router(plane), seam.clone(), stopped.clone())),
+            spawn(listen::serve(http, peers.merge(data::router(plane)), seam.clone(), stopped.clone())),
             spawn(listen::serve(admin_listener, admin::router(node.handle()), seam.clone(), stopped)),
         ];
         info!(%http_addr, %admin_addr, store = store.describe(), "serving");
@@ -66,19 +99,38 @@ impl Server {
     }
 
     /// Serves until a signal comes or the incarnation is over, then goes down in order.
-    pub async fn run(mut self) -> ExitCode {
-        let code = tokio::select! {
+    pub async fn run(mut self) -> Ended {
+        let ended = tokio::select! {
             () = signalled() => {
                 info!("stopping: no new requests; flushing and sealing the log");
-                ExitCode::SUCCESS
+                Ended::Exit(ExitCode::SUCCESS)
             }
-            reason = self.node.over() => {
-                error!(reason, "this node was fenced; start it again to serve");
-                ExitCode::FAILURE
-            }
+            reason = self.node.over() => self.after(&reason).await,
         };
         self.stop().await;
-        code
+        ended
+    }
+
+    /// What follows an incarnation that is over. Meanwhile its listeners refuse every request.
+    async fn after(&self, reason: &str) -> Ended {
+        if !self.node.has_given_up() {
+            error!(reason, "this node was fenced; start it again to serve");
+            return Ended::Exit(ExitCode::FAILURE);
+        }
+        error!(reason, "given up: nothing is served until the store answers; then this log is sealed and a new one begun");
+        tokio::select! {
+            () = signalled() => Ended::Exit(ExitCode::FAILURE),
+            sealed = self.node.seal_given_up() => match sealed {
+                Ok(sealed) => {
+                    info!(end = %sealed.end, "the store answers again; the log that was given up is sealed");
+                    Ended::StartAgain
+                }
+                Err(error) => {
+                    error!(%error, "cannot seal the log that was given up");
+                    Ended::Exit(ExitCode::FAILURE)
+                }
+            },
+        }
     }
 
     /// Ends open requests, makes every commit durable, seals the log.
@@ -111,9 +163,20 @@ fn random_key(seam: &Seam) -> [u8; 32] {
 const OVERLAY_SHARE: usize = 4;
 /// The part of `--memory` that requests for pages may take while they are on their way, up to
 /// [`crate::limits::FETCH_BYTES_MAX`]. The page cache has the rest.
-const FETCH_SHARE: usize = 8;
+pub(crate) const FETCH_SHARE: usize = 8;
 
-async fn start_node(config: &ServeConfig, cache_dir: &CacheDir, stores: Stores, seam: &Seam) -> anyhow::Result<Node> {
+/// What other nodes are told, unless it would mean nothing to them.
+fn reachable_at(listening: SocketAddr) -> String {
+    if listening.ip().is_unspecified() { String::new() } else { format!("http://{listening}") }
+}
+
+async fn start_node(
+    config: &ServeConfig,
+    cache_dir: &CacheDir,
+    stores: Stores,
+    seam: &Seam,
+    address: String,
+) -> anyhow::Result<Node> {
     let id = IncarnationId::random(seam);
     if let Some(predecessor) = cache_dir.predecessor() {
         let patience = Patience::for_duration(seam, SEAL_PREDECESSOR);
@@ -122,8 +185,9 @@ async fn start_node(config: &ServeConfig, cache_dir: &CacheDir, stores: Stores, 
         info!(incarnation = %predecessor, end = %sealed.end, "sealed the log of the former process");
     }
     cache_dir.claim(id)?;
-    let (limits, memory) = (&config.limits, config.memory.as_usize());
-    let fetch_bytes_max = (memory / FETCH_SHARE).min(crate::limits::FETCH_BYTES_MAX);
+    let temp_bytes = config.cache_size.as_bytes() / limits::TEMP_PART;
+    let (bounds, memory) = (&config.limits, config.memory.as_usize());
+    let fetch_bytes_max = (memory / FETCH_SHARE).min(limits::FETCH_BYTES_MAX);
     let settings = Settings {
         lease: config.lease.as_duration(),
         sweep_interval: config.sweep_interval.as_duration(),
@@ -131,20 +195,43 @@ async fn start_node(config: &ServeConfig, cache_dir: &CacheDir, stores: Stores, 
         cache_bytes: (memory - memory / OVERLAY_SHARE - fetch_bytes_max) as u64,
         fetch_bytes_max,
         overlay_bytes_max: memory / OVERLAY_SHARE,
-        transaction_bytes_max: limits.max_transaction_size.as_usize(),
-        response_bytes_max: limits.max_response_size.as_usize(),
-        statement_timeout: limits.statement_timeout.as_duration(),
-        idle_transaction_timeout: limits.idle_transaction_timeout.as_duration(),
-        commit_timeout: limits.commit_timeout.as_duration(),
+        transaction_bytes_max: bounds.max_transaction_size.as_usize(),
+        response_bytes_max: bounds.max_response_size.as_usize(),
+        statement_timeout: bounds.statement_timeout.as_duration(),
+        idle_transaction_timeout: bounds.idle_transaction_timeout.as_duration(),
+        commit_timeout: bounds.commit_timeout.as_duration(),
         window: config.window.as_duration(),
         temp_directory: cache_dir.temp_directory(),
-        temp_bytes_max: config.cache_size.as_usize() as u64,
+        temp_bytes_max: temp_bytes,
+        disk: open_disk(config, cache_dir, config.cache_size.as_bytes() - temp_bytes)?,
+        read_replicas: config.read_replicas,
+        address,
         ..Settings::default()
     };
     Ok(Node::start(id, stores, seam.clone(), settings, &CoreThreads).await?)
 }
 
-async fn signalled() {
+/// A disk that does not work is no reason not to serve. What was asked for by name and can't be had is.
+fn open_disk(config: &ServeConfig, dir: &CacheDir, bytes: u64) -> anyhow::Result<Option<(Arc<dyn CacheFile>, u64)>> {
+    let io = match config.disk_io {
+        CacheIo::Auto => DiskIo::Auto,
+        CacheIo::IoUring => DiskIo::IoUring,
+        CacheIo::Plain => DiskIo::Plain,
+    };
+    match dir.open_pages(bytes, io) {
+        Ok(file) => Ok(Some((file, bytes))),
+        Err(error) if io == DiskIo::IoUring => {
+            Err(error).context("--disk-io is io-uring, which does not work here; write --disk-io auto or plain")
+        }
+        Err(error) => {
+            warn!(%error, "there is no disk cache: its file in --cache-dir cannot be opened; reads go to the bucket");
+            Ok(None)
+        }
+    }
+}
+
+/// Returns at SIGTERM or SIGINT.
+pub(crate) async fn signalled() {
     use tokio::signal::unix::{SignalKind, signal};
     let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {

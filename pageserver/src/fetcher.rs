@@ -2,8 +2,9 @@
 //! and drains all read through it.
 //!
 //! ```text
-//!   wanted ──▶ in memory? ──▶ on its way already? join ──▶ queue ──▶ ranged GET ──▶ check, decode ──▶ cache, all who wait
-//!              (PageCache)    (flights.rs)               (queue.rs)  (get.rs)       (wanted.rs)
+//!   wanted ──▶ in memory? ──▶ on its way already? join ──▶ queue ──▶ disk? else ──▶ check, decode ──▶ caches, all who
+//!              (PageCache)    (flights.rs)               (queue.rs)  ranged GET     (wanted.rs)       wait
+//!                                                                    (get.rs)
 //! ```
 //!
 //! - **Single flight**: many who miss the same frame share one request.
@@ -25,8 +26,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use segments::cache::PageCache;
+use segments::disk::{CacheKey, DiskCache};
 use segments::map::{DeltaRef, MapChunkRef};
 use segments::pack::{Frame, FrameAt, FrameIndex};
+use segments::page::SEGMENT_BYTES;
 use tokio::sync::oneshot;
 use walstore::hedge::Hedging;
 use walstore::id::DatabaseId;
@@ -44,18 +47,38 @@ use self::wanted::{Fetched, Wanted};
 pub struct Fetcher {
     flights: Arc<Flights>,
     cache: PageCache,
+    /// Whether what is read through it is kept on disk.
+    keeps: bool,
 }
 
 impl Fetcher {
     /// Of a node, in front of whose store is `cache`. What is on its way takes at most about `bytes_max` of memory.
     pub fn new(store: Arc<dyn Store>, seam: Seam, cache: PageCache, bytes_max: usize) -> Self {
-        let source = Source { store, seam, hedging: Hedging::default() };
-        Self { flights: Arc::new(Flights::new(source, bytes_max)), cache }
+        Self::with_disk(store, seam, cache, DiskCache::absent(), bytes_max)
     }
 
-    /// The same requests under the same bounds, for somebody who keeps what he reads elsewhere.
+    /// The same with a disk cache in between.
+    pub fn with_disk(
+        store: Arc<dyn Store>,
+        seam: Seam,
+        cache: PageCache,
+        disk: DiskCache,
+        bytes_max: usize,
+    ) -> Self {
+        let source = Source { store, seam, hedging: Hedging::default(), disk };
+        Self { flights: Arc::new(Flights::new(source, bytes_max)), cache, keeps: true }
+    }
+
+    /// The same requests under the same bounds, for somebody who keeps what he reads elsewhere, and not on disk.
     pub fn with_cache(&self, cache: PageCache) -> Self {
-        Self { flights: self.flights.clone(), cache }
+        Self { flights: self.flights.clone(), cache, keeps: false }
+    }
+
+    /// Keeps on disk what goes to the store.
+    pub fn keep(&self, key: &CacheKey, stored: &Bytes) {
+        if self.keeps {
+            self.flights.source().disk.put(key, stored);
+        }
     }
 
     pub fn cache(&self) -> &PageCache {
@@ -132,9 +155,27 @@ impl Fetcher {
         }
     }
 
+    /// How many frames may be read ahead at the moment, for whomever: what waits to be asked for, and what is on its way
+    /// to wait, takes a bounded part of the cache.
+    pub fn room_ahead(&self) -> usize {
+        (self.cache.room_ahead() / SEGMENT_BYTES).saturating_sub(self.flights.ahead_count())
+    }
+
+    /// Begins to read what somebody will probably ask for soon, in this order, as far as there is
+    /// [room](Self::room_ahead). Answers how many frames it has to read.
+    pub fn read_ahead(&self, of: DatabaseId, frames: impl Iterator<Item = FrameAt>) -> usize {
+        let mut seen = BTreeSet::new();
+        let missing = frames.filter(|at| seen.insert(*at) && !self.cache.has_frame(at));
+        let missing: Vec<FrameAt> = missing.take(self.room_ahead()).collect();
+        let interest = || Interest { answer: None, cache: Some(self.cache.clone()), keeps: self.keeps };
+        self.flights.request(of, Urgency::Ahead, missing.iter().map(|at| (Wanted::Frame(*at), interest())));
+        missing.len()
+    }
+
     async fn one(&self, of: DatabaseId, wanted: Wanted, cache: Option<PageCache>) -> Result<Fetched, RecordError> {
         let (answer, waiting) = oneshot::channel();
-        let interest = Interest { answer: Some(answer), cache };
+        // A chunk has no place in the cache, its map holds it; frames that are needed once come through `all`.
+        let interest = Interest { answer: Some(answer), cache, keeps: self.keeps };
         self.flights.request(of, Urgency::Now, std::iter::once((wanted, interest)));
         waiting.await.unwrap_or_else(|_| Err(flights::cut_off(&wanted)))
     }
@@ -147,7 +188,8 @@ impl Fetcher {
         cache: Option<PageCache>,
     ) -> Result<Vec<(Wanted, Fetched)>, RecordError> {
         let (answers, waiting): (Vec<_>, Vec<_>) = wanted.iter().map(|_| oneshot::channel()).unzip();
-        let interests = answers.into_iter().map(|answer| Interest { answer: Some(answer), cache: cache.clone() });
+        let keeps = self.keeps && cache.is_some();
+        let interests = answers.into_iter().map(|answer| Interest { answer: Some(answer), cache: cache.clone(), keeps });
         self.flights.request(of, Urgency::Now, wanted.iter().copied().zip(interests));
         let each = wanted.into_iter().zip(waiting).map(|(wanted, waiting)| async move {
             let fetched = waiting.await.unwrap_or_else(|_| Err(flights::cut_off(&wanted)))?;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use segments::disk::CacheKey;
 use segments::fold::{FoldError, FoldInput, FoldPlan, Planned, build_fold, plan_fold};
 use segments::id::{MapChunkId, PackId};
 use segments::keys;
@@ -163,6 +164,7 @@ impl Folder<'_> {
             objects.push((keys::pack(&pack.id), pack.bytes.clone()));
         }
         for (id, object) in &stored.objects {
+            self.fetcher.keep(&CacheKey::chunk_object(id, object), object);
             objects.push((keys::page_map(id), object.clone()));
         }
         let puts = stream::iter(objects).map(|(key, bytes)| async move { self.put(&key, bytes, patience).await });
@@ -183,12 +185,18 @@ impl Folder<'_> {
         let cache = self.fetcher.cache();
         if let Some((index, reference)) = delta.as_ref().zip(map.deltas().find(|delta| delta.pack == pack.id)) {
             cache.insert_index(reference, index.clone());
+            let start = reference.index.offset as usize;
+            let range = start..start + reference.index.bytes as usize;
+            self.fetcher.keep(&CacheKey::index(reference), &pack.bytes.slice(range));
         }
         let entries = pack.segments.entries().iter().chain(delta.iter().flat_map(|index| index.entries()));
         for entry in entries {
             let range = entry.frame.offset as usize..(entry.frame.offset + entry.frame.bytes) as usize;
-            let frame = Frame::decode(&pack.bytes[range], &entry.frame).map_err(FoldError::from)?;
-            cache.insert_frame(&FrameAt { pack: pack.id, frame: entry.frame }, frame);
+            let stored = pack.bytes.slice(range);
+            let frame = Frame::decode(&stored, &entry.frame).map_err(FoldError::from)?;
+            let at = FrameAt { pack: pack.id, frame: entry.frame };
+            self.fetcher.keep(&CacheKey::frame(&at), &stored);
+            cache.insert_frame(&at, frame);
         }
         Ok(())
     }

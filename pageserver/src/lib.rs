@@ -9,6 +9,7 @@ pub mod garbage;
 pub mod limits;
 pub mod listing;
 pub mod orphan;
+pub mod service;
 pub mod sweep;
 pub mod tail;
 pub mod verify;

@@ -116,31 +116,41 @@ impl Tail {
     }
 
     async fn page_at_rest(&mut self, fetcher: &Fetcher, page_no: PageNo) -> Result<Page, RecordError> {
-        let (of, cache) = (self.database, fetcher.cache());
-        // Held until the page is found, whatever a full cache does.
-        let mut held = Vec::new();
-        loop {
-            let indexes = |delta: &DeltaRef| {
-                let known = held.iter().find(|(known, _)| known == delta).map(|(_, index)| Arc::clone(index));
-                known.or_else(|| cache.index(delta))
-            };
-            match self.map.lookup(page_no, &indexes) {
-                Lookup::Found(source) => {
-                    let frame = fetcher.frame(of, &source.at).await?;
-                    let page = frame.page(source.place);
-                    return Ok(page.map_err(|corrupt| corrupt.at(segments::keys::pack(&source.at.pack)))?);
-                }
-                Lookup::NeedChunk(reference) => {
-                    let object = fetcher.chunk(of, &reference).await?;
-                    let with = self.map.with_chunk(&reference, &object);
-                    self.map = with.map_err(|corrupt| corrupt.at(segments::keys::page_map(&reference.id)))?;
-                }
-                Lookup::NeedIndexes(deltas) => held.extend(fetcher.indexes(of, &deltas).await?),
-                Lookup::LockPage => return Ok(Page::zeroed()),
-                Lookup::Outside | Lookup::Missing => {
-                    let missing = MissingPage { database: self.database, page: page_no, lsn: self.map.lsn() };
-                    return Err(Corrupt::new(missing.to_string()).at(tenant::keys::head(self.database)).into());
-                }
+        page_at_rest(fetcher, self.database, &mut self.map, page_no).await
+    }
+}
+
+/// A page as what is folded has it. `map` learns the chunks that it needs.
+pub async fn page_at_rest(
+    fetcher: &Fetcher,
+    of: DatabaseId,
+    map: &mut PageMap,
+    page_no: PageNo,
+) -> Result<Page, RecordError> {
+    let cache = fetcher.cache();
+    // Held until the page is found, whatever a full cache does.
+    let mut held = Vec::new();
+    loop {
+        let indexes = |delta: &DeltaRef| {
+            let known = held.iter().find(|(known, _)| known == delta).map(|(_, index)| Arc::clone(index));
+            known.or_else(|| cache.index(delta))
+        };
+        match map.lookup(page_no, &indexes) {
+            Lookup::Found(source) => {
+                let frame = fetcher.frame(of, &source.at).await?;
+                let page = frame.page(source.place);
+                return Ok(page.map_err(|corrupt| corrupt.at(segments::keys::pack(&source.at.pack)))?);
+            }
+            Lookup::NeedChunk(reference) => {
+                let object = fetcher.chunk(of, &reference).await?;
+                let with = map.with_chunk(&reference, &object);
+                *map = with.map_err(|corrupt| corrupt.at(segments::keys::page_map(&reference.id)))?;
+            }
+            Lookup::NeedIndexes(deltas) => held.extend(fetcher.indexes(of, &deltas).await?),
+            Lookup::LockPage => return Ok(Page::zeroed()),
+            Lookup::Outside | Lookup::Missing => {
+                let missing = MissingPage { database: of, page: page_no, lsn: map.lsn() };
+                return Err(Corrupt::new(missing.to_string()).at(tenant::keys::head(of)).into());
             }
         }
     }

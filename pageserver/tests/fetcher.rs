@@ -11,6 +11,8 @@ use futures_util::future::{Either, join, join_all, join3, select};
 use pageserver::fetcher::Fetcher;
 use pageserver::limits;
 use segments::cache::PageCache;
+use segments::disk::DiskCache;
+use segments::disk::file::simulated::{DiskFaults, SimulatedDisk};
 use segments::id::PackId;
 use segments::keys;
 use segments::pack::{FrameAt, FrameRef, PackWriter};
@@ -366,4 +368,46 @@ async fn a_database_that_wants_much_makes_another_wait_for_one_request_only() {
     };
     let (_, took) = join(flooding, query).await;
     assert!(took <= 2 * USUAL, "{took:?}");
+}
+
+/// A life of a node: memory is empty, the disk is as the last one left it.
+async fn reborn(world: &mut World, disk: &SimulatedDisk) -> DiskCache {
+    let file = disk.open(&world.seam, DiskFaults::default(), Arc::new(|_, _| {}));
+    let cache = DiskCache::open(&world.seam, file, 8 << 20);
+    cache.settle().await;
+    let store = Arc::new(world.store.clone());
+    world.fetcher = Fetcher::with_disk(store, world.seam.clone(), PageCache::new(64 << 20), cache.clone(), 32 << 20);
+    cache
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_disk_has_needs_no_request_and_what_is_damaged_on_it_is_requested_again() {
+    let (mut world, disk) = (World::new(), SimulatedDisk::new(1));
+    let at = world.pack(1, 6).await;
+    let cache = reborn(&mut world, &disk).await;
+    let read_all = async |world: &World| join_all((0..6).map(|n| world.read(1, n, &at[n as usize]))).await.len();
+    // One who reads for himself alone keeps nothing there.
+    let aside = world.fetcher.with_cache(PageCache::new(64 << 20));
+    aside.frame(OF, &at[0]).await.unwrap();
+    assert_eq!((cache.entry_count(), world.gets()), (0, 1));
+    read_all(&world).await;
+    cache.settle().await;
+    let before = world.gets();
+
+    let cache = reborn(&mut world, &disk).await;
+    read_all(&world).await;
+    assert_eq!((world.gets(), cache.counters().hits), (before, 6));
+    read_all(&world).await;
+    assert_eq!(cache.counters().hits, 6, "they are in memory now");
+
+    // The second of six slots: its neighbours still come from the disk.
+    disk.edit(|bytes| bytes[200_000] ^= 1);
+    let cache = reborn(&mut world, &disk).await;
+    read_all(&world).await;
+    let counters = cache.counters();
+    assert_eq!((world.gets() - before, counters.hits, counters.damaged), (1, 5, 1));
+    cache.settle().await;
+    reborn(&mut world, &disk).await;
+    read_all(&world).await;
+    assert_eq!(world.gets() - before, 1, "what was fetched again is kept again");
 }

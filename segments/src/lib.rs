@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod commit;
+pub mod disk;
 pub mod fold;
 pub mod id;
 pub mod keys;

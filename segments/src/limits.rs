@@ -1,6 +1,8 @@
 //! Every bound of pages at rest, with its reason. Those marked *format* bind readers; the others are
 //! policy, and a later version may choose differently without a new format.
 
+use std::time::Duration;
+
 use crate::page::{PAGE_BYTES, SEGMENT_BYTES, SEGMENT_PAGES};
 
 /// *Format.* SQLite's own bound on the size of a database.
@@ -78,6 +80,60 @@ pub const MAP_INLINE_BYTES_MAX: usize = 32 << 10;
 pub const FOLD_TAIL_BYTES_MIN: u64 = 64 << 10;
 pub const FOLD_TAIL_BYTES_MAX: u64 = 1 << 20;
 
+/// Regions of a disk cache up to the size at which they are as large as they get: so one is a small part of it.
+pub const REGIONS_WANTED: u64 = 64;
+
+/// A region of the disk cache: large enough for a disk to write it at full speed, and to have few of them.
+pub const REGION_BYTES_MAX: u32 = 4 << 20;
+
+/// A region holds two of the largest frames or chunks, with their headers.
+pub const REGION_BYTES_MIN: u32 = 512 << 10;
+
+/// One to fill, one to go, and two to read.
+pub const REGIONS_MIN: u32 = 4;
+
+/// 64 TiB.
+pub const REGIONS_MAX: u32 = 1 << 24;
+
+/// What the disk cache gathers in memory before it writes.
+pub const BATCH_BYTES: usize = 1 << 20;
+
+/// With fewer regions only one is kept empty.
+pub const REGIONS_FEW: u32 = 8;
+
+/// Bytes of memory that wait for the disk. Beyond it new entries are dropped: the disk is slower than the bucket.
+pub const WRITING_BYTES_MAX: usize = 8 << 20;
+
+/// A read of the disk cache that takes longer is a miss: the bucket is quicker.
+pub const DISK_READ_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A write of the disk cache that takes longer counts as failed. Puts are refused well before.
+pub const DISK_WRITE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Reads in a row that may fail before the disk is left alone for a while.
+pub const DISK_FAILURES_MAX: u32 = 8;
+
+/// How long an entry waits for others that are written with it. A process that is killed loses so much.
+pub const BATCH_AGE_MAX: Duration = Duration::from_secs(1);
+
+/// How long the file stays as large as it is after the disk was full.
+pub const GROW_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// Damaged entries are reported so often; each is counted.
+pub const DAMAGE_REPORT_EVERY: Duration = Duration::from_secs(10);
+
+/// Requests that wait for the threads of the plain back end. Beyond it a read is a miss.
+pub const DISK_QUEUE_MAX: usize = 256;
+
+/// Requests that io_uring has in hand at once: a disk serves no more of them faster.
+pub const RING_BUFFERS: u16 = 16;
+
+/// What one of them moves at once: a slot of any frame or chunk. All together is memory that stays locked.
+pub const RING_BUFFER_BYTES: usize = 256 << 10;
+
+/// Threads of the plain back end: a disk serves several reads at once, and a core has better things to do.
+pub const DISK_THREADS: usize = 4;
+
 const _: () = assert!(
     COMMIT_BODY_BYTES_MAX + crate::commit::HEADER_BYTES <= walstore::limits::COMMIT_BYTES_MAX,
     "the log takes every commit that this crate encodes"
@@ -109,3 +165,4 @@ const _: () = assert!(
         < 256 << 10,
     "a small fold writes under 256 KiB, head included"
 );
+const _: () = assert!(REGION_BYTES_MIN as usize / 2 > FRAME_BYTES_MAX + 4096 && FRAME_BYTES_MAX >= CHUNK_BYTES_MAX);

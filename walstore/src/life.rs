@@ -63,13 +63,26 @@ impl Incarnation {
         stores: Stores,
         seam: Seam,
         lease: Duration,
+        ends: (LogHandle, LogInbox),
+        sink: Arc<dyn LogSink>,
+    ) -> Result<Self, StartError> {
+        Self::start_at(String::new(), id, stores, seam, lease, ends, sink).await
+    }
+
+    /// Like [`start`](Self::start), telling others where they reach this node.
+    pub async fn start_at(
+        address: String,
+        id: IncarnationId,
+        stores: Stores,
+        seam: Seam,
+        lease: Duration,
         (log, inbox): (LogHandle, LogInbox),
         sink: Arc<dyn LogSink>,
     ) -> Result<Self, StartError> {
         let patience = Patience::for_duration(&seam, START_PATIENCE);
         put_live_marker(&*stores.main, &seam, id, patience).await?;
         let lease_micros = u64::try_from(lease.as_micros()).unwrap_or(u64::MAX);
-        let record = IncarnationRecord::new(id, PutId::random(&seam), lease_micros, String::new());
+        let record = IncarnationRecord::new(id, PutId::random(&seam), lease_micros, address);
         let sent = seam.boot_micros();
         let key = keys::incarnation(id);
         let record = match register::create(&*stores.main, &seam, &key, record, patience).await? {
@@ -100,6 +113,28 @@ impl Incarnation {
         }
         self.lease.stop();
         seal::seal(&self.stores, &self.seam, self.id, patience).await
+    }
+}
+
+impl Incarnation {
+    /// After the log was given up: seals it, as anybody would, as soon as the store lets this node. Asks without end,
+    /// since the store may let nobody else either; meanwhile nothing is served.
+    pub async fn seal_given_up(&self) -> Result<Sealed, SealError> {
+        self.lease.stop();
+        let mut backoff = register::Backoff::default();
+        let mut tries = 0u32;
+        loop {
+            match seal::seal(&self.stores, &self.seam, self.id, Patience::for_duration(&self.seam, START_PATIENCE)).await {
+                Err(SealError::Record(RecordError::Store(error))) => {
+                    tries += 1;
+                    if tries.is_power_of_two() {
+                        warn!(incarnation = %self.id, %error, tries, "cannot seal the log that was given up; trying again");
+                    }
+                    backoff.pause(&self.seam).await;
+                }
+                result => return result,
+            }
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Every bound of the log, with its reason.
 
+use std::time::Duration;
+
 /// LSNs, slots and versions that the bucket names are below this: no log and no database gets so far, and counting on
 /// from there cannot overflow.
 pub const COUNTER_MAX: u64 = 1 << 62;
@@ -88,6 +90,9 @@ pub const RECOVERY_GETS_MAX: usize = 128;
 /// Side objects that the recovery of one database reads at the same time: each may be as large as a commit.
 pub const SIDE_GETS_MAX: usize = 4;
 
+/// How long a store may refuse a log's slots for good, before the log is given up; a node sets its own bound.
+pub const REFUSED_MAX: Duration = Duration::from_secs(40);
+
 /// Slots that a sealer looks at in one round.
 pub const SEAL_PROBE_SLOTS: u64 = 16;
 
@@ -103,6 +108,9 @@ const _: () = assert!(
     "one database cannot fill the pipeline for long"
 );
 const _: () = assert!(TURN_BYTES * 32 * 2 == FRAGMENT_BYTES_TARGET, "the bound that log/queue.rs states");
+/// Slots beyond the hint that a reader of an open log asks for at once: as many as may be in flight.
+pub const OPEN_PROBES: u64 = 8;
+
 const _: () = assert!(FRAGMENT_BYTES_TARGET <= HEDGE_BYTES_MAX, "a batch of small commits may be hedged");
 const _: () = assert!(FRAGMENT_BYTES_MAX < u32::MAX as usize, "offsets in a fragment are u32");
 const _: () = assert!(BUNDLES_MAX * crate::bundle::REFERENCE_BYTES < RECORD_BYTES_MAX / 2, "references fit the record");

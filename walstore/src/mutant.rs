@@ -75,10 +75,18 @@ pub enum Mutant {
     ForgetNeeded,
     /// Draining a database leaves its epoch as it was.
     DrainKeepsEpoch,
+    /// Deltas speak for pages that a shrink has cut off since, and a regrowth relies on what they say.
+    IgnoreValidUpto,
+    /// A fold takes commits that are not durable yet.
+    FoldNotDurable,
+    /// A page that is nowhere is zeros.
+    ZerosForMissing,
+    /// What the disk cache finds is served, whatever it is.
+    SkipSlotCheck,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 36] = [
         Self::AcknowledgeOutOfOrder,
         Self::AcknowledgeBeforeDurable,
         Self::ReplyBeforeGate,
@@ -111,6 +119,10 @@ impl Mutant {
         Self::MarkerFirst,
         Self::ForgetNeeded,
         Self::DrainKeepsEpoch,
+        Self::IgnoreValidUpto,
+        Self::FoldNotDurable,
+        Self::ZerosForMissing,
+        Self::SkipSlotCheck,
     ];
 }
 

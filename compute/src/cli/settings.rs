@@ -5,11 +5,23 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 use super::args::listen_addr;
 use super::units::{ByteSize, Span, Window};
+
+/// How cached pages are read and written on the local disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CacheIo {
+    /// io_uring if the system allows it, else plain
+    Auto,
+    /// io_uring, or a refusal to start
+    IoUring,
+    /// A few threads that read and write
+    Plain,
+}
 
 /// The settings of `shoal serve`: once as flags and variables, once as the keys of `shoal.toml`.
 /// `None` is "not said here".
@@ -20,15 +32,20 @@ pub struct Settings {
     #[arg(long, value_name = "URL", env = "SHOAL_STORE", help_heading = "Storage")]
     pub store: Option<String>,
 
-    /// A local directory for temporary files; it may be lost, and belongs to one process at a time
-    /// [default: ./shoal-cache]
+    /// A local directory for what was read from the bucket, and for temporary files; it may be lost, and
+    /// belongs to one process at a time [default: ./shoal-cache]
     #[arg(long, value_name = "DIR", env = "SHOAL_CACHE_DIR", help_heading = "Storage")]
     pub cache_dir: Option<PathBuf>,
 
-    /// The most that temporary files take in the cache directory: sorts, large intermediate results,
-    /// VACUUM. A quarter of it is for any one database [default: 1GiB]
+    /// The most that the cache directory takes: a half for pages that were read from the bucket, a half
+    /// for temporary files (sorts, large intermediate results, VACUUM), of which any one database may
+    /// take a half [default: 1GiB]
     #[arg(long, value_name = "SIZE", env = "SHOAL_CACHE_SIZE", help_heading = "Storage")]
     pub cache_size: Option<ByteSize>,
+
+    /// How cached pages are read and written on the local disk [default: auto]
+    #[arg(long, value_name = "WAY", env = "SHOAL_DISK_IO", help_heading = "Storage")]
+    pub disk_io: Option<CacheIo>,
 
     /// The memory for pages of all databases together [default: 256MiB]
     #[arg(long, value_name = "SIZE", env = "SHOAL_MEMORY", help_heading = "Storage")]
@@ -61,6 +78,18 @@ pub struct Settings {
     #[arg(long, value_name = "ADDR", env = "SHOAL_ADMIN_LISTEN_ADDR", help_heading = "Listening")]
     #[arg(value_parser = listen_addr)]
     pub admin_listen_addr: Option<SocketAddr>,
+
+    /// Where other nodes reach this one, if not at the address of --http-listen-addr (http://host:port). Without one
+    /// they read its log in the bucket [default: the address of --http-listen-addr, unless it is 0.0.0.0 or ::]
+    #[arg(long, value_name = "URL", env = "SHOAL_ADVERTISE_URL", help_heading = "Listening")]
+    pub advertise_url: Option<String>,
+
+    /// Answer requests that only read also for databases that other nodes own, from a replica that follows the owner,
+    /// about half a second behind. Answers say how old they may be (shoal-staleness-ms)
+    #[arg(long, value_name = "BOOL", env = "SHOAL_READ_REPLICAS", help_heading = "Listening")]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(hide_possible_values = true)]
+    pub read_replicas: Option<bool>,
 
     /// Listen beyond this machine although there is no authentication
     #[arg(long, env = "SHOAL_NO_AUTH", value_name = "BOOL", help_heading = "Listening")]

@@ -24,6 +24,7 @@ use segments::page::{PAGE_BYTES, Page, PageNo};
 use walstore::id::Lsn;
 use walstore::mutant::{self, Mutant};
 
+use super::ahead::ReadAhead;
 use super::hit::{self, LastSegment};
 use super::turn::TurnGuard;
 use super::{Database, Snapshot};
@@ -55,7 +56,10 @@ pub struct Connection {
     turn_flag: Arc<AtomicBool>,
     statement_started: Cell<u64>,
     snapshot: RefCell<Option<Snapshot>>,
-    last_segment: LastSegment,
+    /// As of when a replica's snapshot was known to be complete.
+    as_of_micros: Cell<u64>,
+    pub(super) last_segment: LastSegment,
+    pub(super) ahead: ReadAhead,
     level: Cell<c_int>,
     /// Pages of the running transaction that SQLite has written to the file.
     written: RefCell<BTreeMap<PageNo, Page>>,
@@ -76,7 +80,9 @@ impl Connection {
             turn_flag: Arc::default(),
             statement_started: Cell::new(0),
             snapshot: RefCell::new(None),
+            as_of_micros: Cell::new(0),
             last_segment: LastSegment::default(),
+            ahead: ReadAhead::default(),
             level: Cell::new(ffi::SQLITE_LOCK_NONE),
             written: RefCell::default(),
             size: Cell::new(None),
@@ -144,6 +150,9 @@ impl Connection {
 
     /// Waits until this connection holds the write turn and the overlay has room.
     pub fn take_turn(&self) -> Result<(), ServerError> {
+        if let Some(replica) = &self.database.replica {
+            return Err(replica.refusal(&self.database.name));
+        }
         if self.has_turn() {
             return Ok(());
         }
@@ -187,7 +196,13 @@ impl Connection {
         self.commits.get()
     }
 
+    /// See [`Replica::as_of_micros`](super::replica::Replica::as_of_micros): as it was when the snapshot was pinned.
+    pub fn as_of_micros(&self) -> u64 {
+        self.as_of_micros.get()
+    }
+
     fn pin(&self) {
+        self.as_of_micros.set(self.database.replica.as_ref().map_or(0, super::replica::Replica::as_of_micros));
         let durable_is_enough = self.database.gate.durable() >= self.seen.get();
         let snapshot = match self.reads.get() {
             Reads::Durable if durable_is_enough => self.database.durable_snapshot(),
@@ -210,6 +225,7 @@ impl Connection {
         let was_old = self.database.has_old_readers();
         self.snapshot.borrow_mut().take();
         self.last_segment.forget();
+        self.ahead.end_statement();
         if was_old {
             self.database.forget_folded();
         }
@@ -221,6 +237,7 @@ impl Connection {
             return Ok(page.clone());
         }
         if let Some(page) = self.resident(page_no) {
+            self.ahead.saw(page_no, &page);
             return Ok(page);
         }
         let snapshot = self.pinned();
@@ -229,14 +246,32 @@ impl Connection {
             // freed again. Committed ones are always explicit.
             return Ok(Page::zeroed());
         }
-        super::pages::read(self, &snapshot, page_no).map_err(|error| self.fail(Code::IO_READ, error))
+        let read = match super::pages::read(self, &snapshot, page_no) {
+            Err(_) if self.moves_on(&snapshot) => super::pages::read(self, &self.pinned(), page_no),
+            read => read,
+        };
+        let page = read.map_err(|error| self.fail(Code::IO_READ, error))?;
+        self.ahead.saw(page_no, &page);
+        Ok(page)
+    }
+
+    /// The base of a replica's snapshot may be gone, as its owner folds without asking. A later one does as well, if
+    /// the overlay reaches from there to the snapshot.
+    fn moves_on(&self, failed: &Snapshot) -> bool {
+        let base = self.database.base();
+        let fits = base.tip.lsn > failed.base.tip.lsn && base.tip.lsn <= failed.lsn;
+        let moves = self.database.replica.is_some() && fits && self.cancelled.borrow().is_none();
+        if moves && let Some(snapshot) = &mut *self.snapshot.borrow_mut() {
+            snapshot.base = base;
+        }
+        moves
     }
 
     /// A page of the pinned snapshot that is in memory.
     fn resident(&self, page_no: PageNo) -> Option<Page> {
         let snapshot = self.snapshot.borrow();
         let snapshot = snapshot.as_ref().filter(|snapshot| page_no.get() <= snapshot.page_count)?;
-        hit::page(&self.database, snapshot, &self.last_segment, page_no)
+        hit::page(self, snapshot, page_no)
     }
 
     /// The pinned snapshot, or (for SQLite's look at the header before it locks) the newest durable one.
@@ -380,6 +415,9 @@ impl VfsFile for DatabaseFile {
             }
             connection.pin();
         } else if connection.level.get() < ffi::SQLITE_LOCK_RESERVED {
+            if let Some(replica) = &connection.database.replica {
+                return Err(connection.fail(Code::READONLY, replica.refusal(&connection.database.name)));
+            }
             let is_stale = || connection.snapshot.borrow().as_ref().is_none_or(|it| !connection.database.is_newest(it));
             if !connection.has_turn() && connection.database.is_overfull() && is_stale() {
                 // Waiting for room would wait for this very reader.

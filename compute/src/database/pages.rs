@@ -13,7 +13,8 @@ use segments::page::{MissingPage, Page, PageNo, SegmentNo};
 use segments::tip::Tip;
 use tenant::head::Head;
 use walstore::envelope::Corrupt;
-use walstore::id::DatabaseId;
+use walstore::id::{DatabaseId, Lsn};
+use walstore::mutant::{self, Mutant};
 
 use super::file::Connection;
 use super::{Database, Snapshot};
@@ -73,15 +74,32 @@ impl Base {
 
     /// A page that is in memory already.
     pub fn resident_page(&self, cache: &PageCache, page_no: PageNo) -> Option<Page> {
-        match self.map.borrow().lookup(page_no, &|delta| cache.index(delta)) {
+        match self.locate(cache, page_no) {
             Lookup::Found(source) => cache.page(&source)?.ok(),
             _ => None,
         }
     }
 
+    /// Where a page is, as far as what says so is in memory.
+    pub fn locate(&self, cache: &PageCache, page_no: PageNo) -> Lookup {
+        self.map.borrow().lookup(page_no, &|delta| cache.index(delta))
+    }
+
+    /// Whether a page is in memory. Unlike reading it, this does not count as being asked for.
+    pub fn is_resident(&self, cache: &PageCache, page_no: PageNo) -> bool {
+        matches!(self.locate(cache, page_no), Lookup::Found(source) if cache.has_frame(&source.at))
+    }
+
     /// Where the pages of a segment are, as far as what says so is in memory.
     pub fn sources(&self, cache: &PageCache, segment: SegmentNo) -> SegmentSources {
         self.map.borrow().sources(segment, &|delta| cache.index(delta))
+    }
+}
+
+impl Fetch {
+    /// As of which commit the map is that led to it.
+    pub fn base_lsn(&self) -> Option<Lsn> {
+        self.base.tip.lsn
     }
 }
 
@@ -100,6 +118,7 @@ fn step(base: &Base, cache: &PageCache, held: &Held, database: DatabaseId, page_
         }
         Lookup::NeedIndexes(deltas) => Ok(Step::Fetch(Wanted::Indexes(deltas))),
         Lookup::LockPage => Ok(Step::Page(Page::zeroed())),
+        Lookup::Outside | Lookup::Missing if mutant::is_on(Mutant::ZerosForMissing) => Ok(Step::Page(Page::zeroed())),
         Lookup::Outside | Lookup::Missing => {
             let missing = MissingPage { database, page: page_no, lsn: base.tip.lsn };
             Err(ServerError::new(Fault::Corrupt, missing.to_string()))
@@ -130,6 +149,9 @@ pub fn read(connection: &Connection, snapshot: &Snapshot, page_no: PageNo) -> Re
             Step::Page(page) => return Ok(page),
             Step::Fetch(wanted) => wanted,
         };
+        if matches!(wanted, Wanted::Frame(_)) {
+            connection.ahead.enter(database, snapshot, page_no, true);
+        }
         let fetch = Fetch { of: database.id, wanted, base: snapshot.base.clone(), held: held.clone() };
         match suspend(Wait::Fetch(fetch)) {
             Wake::Ready => {}

@@ -1,4 +1,4 @@
-//! The cache directory: who uses it, and which incarnation used it last.
+//! The cache directory: who uses it, which incarnation used it last, the disk cache, temporary files.
 //!
 //! A process that holds the lock knows that whoever held it before is dead, so the log of the incarnation
 //! named in the directory can be sealed at once, without waiting for its lease. Everything in the
@@ -7,7 +7,9 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use segments::disk::file::{self, CacheFile, DiskIo};
 use walstore::id::IncarnationId;
 
 /// A locked cache directory. The lock ends with the process.
@@ -35,6 +37,11 @@ impl CacheDir {
             Err(TryLockError::WouldBlock) => Err(CacheDirError::InUse { path: path.to_owned() }),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
+    }
+
+    /// The file of the disk cache, open. Without it the node reads from the bucket.
+    pub fn open_pages(&self, bytes_max: u64, io: DiskIo) -> std::io::Result<Arc<dyn CacheFile>> {
+        file::open(&self.path.join("pages"), bytes_max, io)
     }
 
     /// Where temporary files of queries go.

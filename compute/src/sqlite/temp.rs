@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn what_is_on_disk_is_counted_and_given_back_on_truncate_and_close() {
-        let space = TempSpace::new(40 << 20);
+        let space = TempSpace::new(20 << 20);
         let meter = Meter::new(1 << 20, space.share());
         let file = {
             let _charging = Charging::to(&meter);
@@ -205,7 +205,7 @@ mod tests {
         file.write(&[1; 4096], cap).unwrap();
         file.write(&[2; 4096], 0).unwrap();
         assert_eq!(space.bytes(), cap + 4096, "what is written over counts once");
-        assert_eq!(file.write(&[1; 4096], 10 << 20), Err(Code::FULL), "over a quarter of the space");
+        assert_eq!(file.write(&[1; 4096], 10 << 20), Err(Code::FULL), "over its share of the space");
         assert_eq!(file.size(), Ok(cap + 4096), "a refused write changes nothing");
         assert!(meter.temp.take_refusal().expect("a reason").contains("--cache-size"));
         file.truncate(4096).unwrap();

@@ -46,7 +46,7 @@ impl TempShare {
             self.refuse(format!(
                 "the temporary files of this database (sorts, large intermediate results, VACUUM) would take more \
                  than {share_max} bytes of disk, which is 1/{} of the server's --cache-size",
-                limits::TEMP_SHARE
+                limits::TEMP_SHARE * limits::TEMP_PART
             ));
             return false;
         }
@@ -54,8 +54,9 @@ impl TempShare {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.refuse(format!(
                 "the temporary files of all databases (sorts, large intermediate results, VACUUM) would take more \
-                 than {} bytes of disk, which is the server's --cache-size; try again when others are done",
-                self.node.bytes_max
+                 than {} bytes of disk, which is 1/{} of the server's --cache-size; try again when others are done",
+                self.node.bytes_max,
+                limits::TEMP_PART
             ));
             return false;
         }
@@ -91,15 +92,15 @@ mod tests {
     fn a_database_gets_its_share_and_the_node_its_bound_and_what_is_given_back_is_free() {
         let node = TempSpace::new(1000);
         let shares: Vec<TempShare> = (0..5).map(|_| node.share()).collect();
-        assert!(!shares[0].charge(251));
+        assert!(!shares[0].charge(501));
         assert!(shares[0].take_refusal().expect("a reason").contains("1/4 of the server's --cache-size"));
         assert_eq!(node.bytes(), 0, "what was refused is not counted");
-        for share in &shares[..4] {
-            assert!(share.charge(200) && share.charge(50) && share.take_refusal().is_none());
+        for share in &shares[..2] {
+            assert!(share.charge(450) && share.charge(50) && share.take_refusal().is_none());
         }
         assert_eq!(node.bytes(), 1000);
         assert!(!shares[4].charge(1));
-        assert!(shares[4].take_refusal().expect("a reason").contains("which is the server's --cache-size"));
+        assert!(shares[4].take_refusal().expect("a reason").contains("which is 1/2 of the server's --cache-size"));
         shares[0].credit(250);
         assert!(shares[4].charge(250), "the refused byte is not kept against it");
         assert!(!shares[4].charge(u64::MAX), "no overflow");

@@ -1,5 +1,6 @@
 //! An emulated bucket with a server on it.
 
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,22 @@ impl Rig {
         self.shoal.take().expect("a server runs").terminate();
         self.cache_dir = new_cache_dir();
         self.start_server();
+    }
+
+    /// Kills the server where it stands and starts another on what it has left.
+    pub fn kill_and_restart(&mut self) {
+        drop(self.shoal.take());
+        self.start_server();
+    }
+
+    /// The same, with other arguments from now on.
+    pub fn restart_with(&mut self, arguments: &[&'static str]) {
+        self.arguments = arguments.to_vec();
+        self.kill_and_restart();
+    }
+
+    pub fn cache_path(&self) -> &Path {
+        self.cache_dir.path()
     }
 
     pub fn shoal(&self) -> &Shoal {

@@ -55,6 +55,11 @@ impl Shoal {
         created.unwrap_or_else(|error| panic!("cannot create `{database}`: {error}"));
     }
 
+    /// Whether its log has a line with this in it.
+    pub fn has_said(&self, text: &str) -> bool {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|line| line.contains(text))
+    }
+
     /// Ends it in order: its log is sealed.
     pub fn terminate(mut self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("a child can be signalled");

@@ -14,6 +14,9 @@
 //! part of history (I5), pages are right (I9), transactions are whole, and what was refused is absent (I11, I12),
 //! and somebody serves (I16). Nodes sweep the bucket all the time, and die doing it; at the end nothing that is needed
 //! is missing (I6), and once everything is drained and swept, nothing is left that nobody can reach (I8).
+//!
+//! In every other seed nodes read what others own: then what a replica shows is part of history (I5), at least what its
+//! client asked for, and at most as old as it says.
 
 mod audit;
 mod bank;
@@ -26,6 +29,7 @@ mod machine;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod oracle;
+mod peers;
 mod rng;
 mod scratch;
 mod world;
@@ -79,7 +83,16 @@ fn every_seed_keeps_its_promises_and_repeats_itself() {
     assert!(counts.events / seeds >= 200, "the simulation does too little");
     assert!(counts.takeovers * 10 >= seeds * 3, "too few takeovers");
     if seeds >= SEEDS {
-        for (what, count) in [("pause", counts.pauses), ("fence", counts.fenced), ("deletion", counts.deletions)] {
+        assert!(counts.replica_reads * 4 >= seeds, "too few reads at replicas: {counts:?}");
+        let happened = [
+            ("pause", counts.pauses),
+            ("fence", counts.fenced),
+            ("log given up", counts.given_up),
+            ("deletion", counts.deletions),
+            ("read from a cache disk", counts.disk_hits),
+            ("damage on it", counts.disk_damaged),
+        ];
+        for (what, count) in happened {
             assert!(count > 0, "no seed had a {what}");
         }
     }

@@ -1,5 +1,6 @@
 //! A simulated world: one bucket, virtual time, machines on which nodes live and die, and clients.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -13,6 +14,9 @@ use compute::http::data::{self, DataPlane};
 use compute::node::{Node, NodeContext, RunCores, Settings};
 use compute::sqlite::vfs;
 use futures_util::future::join_all;
+use segments::disk::DiskCache;
+use segments::disk::file::CacheFile;
+use segments::disk::file::simulated::{Damage, DiskFaults, SimulatedDisk};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 use walstore::id::IncarnationId;
@@ -27,14 +31,19 @@ use crate::cluster::{Cluster, Server, sleep};
 use crate::hits::{self, Hits};
 use crate::machine::Machine;
 use crate::oracle;
+use crate::peers;
 use crate::rng::Rng;
 
 const CLIENTS: u64 = 4;
+/// Makes the random numbers of connections between nodes differ from all others.
+const PEERS: u64 = 0x7065_6572_7300_0000;
 const LEASE: Duration = Duration::from_secs(3);
 /// Short, so that logs are bundled and drained under those who read them.
 const DRAIN_INTERVAL: Duration = Duration::from_secs(8);
 /// Shorter than any life, so that nodes die in the middle of sweeps.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(6);
+/// Small enough that regions of the disk cache are evicted now and then.
+const DISK_BYTES: u64 = 4 << 20;
 /// Clients that have not finished by then are left behind.
 const END: Duration = Duration::from_secs(240);
 
@@ -58,6 +67,8 @@ pub struct Counts {
     pub pauses: u64,
     pub shutdowns: u64,
     pub fenced: u64,
+    /// Of these, logs that were given up because the store refused them.
+    pub given_up: u64,
     /// Logs that were sealed by another node than their own.
     pub takeovers: u64,
     pub acknowledged: u64,
@@ -65,6 +76,11 @@ pub struct Counts {
     pub appends: u64,
     pub reads: u64,
     pub deletions: u64,
+    pub replica_reads: u64,
+    /// Reads that a disk cache answered.
+    pub disk_hits: u64,
+    /// Entries of a disk cache that were found damaged.
+    pub disk_damaged: u64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -75,12 +91,16 @@ impl std::ops::AddAssign for Counts {
         self.pauses += more.pauses;
         self.shutdowns += more.shutdowns;
         self.fenced += more.fenced;
+        self.given_up += more.given_up;
         self.takeovers += more.takeovers;
         self.acknowledged += more.acknowledged;
         self.unknown += more.unknown;
         self.appends += more.appends;
         self.reads += more.reads;
         self.deletions += more.deletions;
+        self.replica_reads += more.replica_reads;
+        self.disk_hits += more.disk_hits;
+        self.disk_damaged += more.disk_damaged;
     }
 }
 
@@ -90,6 +110,9 @@ struct World {
     bucket: MemoryStore,
     network: Machine,
     cluster: Rc<Cluster>,
+    peers: Arc<peers::Network>,
+    /// Whether nodes read what others own.
+    has_replicas: bool,
     story: Rc<Story>,
     trace: Arc<Mutex<Vec<String>>>,
     hits: Arc<Mutex<Hits>>,
@@ -100,6 +123,11 @@ struct World {
     is_out: watch::Receiver<bool>,
     /// Whether pauses of this world hide time from the boot clock.
     hides_time: bool,
+    /// The cache disks of the machines, which outlive the nodes, and the caches of the nodes that run.
+    disks: Vec<SimulatedDisk>,
+    caches: RefCell<Vec<DiskCache>>,
+    /// Bytes of page cache in memory. With few, the disk is asked more.
+    cache_bytes: u64,
     /// After how long streams and databases that nobody uses are closed.
     idle_timeout: Duration,
 }
@@ -114,11 +142,15 @@ pub fn run(seed: u64) -> Run {
         vfs::reset_randomness();
         let (over, is_over) = watch::channel(false);
         let (out, is_out) = watch::channel(false);
+        let machine_count = 2 + rng.below(2) as usize;
+        let network = Machine::new(&mut rng, started, 0);
         let world = Rc::new(World {
             started,
             bucket: MemoryStore::new(),
-            network: Machine::new(&mut rng, started, 0),
-            cluster: Rc::new(Cluster::new(2 + rng.below(2) as usize)),
+            peers: peers::Network::new(network.seam.clone(), Rng::of_seed(seed ^ PEERS)),
+            has_replicas: seed % 2 == 1,
+            network,
+            cluster: Rc::new(Cluster::new(machine_count)),
             story: Rc::new(Story::new(started)),
             trace: Arc::default(),
             hits: Arc::default(),
@@ -126,6 +158,9 @@ pub fn run(seed: u64) -> Run {
             is_over,
             is_out,
             hides_time: rng.is_one_in(8),
+            disks: (0..machine_count).map(|_| SimulatedDisk::new(rng.next())).collect(),
+            caches: RefCell::new(vec![DiskCache::absent(); machine_count]),
+            cache_bytes: *rng.pick(&[16 << 10, 1 << 20, 256 << 20]),
             idle_timeout: Duration::from_millis(*rng.pick(&[300, 1_500, 10_000, 60_000])),
         });
         world.story.list.borrow_mut().may_be_stale = world.hides_time;
@@ -179,9 +214,11 @@ impl World {
         self.trace.lock().unwrap().push(format!("{at} {line}"));
     }
 
-    fn settings(&self) -> Settings {
+    fn settings(&self, disk: Arc<dyn CacheFile>) -> Settings {
         Settings {
             lease: LEASE,
+            cache_bytes: self.cache_bytes,
+            disk: Some((disk, DISK_BYTES)),
             cores: 2,
             stall_timeout: Duration::from_secs(1),
             commit_timeout: Duration::from_secs(8),
@@ -227,11 +264,12 @@ impl World {
         let faults = draw_faults(rng);
         let store = self.store(id, rng, faults, at_request);
         let predecessor = last.filter(|_| rng.is_one_in(2));
+        let disk = self.disk(at, &machine, rng);
         self.note(format!("machine {at}: incarnation {id} starts, seals its predecessor itself: {}", predecessor.is_some()));
         self.count(|counts| counts.lives += 1);
         let (death, is_dead) = watch::channel(false);
         let local = LocalSet::new();
-        let serve = self.serve(at, id, predecessor, &machine, Stores::one(store.clone()), &end, is_dead);
+        let serve = self.serve(at, id, predecessor, &machine, Stores::one(store.clone()), disk, &end, is_dead);
         let mut is_over = self.is_over.clone();
         let crash_after = if let End::CrashAfter(time) = end { time } else { Duration::MAX / 2 };
         tokio::select! {
@@ -243,6 +281,8 @@ impl World {
             () = self.disturb(at, &machine, &store, rng.fork()) => {}
         }
         self.cluster.set(at, None);
+        self.peers.disconnect(&format!("http://{id}"));
+        self.count_disk(at);
         let _ = death.send(true);
         store.crash();
         // First what runs on the I/O runtime stops, then the core's coroutines end with errors.
@@ -283,6 +323,37 @@ impl World {
         Arc::new(FaultyStore::new(self.bucket.clone(), network, rng.next(), faults, Some(line)))
     }
 
+    /// The machine's cache disk for its next node: as the last one left it, or damaged meanwhile, or a new one.
+    fn disk(&self, at: usize, machine: &Machine, rng: &mut Rng) -> Arc<dyn CacheFile> {
+        let disk = &self.disks[at];
+        let damages = match rng.below(4) {
+            0 | 1 => vec![Damage::Deleted],
+            2 => (0..rng.below(4)).map(|_| *rng.pick(&Damage::ALL)).collect(),
+            _ => Vec::new(),
+        };
+        for damage in &damages {
+            disk.damage(*damage);
+        }
+        self.note(format!("machine {at}: its cache disk: {damages:?}"));
+        let (trace, hits, started) = (self.trace.clone(), self.hits.clone(), self.started);
+        let on_fault = move |is_read, fault| {
+            let (request, at_micros) = (if is_read { "read" } else { "write" }, started.elapsed().as_micros());
+            trace.lock().unwrap().push(format!("{at_micros} machine {at}: cache disk: {request}: {fault:?}"));
+            *hits.lock().unwrap().entry((format!("cache disk: {request}"), format!("{fault:?}"))).or_default() += 1;
+        };
+        disk.open(&machine.seam, draw_disk_faults(rng), Arc::new(on_fault))
+    }
+
+    fn count_disk(&self, at: usize) {
+        let cache = std::mem::replace(&mut self.caches.borrow_mut()[at], DiskCache::absent());
+        let counters = cache.counters();
+        self.note(format!("machine {at}: {counters:?}"));
+        self.count(|counts| {
+            counts.disk_hits += counters.hits;
+            counts.disk_damaged += counters.damaged;
+        });
+    }
+
     /// What happens to a machine while it runs: it stands still, its clocks jump, its bucket is gone. Never ends.
     async fn disturb(&self, at: usize, machine: &Machine, store: &FaultyStore<MemoryStore>, mut rng: Rng) {
         let mut is_out = self.is_out.clone();
@@ -305,6 +376,14 @@ impl World {
                 machine.clock.jump(jump);
                 continue;
             }
+            if rng.is_one_in(4) {
+                let denial = Duration::from_millis(rng.between(500, 20_000));
+                self.note(format!("machine {at}: is denied access for {denial:?}"));
+                store.set_denied(true);
+                sleep(denial).await;
+                store.set_denied(false);
+                continue;
+            }
             let pause = Duration::from_millis(rng.between(50, 9_000));
             self.note(format!("machine {at}: stands still for {pause:?}"));
             self.count(|counts| counts.pauses += 1);
@@ -325,6 +404,7 @@ impl World {
         predecessor: Option<IncarnationId>,
         machine: &Machine,
         stores: Stores,
+        disk: Arc<dyn CacheFile>,
         end: &End,
         is_dead: watch::Receiver<bool>,
     ) {
@@ -333,9 +413,14 @@ impl World {
             // Like a process that holds the lock of its predecessor's cache directory.
             let _ = seal::seal(&stores, &seam, predecessor, Patience::for_duration(&seam, LEASE)).await;
         }
-        let Ok(mut node) = Node::start(id, stores, seam.clone(), self.settings(), &LocalCores).await else {
+        let address = format!("http://{id}");
+        let settings = Settings { address: address.clone(), read_replicas: self.has_replicas, ..self.settings(disk) };
+        let Ok(mut node) = Node::start(id, stores, seam.clone(), settings, &LocalCores).await else {
             return self.note(format!("machine {at}: the node could not start"));
         };
+        node.context.reaches_others_by(self.peers.clone());
+        self.peers.connect(address, node.handle());
+        self.caches.borrow_mut()[at] = node.context.disk.clone();
         let plane = plane(&node, false);
         let server = Server {
             data: data::router(plane),
@@ -350,6 +435,10 @@ impl World {
             reason = node.over() => {
                 self.note(format!("machine {at}: its incarnation is over: {reason}"));
                 self.count(|counts| counts.fenced += 1);
+                if node.has_given_up() {
+                    self.count(|counts| counts.given_up += 1);
+                    let _ = node.seal_given_up().await;
+                }
                 // Requests in progress hear of it, as they do before a process ends.
                 seam.sleep(Duration::from_millis(100)).await;
             }
@@ -371,7 +460,8 @@ impl World {
         let broken = local
             .run_until(async {
                 let stores = Stores::one(store.clone());
-                let node = Node::start(id, stores, machine.seam.clone(), self.settings(), &LocalCores).await;
+                let disk = self.disks[0].open(&machine.seam, DiskFaults::default(), Arc::new(|_, _| {}));
+                let node = Node::start(id, stores, machine.seam.clone(), self.settings(disk), &LocalCores).await;
                 let Ok(node) = node else { return vec!["I16: a node without faults cannot start".into()] };
                 let data = data::router(plane(&node, true));
                 let admin = admin::router(node.handle());
@@ -397,6 +487,7 @@ impl World {
             counts.appends += story.list.borrow().appends.len() as u64;
             counts.reads += story.list.borrow().reads.len() as u64;
             counts.deletions += story.scratch.borrow().deletions;
+            counts.replica_reads += story.list.borrow().reads.iter().filter(|read| read.staleness.is_some()).count() as u64;
         });
         let bucket = self.bucket.snapshot();
         Run {
@@ -447,6 +538,22 @@ fn draw_faults(rng: &mut Rng) -> Faults {
         repeat_count: 3,
         black_hole_time: Latency::uniform(millis(100), millis(4_000)),
         patience: millis(1_500),
+    }
+}
+
+fn draw_disk_faults(rng: &mut Rng) -> DiskFaults {
+    let is_well = rng.is_one_in(2);
+    let mut rate = |max| if is_well { 0 } else { u32::try_from(rng.below(max)).unwrap() };
+    DiskFaults {
+        failed: rate(100_000),
+        cut: rate(50_000),
+        flipped: rate(100_000),
+        misplaced: rate(50_000),
+        full: rate(200_000),
+        torn: rate(200_000),
+        lost: rate(200_000),
+        slow: rate(20_000),
+        latency_max: Duration::from_millis(3),
     }
 }
 

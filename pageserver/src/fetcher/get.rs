@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
+use segments::disk::DiskCache;
 use walstore::envelope::Corrupt;
 use walstore::hedge::Hedging;
 use walstore::register::{Backoff, Patience, RecordError};
 use walstore::seam::Seam;
 use walstore::store::{Key, Object, Store, StoreError, StoreErrorKind};
 
+use super::wanted::{Fetched, Wanted};
 use crate::limits;
 
 /// Where GETs go, and how they did.
@@ -20,12 +23,23 @@ pub struct Source {
     pub store: Arc<dyn Store>,
     pub seam: Seam,
     pub hedging: Hedging,
+    /// Asked before the store.
+    pub disk: DiskCache,
 }
 
 type Answer = Result<Option<Object>, StoreError>;
 type Sent<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = Answer> + Send + 'a>>>;
 
 impl Source {
+    /// What the disk cache has of this. If something can't be decoded after all, the store has the last word.
+    pub async fn on_disk(&self, all: &[Wanted]) -> Vec<Option<Fetched>> {
+        let each = all.iter().map(|wanted| async move {
+            let stored = self.disk.get(&wanted.cache_key()).await?;
+            wanted.decode(stored).ok()
+        });
+        join_all(each).await
+    }
+
     /// The bytes `range` of an object that must be there: less, only if the object ends before.
     pub async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes, RecordError> {
         let patience = Patience::for_duration(&self.seam, limits::FETCH_PATIENCE);

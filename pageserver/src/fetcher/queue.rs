@@ -32,9 +32,9 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// What to ask for: all of it, and the gaps between.
-    pub fn range(&self) -> Range<u64> {
-        let ranges = self.wanted.iter().map(Wanted::range);
+    /// What to ask for: all from the place `from` of the batch on, and the gaps between.
+    pub fn range(&self, from: usize) -> Range<u64> {
+        let ranges = self.wanted[from..].iter().map(Wanted::range);
         let around = |all: Range<u64>, it: Range<u64>| all.start.min(it.start)..all.end.max(it.end);
         ranges.reduce(around).expect("BUG: an empty batch")
     }

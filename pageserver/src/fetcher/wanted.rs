@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use segments::cache::PageCache;
+use segments::disk::CacheKey;
 use segments::keys;
 use segments::map::{DeltaRef, MapChunkRef};
 use segments::page::SEGMENT_BYTES;
@@ -50,6 +51,15 @@ impl Wanted {
             Self::Frame(at) => at.frame.range(),
             Self::Index(delta) => delta.index.range(),
             Self::Chunk(chunk) => 0..u64::from(chunk.bytes),
+        }
+    }
+
+    /// What it is on the disk.
+    pub fn cache_key(&self) -> CacheKey {
+        match self {
+            Self::Frame(at) => CacheKey::frame(at),
+            Self::Index(delta) => CacheKey::index(delta),
+            Self::Chunk(chunk) => CacheKey::chunk(chunk),
         }
     }
 
@@ -101,12 +111,21 @@ impl Wanted {
         }
     }
 
+    /// Keeps what somebody has asked for.
     pub fn keep(&self, fetched: &Fetched, cache: &PageCache) {
         match (self, fetched) {
             (Self::Frame(at), Fetched::Frame(frame)) => cache.insert_frame(at, frame.clone()),
             (Self::Index(delta), Fetched::Index(index)) => cache.insert_index(delta, index.clone()),
             // A chunk becomes a part of its map.
             _ => {}
+        }
+    }
+
+    /// Keeps what somebody will probably ask for.
+    pub fn keep_ahead(&self, fetched: &Fetched, cache: &PageCache) {
+        match (self, fetched) {
+            (Self::Frame(at), Fetched::Frame(frame)) => cache.insert_frame_ahead(at, frame.clone()),
+            _ => self.keep(fetched, cache),
         }
     }
 }

@@ -84,6 +84,7 @@ fn every_setting_can_be_written_in_the_file() {
         store = \"s3://bucket/prefix\"
         cache-dir = \"/cache\"
         cache-size = \"2GiB\"
+        disk-io = \"io-uring\"
         memory = \"512MiB\"
         window = \"10ms\"
         lease = \"900ms\"
@@ -94,6 +95,8 @@ fn every_setting_can_be_written_in_the_file() {
         no-auth = false
         default-database = \"main\"
         log = \"info,compute=debug\"
+        advertise-url = \"http://10.0.0.5:8080\"
+        read-replicas = true
         max-body-size = \"1MiB\"
         max-response-size = \"2MiB\"
         max-transaction-size = \"3MiB\"
@@ -104,6 +107,7 @@ fn every_setting_can_be_written_in_the_file() {
         store: "s3://bucket/prefix".into(),
         cache_dir: "/cache".into(),
         cache_size: ByteSize::mib(2048),
+        disk_io: CacheIo::IoUring,
         memory: ByteSize::mib(512),
         window: "10ms".parse().expect("a window"),
         lease: Span::millis(900),
@@ -111,6 +115,8 @@ fn every_setting_can_be_written_in_the_file() {
         cores: NonZeroUsize::new(3).expect("three"),
         http_listen_addr: loopback(1),
         admin_listen_addr: loopback(2),
+        advertise_url: Some("http://10.0.0.5:8080".into()),
+        read_replicas: true,
         default_database: Some("main".into()),
         create_on_first_use: false,
         log: "info,compute=debug".into(),
