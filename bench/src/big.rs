@@ -18,6 +18,8 @@ const UPDATES: u64 = 500;
 
 pub fn run(options: &Options) -> anyhow::Result<Report> {
     let mib = (options.gib * 1024.0).round() as u64;
+    // Goes last: a group with a process in it cannot be removed.
+    let cgroup = Cgroup::with_memory("big", (MEMORY_MIB_MAX as u64) << 20);
     let mut rig = Rig::start_with(&FLAGS)?;
     let (filled, loading) = clock::millis(|| bulk::fill(&Client::new(rig.create("big")?), mib));
     filled?;
@@ -26,7 +28,6 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     rig.server().release("big")?;
     rig.restart_without_cache()?;
     let process = rig.server().process();
-    let cgroup = Cgroup::with_memory("big", (MEMORY_MIB_MAX as u64) << 20);
     cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.add(process))?;
     let client = Client::new(rig.server().url("big"));
     client.number("SELECT count(*) FROM sqlite_schema")?;

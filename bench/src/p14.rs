@@ -35,8 +35,10 @@ pub fn run(_options: &Options) -> anyhow::Result<Report> {
     let mut rig = Rig::start()?;
     for_all(0..DATABASES + WARM_UP, |agent, name| {
         let url = rig.create(&name)?;
-        Client::with(agent.clone(), url).transaction(&STATEMENTS)
+        Client::with(agent.clone(), url).transaction(&STATEMENTS)?;
+        rig.server().release(&name)
     })?;
+    // Nothing is left to do in the background when the next process begins: all is folded.
     rig.restart()?;
     let query = |range| for_all(range, |agent, name| {
         let sum = Client::with(agent.clone(), rig.server().url(&name)).number(QUERY)?;

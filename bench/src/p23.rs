@@ -10,6 +10,7 @@ use std::time::Duration;
 use emulator::{Counters, Operation, Profile};
 
 use crate::hrana::Client;
+use crate::raw::RawClient;
 use crate::report::{Report, Value};
 use crate::rig::Rig;
 use crate::scatter::scattered;
@@ -23,6 +24,9 @@ const BULK_MIB: u64 = 8;
 /// Bulk changes follow each other after this: a tenant that never rests is another row's matter.
 const BULK_PAUSE: Duration = Duration::from_millis(100);
 const PHASE: Duration = Duration::from_secs(6);
+
+/// About a batch of these commits.
+const RAW_BYTES: usize = 4096;
 
 const RATIO_MAX: f64 = 3.0;
 
@@ -44,13 +48,15 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     }
     bulk::wait_until_quiet(&rig);
     rig.emulator.set_profile(Profile::s3std());
-    let (mut quiet, mut busy, mut work) = (Vec::new(), Vec::new(), Vec::new());
+    let mut raw = RawClient::new(&rig.emulator)?;
+    let (mut quiet, mut busy, mut work, mut puts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     // The first finds clients without connections, and a log without pace.
-    commit(&clients, &[])?;
+    commit(&clients, &[], &mut raw)?;
     for _ in 0..options.rounds {
-        quiet.extend(commit(&clients, &[])?);
-        let (latencies, spent) = rig.count(|| commit(&clients, &writers))?;
+        quiet.extend(commit(&clients, &[], &mut raw)?.0);
+        let ((latencies, raw_latencies), spent) = rig.count(|| commit(&clients, &writers, &mut raw))?;
         busy.extend(latencies);
+        puts.extend(raw_latencies);
         work.push(spent);
     }
     let p999 = |samples: &[f64]| quantile(samples, 0.999);
@@ -63,6 +69,8 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         Value::new("busy: p50", median(&busy), "ms"),
         Value::new("busy: p99", quantile(&busy, 0.99), "ms"),
         Value::new("busy: p99.9", p999(&busy), "ms"),
+        Value::new("busy: raw PUTs of one client beside it, p50", median(&puts), "ms"),
+        Value::new("busy: raw PUTs of one client beside it, slowest", quantile(&puts, 1.0), "ms"),
         Value::new("commits in busy phases", busy.len() as f64, ""),
         Value::new("packs put meanwhile", count(|spent| spent.get(Operation::Put, "pack").requests), "").at_least(1.0),
         Value::new("bytes of these", count(|spent| spent.get(Operation::Put, "pack").bytes) / f64::from(1 << 20), "MiB"),
@@ -71,8 +79,9 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     ]))
 }
 
-/// Lets every client commit for one phase, while `writers` change their databases in bulk. Tells how long commits took.
-fn commit(clients: &[Client], writers: &[Client]) -> anyhow::Result<Vec<f64>> {
+/// Lets every client commit for one phase, while `writers` change their databases in bulk and a raw client puts one object
+/// after the other. Tells how long commits and raw PUTs took.
+fn commit(clients: &[Client], writers: &[Client], raw: &mut RawClient) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
     let (deadline, is_over) = (clock::now() + PHASE, AtomicBool::new(false));
     thread::scope(|scope| {
         let bulk: Vec<_> = writers.iter().map(|writer| scope.spawn(|| change_in_bulk(writer, &is_over))).collect();
@@ -88,11 +97,15 @@ fn commit(clients: &[Client], writers: &[Client]) -> anyhow::Result<Vec<f64>> {
             Ok(latencies)
         };
         let threads: Vec<_> = clients.iter().zip(0..).map(|(client, number)| scope.spawn(move || one(client, number))).collect();
+        let mut puts = Vec::new();
+        while clock::now() < deadline {
+            puts.push(raw.put(RAW_BYTES)?);
+        }
         let latencies = threads.into_iter().map(|thread| thread.join().expect("BUG: a client panicked"));
         let latencies = latencies.collect::<anyhow::Result<Vec<Vec<f64>>>>();
         is_over.store(true, Ordering::Release);
         bulk.into_iter().try_for_each(|thread| thread.join().expect("BUG: a writer panicked"))?;
-        Ok(latencies?.concat())
+        Ok((latencies?.concat(), puts))
     })
 }
 

@@ -26,6 +26,7 @@ use walstore::seam::Seam;
 use walstore::store::{Condition, Key, Store, StoreError};
 
 use crate::fetcher::Fetcher;
+use crate::heavy::heavy;
 use crate::{discard, garbage, limits};
 
 /// What is folded, into what.
@@ -153,7 +154,7 @@ impl Folder<'_> {
         // Not to be cached: what a merge reads is about to be superseded.
         let frames = self.fetcher.frames_once(owner, plan.reads()).await?;
         let pack_id = PackId { owner, epoch, seq: job.seq, nonce: self.seam.random_u64() };
-        let folded = build_fold(plan, &job.input, &frames, pack_id)?;
+        let folded = heavy(|| build_fold(plan, &job.input, &frames, pack_id)).await?;
         let mut seq = 0;
         let stored = folded.map.store(&mut || {
             seq += 1;
@@ -170,7 +171,7 @@ impl Folder<'_> {
         let puts = stream::iter(objects).map(|(key, bytes)| async move { self.put(&key, bytes, patience).await });
         puts.buffer_unordered(limits::FOLD_PUTS_MAX).try_collect::<()>().await?;
         if let Some(pack) = &folded.pack {
-            self.keep_in_cache(pack, &folded.map)?;
+            heavy(|| self.keep_in_cache(pack, &folded.map)).await?;
         }
         let kept = stored.map.chunk_ids();
         let mut dead: Vec<PackRef> = folded.dead.iter().map(garbage::dead_pack).collect();

@@ -6,6 +6,7 @@ pub mod drain;
 pub mod fetcher;
 pub mod fold;
 pub mod garbage;
+mod heavy;
 pub mod limits;
 pub mod listing;
 pub mod orphan;

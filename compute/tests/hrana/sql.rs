@@ -69,6 +69,58 @@ fn a_rowid_is_reported_for_inserts_only() {
     }
 }
 
+/// Connections keep statements that come again and again. Nothing of a past schema may be told, nor of a past user.
+#[test]
+fn a_text_that_comes_again_means_what_it_would_if_it_came_first() {
+    let server = Server::dev();
+    let database = server.database("app");
+    database.run("CREATE TABLE t(a INTEGER PRIMARY KEY, b)");
+    for rowid in 1..=4 {
+        let result = database.run("INSERT INTO t(b) VALUES ('x')");
+        assert_eq!(result["last_insert_rowid"], json!(rowid.to_string()));
+        assert_eq!(result["affected_row_count"], 1);
+    }
+    let first = "SELECT * FROM t LIMIT 1";
+    let seen = || {
+        let result = database.run(first);
+        (result["cols"].as_array().expect("columns").len(), rows_of(&result))
+    };
+    for _ in 0..3 {
+        assert_eq!(seen(), (2, vec![json!([1, "x"])]));
+    }
+    database.run("ALTER TABLE t ADD COLUMN c DEFAULT 7");
+    for _ in 0..3 {
+        assert_eq!(seen(), (3, vec![json!([1, "x", 7])]));
+    }
+    let returning = "INSERT INTO t(b) VALUES ('y') RETURNING *";
+    assert_eq!([(); 3].map(|()| database.rows(returning).len()), [1, 1, 1]);
+    database.run("ALTER TABLE t DROP COLUMN c");
+    assert_eq!(database.run(returning)["cols"].as_array().map(Vec::len), Some(2));
+    database.run("DROP TABLE t");
+    for _ in 0..3 {
+        assert!(database.fails(first).1.contains("no such table: t"));
+    }
+    // Without rows the columns are known all the same.
+    database.run("CREATE TABLE t(a, b, c, d)");
+    for _ in 0..3 {
+        assert_eq!(seen(), (4, vec![]));
+    }
+
+    let counted = json!([execute("INSERT INTO t VALUES (1, 2, 3, 4)"), execute("SELECT changes(), total_changes()")]);
+    for _ in 0..4 {
+        let results = database.pipeline(counted.clone());
+        assert_eq!(rows_of(&results[1]["response"]["result"]), [json!([1, 1])]);
+        assert_eq!(database.rows("SELECT changes(), total_changes()"), [json!([0, 0])]);
+    }
+    // More texts than are kept.
+    for round in 0..3 {
+        for number in 0..50 {
+            let rows = database.rows(&format!("SELECT {number}, count(*) FROM t"));
+            assert_eq!(rows, [json!([number, 4])], "in round {round}");
+        }
+    }
+}
+
 #[test]
 fn an_insert_that_a_trigger_makes_is_not_the_clients() {
     let server = Server::dev();

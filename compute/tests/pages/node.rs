@@ -176,8 +176,9 @@ impl Node {
         }
     }
 
-    /// One fold of what is durable, and then what is dead is deleted if no snapshot needs it.
-    pub async fn fold(&self, open: &mut Open) -> Result<(), String> {
+    /// One fold of what is durable, and then what is dead is deleted if no snapshot needs it. Returns whether it merged:
+    /// there are not more deltas than before, though something was folded.
+    pub async fn fold(&self, open: &mut Open) -> Result<bool, String> {
         let (store, seam) = (&*self.context.stores.main, &self.context.seam);
         let (input, tip) = open.database.fold_input(usize::MAX);
         open.folds += 1;
@@ -193,6 +194,9 @@ impl Node {
         };
         let folder = Folder { store, seam, fetcher: &self.context.fetcher };
         let linked = folder.fold(job).await.map_err(|error| format!("I10: a fold fails: {error}"))?;
+        let before = open.database.base();
+        let has_merged = tip.lsn > before.tip.lsn && linked.map.deltas().count() <= before.map().deltas().count();
+        drop(before);
         let (folded, durable) = (linked.head.value.folded.lsn, open.database.gate.durable());
         if Lsn::raw(folded) > durable {
             return Err(format!("I3: LSN {folded:?} is folded, but only {durable} are durable"));
@@ -204,7 +208,7 @@ impl Node {
             self.context.log.folded(open.database.id, lsn);
         }
         self.collect(open).await;
-        Ok(())
+        Ok(has_merged)
     }
 
     /// Deletes what the head lists as dead, if no snapshot is older than it.

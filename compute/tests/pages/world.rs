@@ -34,6 +34,7 @@ pub struct Counts {
     commits: u64,
     pages_compared: u64,
     folds: u64,
+    merges: u64,
     collected: u64,
     /// Comparisons of a snapshot whose base has been folded over since.
     old_snapshots: u64,
@@ -50,6 +51,7 @@ impl Counts {
         self.commits += more.commits;
         self.pages_compared += more.pages_compared;
         self.folds += more.folds;
+        self.merges += more.merges;
         self.collected += more.collected;
         self.old_snapshots += more.old_snapshots;
         self.shrinks += more.shrinks;
@@ -60,9 +62,10 @@ impl Counts {
     }
 
     pub fn assert_all_happened(&self) {
-        let Self { commits, pages_compared, folds, collected, old_snapshots, shrinks, evictions, takeovers, lost, drains } =
-            *self;
-        let all = [commits, pages_compared, folds, collected, old_snapshots, shrinks, evictions, takeovers, lost, drains];
+        let Self { commits, pages_compared, folds, merges, collected, old_snapshots, shrinks, .. } = *self;
+        let Self { evictions, takeovers, lost, drains, .. } = *self;
+        let all = [commits, pages_compared, folds, merges, collected, old_snapshots, shrinks];
+        let all = all.into_iter().chain([evictions, takeovers, lost, drains]).collect::<Vec<_>>();
         assert!(all.iter().all(|count| *count > 0), "something never happened: {self:?}");
     }
 }
@@ -207,7 +210,8 @@ impl World {
     async fn fold(&mut self, open: &mut Open) -> Result<(), String> {
         self.note("folds");
         self.counts.folds += 1;
-        self.node.fold(open).await
+        self.counts.merges += u64::from(self.node.fold(open).await?);
+        Ok(())
     }
 
     async fn compare_newest(&mut self, open: &Open) -> Result<(), String> {

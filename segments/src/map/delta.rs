@@ -56,8 +56,7 @@ impl DeltaRef {
 
     /// The positions of `segment` for which this delta may speak.
     pub(crate) fn valid(&self, segment: SegmentNo) -> PageMask {
-        let upto = if mutant::is_on(Mutant::IgnoreValidUpto) { u32::MAX } else { self.valid_upto };
-        PageMask::first(segment.pages_within(upto))
+        PageMask::first(segment.pages_within(self.valid_upto))
     }
 }
 
