@@ -66,6 +66,8 @@ pub struct Settings {
     pub disk: Option<(Arc<dyn CacheFile>, u64)>,
     /// How often the node looks for logs of incarnations that are over; zero is never.
     pub drain_interval: Duration,
+    /// How often somebody of the fleet sweeps the whole bucket; zero is never.
+    pub sweep_interval: Duration,
     /// Bytes of temporary files on disk, of all databases.
     pub temp_bytes_max: u64,
     /// Whether what another node owns is read here.
@@ -97,6 +99,7 @@ impl Default for Settings {
             temp_directory: std::env::temp_dir(),
             disk: None,
             drain_interval: Duration::from_secs(300),
+            sweep_interval: Duration::from_secs(86_400),
             temp_bytes_max: 1 << 30,
             read_replicas: false,
             address: String::new(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use pageserver::drain::Drainer;
 use pageserver::service::follow::{Publish, Publisher, Start};
+use pageserver::sweep::Sweeper;
 use tenant::name::Name;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{Level, debug, enabled, info, warn};
@@ -201,6 +202,18 @@ impl Node {
                     biased;
                     () = core.closed() => {}
                     () = drainer.run(drain_interval) => {}
+                }
+            });
+        }
+        let sweep_interval = context.settings.sweep_interval;
+        if !sweep_interval.is_zero() {
+            let sweeper = Sweeper::new(id, context.stores.clone(), seam.clone(), &context.fetcher);
+            let core = inboxes[0].clone();
+            seam.spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = core.closed() => {}
+                    () = sweeper.run(sweep_interval) => {}
                 }
             });
         }

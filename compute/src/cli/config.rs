@@ -34,6 +34,8 @@ pub struct ServeConfig {
     pub memory: ByteSize,
     pub window: Window,
     pub lease: Span,
+    /// Zero is never.
+    pub sweep_interval: Span,
     /// Threads that run SQL.
     pub cores: NonZeroUsize,
     pub http_listen_addr: SocketAddr,
@@ -65,6 +67,7 @@ const CACHE_DIR: &str = "./shoal-cache";
 const CACHE_SIZE: ByteSize = ByteSize::mib(1024);
 const MEMORY: ByteSize = ByteSize::mib(256);
 const LEASE: Span = Span::secs(10);
+const SWEEP_INTERVAL: Span = Span::secs(24 * 60 * 60);
 const LOG: &str = "info";
 const HTTP_LISTEN_ADDR: SocketAddr = loopback(8080);
 const ADMIN_LISTEN_ADDR: SocketAddr = loopback(8081);
@@ -224,6 +227,7 @@ fn resolve_settings(flags: Settings, file: Settings, from: Sources) -> Result<Se
         memory: not_zero(pick!(memory, MEMORY))?,
         window,
         lease: check_lease(pick!(lease, LEASE))?,
+        sweep_interval: pick!(sweep_interval, SWEEP_INTERVAL).value,
         cores: check_cores(pick!(cores, cores_of_this_machine()))?,
         http_listen_addr: http.value,
         admin_listen_addr: admin.value,

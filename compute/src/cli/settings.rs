@@ -60,6 +60,11 @@ pub struct Settings {
     #[arg(long, value_name = "DURATION", env = "SHOAL_LEASE", help_heading = "Storage")]
     pub lease: Option<Span>,
 
+    /// How often one node of those that share a bucket walks through all of it and deletes what was
+    /// left behind; 0s is never [default: 24h]
+    #[arg(long, value_name = "DURATION", env = "SHOAL_SWEEP_INTERVAL", help_heading = "Storage")]
+    pub sweep_interval: Option<Span>,
+
     /// Threads that run SQL [default: one per core]
     #[arg(long, value_name = "COUNT", env = "SHOAL_CORES", help_heading = "Storage")]
     pub cores: Option<usize>,

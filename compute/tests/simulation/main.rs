@@ -12,11 +12,13 @@
 //! Checked while clients read, and at the end of every seed by a node without faults, by the names of DESIGN:
 //! what was acknowledged is there (I1), once and in order (I2), linearizable (I4), nothing is shown that is not
 //! part of history (I5), pages are right (I9), transactions are whole, and what was refused is absent (I11, I12),
-//! and somebody serves (I16).
+//! and somebody serves (I16). Nodes sweep the bucket all the time, and die doing it; at the end nothing that is needed
+//! is missing (I6), and once everything is drained and swept, nothing is left that nobody can reach (I8).
 //!
 //! In every other seed nodes read what others own: then what a replica shows is part of history (I5), at least what its
 //! client asked for, and at most as old as it says.
 
+mod audit;
 mod bank;
 mod bulk;
 mod client;

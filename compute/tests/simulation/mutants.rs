@@ -10,7 +10,7 @@ const SEEDS: u64 = 2_000;
 /// Those that need SQLite, its connections or the HTTP code to show; the others are caught in the simulation of the
 /// protocol alone (`tenant/tests/protocol`), and those of them that also break something here are run for good
 /// measure.
-const MUTANTS: [Mutant; 9] = [
+const MUTANTS: [Mutant; 11] = [
     Mutant::ReplyBeforeGate,
     Mutant::PublishOnSync,
     Mutant::RefuseWithBusy,
@@ -20,6 +20,8 @@ const MUTANTS: [Mutant; 9] = [
     Mutant::TakeOverBeforeSeal,
     Mutant::BlindHeadRetry,
     Mutant::HintPastInFlight,
+    Mutant::DeleteBeforeUnlink,
+    Mutant::SweepPresentEpoch,
 ];
 
 #[test]

@@ -25,6 +25,7 @@ use walstore::register::Patience;
 use walstore::seal;
 use walstore::store::{Effect, Faults, FaultyStore, Latency, MemoryStore, Op, Trace};
 
+use crate::audit;
 use crate::client::{Client, Outcome, Story};
 use crate::cluster::{Cluster, Server, sleep};
 use crate::hits::{self, Hits};
@@ -39,6 +40,8 @@ const PEERS: u64 = 0x7065_6572_7300_0000;
 const LEASE: Duration = Duration::from_secs(3);
 /// Short, so that logs are bundled and drained under those who read them.
 const DRAIN_INTERVAL: Duration = Duration::from_secs(8);
+/// Shorter than any life, so that nodes die in the middle of sweeps.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(6);
 /// Small enough that regions of the disk cache are evicted now and then.
 const DISK_BYTES: u64 = 4 << 20;
 /// Clients that have not finished by then are left behind.
@@ -223,6 +226,7 @@ impl World {
             idle_stream_timeout: self.idle_timeout,
             idle_database_timeout: self.idle_timeout,
             drain_interval: DRAIN_INTERVAL,
+            sweep_interval: SWEEP_INTERVAL,
             ..Settings::default()
         }
     }
@@ -470,6 +474,8 @@ impl World {
         machine.kill();
         drop(local);
         self.network.kill();
+        let mut broken = broken;
+        broken.extend(audit::audit(&self.bucket, &Machine::new(rng, self.started, 0)).await);
         self.finish(broken)
     }
 

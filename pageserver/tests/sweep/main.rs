@@ -1,8 +1,11 @@
 //! Sweeping the bucket: what is dead goes, what is not stays, whoever dies in between.
 
+mod folds;
 #[path = "../../../walstore/tests/support/mod.rs"]
 mod held;
 mod litter;
+#[cfg(feature = "mutants")]
+mod mutants;
 #[path = "../damage/witness.rs"]
 mod witness;
 #[path = "../drain/world.rs"]

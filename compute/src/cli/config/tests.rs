@@ -45,6 +45,7 @@ fn the_defaults_are_those_of_the_help() {
     assert_eq!(documented("memory"), config.memory.to_string());
     assert_eq!(documented("window"), config.window.to_string());
     assert_eq!(documented("lease"), config.lease.to_string());
+    assert_eq!(documented("sweep-interval").parse(), Ok(config.sweep_interval));
     assert_eq!(documented("http-listen-addr"), config.http_listen_addr.to_string());
     assert_eq!(documented("admin-listen-addr"), config.admin_listen_addr.to_string());
     assert_eq!(documented("log"), config.log);
@@ -87,6 +88,7 @@ fn every_setting_can_be_written_in_the_file() {
         memory = \"512MiB\"
         window = \"10ms\"
         lease = \"900ms\"
+        sweep-interval = \"2h\"
         cores = 3
         http-listen-addr = \"127.0.0.1:1\"
         admin-listen-addr = \"127.0.0.1:2\"
@@ -109,6 +111,7 @@ fn every_setting_can_be_written_in_the_file() {
         memory: ByteSize::mib(512),
         window: "10ms".parse().expect("a window"),
         lease: Span::millis(900),
+        sweep_interval: Span::secs(7200),
         cores: NonZeroUsize::new(3).expect("three"),
         http_listen_addr: loopback(1),
         admin_listen_addr: loopback(2),

@@ -1,0 +1,74 @@
+//! The bucket at the end of a seed, looked at without any node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pageserver::drain::Drainer;
+use pageserver::fetcher::Fetcher;
+use pageserver::sweep::Sweeper;
+use pageserver::verify::{self, Damage, Options, Orphan, PageSink, Summary, Witness};
+use segments::cache::PageCache;
+use walstore::id::IncarnationId;
+use walstore::life::Stores;
+use walstore::store::MemoryStore;
+
+use crate::cluster::sleep;
+use crate::machine::Machine;
+
+/// Longer than what a sweep waits for before it takes a delete for given up.
+const A_DAY_AND_MORE: Duration = Duration::from_secs(100_000);
+/// Rounds of draining: one to see a record, one to seal it, one to drain the databases of another's tail.
+const DRAINS: usize = 4;
+
+#[derive(Default)]
+struct Found {
+    damages: Vec<String>,
+    orphans: Vec<String>,
+}
+
+impl Witness for Found {
+    fn damage(&mut self, damage: &Damage) {
+        // Simulated nodes start without what a process does about the bucket's format.
+        if damage.key != "meta/cluster" {
+            self.damages.push(format!("{}: {}", damage.key, damage.what));
+        }
+    }
+    fn orphan(&mut self, orphan: &Orphan) {
+        self.orphans.push(format!("{}: {}", orphan.key, orphan.standing.why()));
+    }
+    fn note(&mut self, _: &str, _: &str) {}
+    fn progress(&mut self, _: &Summary) {}
+    fn pages(&mut self) -> Option<&mut dyn PageSink> {
+        None
+    }
+}
+
+async fn look(stores: &Stores, machine: &Machine) -> Found {
+    let mut found = Found::default();
+    if let Err(error) = verify::verify(stores, &machine.seam, &Options::default(), &mut found).await {
+        found.damages.push(format!("the check failed: {error}"));
+    }
+    found
+}
+
+/// What is wrong, each with the invariant's name in front. Nobody else is at work on the bucket any more.
+pub async fn audit(bucket: &MemoryStore, machine: &Machine) -> Vec<String> {
+    let stores = Stores::one(Arc::new(bucket.clone()));
+    let before = look(&stores, machine).await;
+    let mut broken: Vec<String> = before.damages.into_iter().map(|damage| format!("I6: {damage}")).collect();
+    let me = IncarnationId::random(&machine.seam);
+    let fetcher = Fetcher::new(stores.main.clone(), machine.seam.clone(), PageCache::new(1 << 20), 8 << 20);
+    let mut drainer = Drainer::new(me, stores.clone(), machine.seam.clone(), &fetcher);
+    for _ in 0..DRAINS {
+        let _ = drainer.sweep().await;
+        sleep(Duration::from_secs(10)).await;
+    }
+    sleep(A_DAY_AND_MORE).await;
+    if let Err(error) = Sweeper::new(me, stores.clone(), machine.seam.clone(), &fetcher).sweep().await {
+        broken.push(format!("I8: the last sweep failed: {error}"));
+    }
+    let after = look(&stores, machine).await;
+    broken.extend(after.damages.into_iter().map(|damage| format!("I8: swept away: {damage}")));
+    broken.extend(after.orphans.into_iter().map(|orphan| format!("I8: left behind: {orphan}")));
+    broken
+}
