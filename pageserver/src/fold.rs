@@ -1,8 +1,13 @@
 //! Running a fold: read what the plan lacks, write pack and map chunks, then link them by one CAS of the
 //! head.
 //!
+//! A small database stands in its head as a whole (`image`): then the CAS is all that is written.
+//!
 //! A crash before the CAS leaves objects that nobody refers to (legal, swept later); after it, the fold has
 //! happened. Nothing is deleted here.
+
+mod boot;
+mod image;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,10 +15,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use segments::cache::PageCache;
-use segments::fold::{FoldError, FoldInput, FoldPlan, Planned, build_fold, plan_fold};
+use segments::fold::{self, FoldError, FoldInput, FoldPlan, Planned, build_fold, plan_fold};
 use segments::id::{MapChunkId, PackId};
+use segments::image::Image;
 use segments::keys;
-use segments::map::{DeltaRef, MapChunkRef, PageMap};
+use segments::map::{DeltaRef, Indexes, MapChunkRef, PageMap};
 use segments::pack::{Frame, FrameAt, FrameIndex, Pack};
 use segments::tip::Tip;
 use tenant::head::{Folded, Head, MapField, PackRef};
@@ -49,7 +55,21 @@ pub struct FoldJob {
 pub struct Linked {
     pub head: Versioned<Head>,
     pub map: PageMap,
+    pub image: Option<Image>,
 }
+
+/// What a fold made, before the head refers to it.
+struct Made {
+    /// The root of the new map.
+    root: Bytes,
+    map: PageMap,
+    image: Option<Image>,
+    /// What the new map no longer needs.
+    dead: Vec<PackRef>,
+}
+
+/// How the pages of a fold are laid out: [`plan_fold`] or [`fold::plan_whole`].
+type Planner = fn(&PageMap, &FoldInput, Indexes<'_>) -> Result<Planned, FoldError>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum FoldFailure {
@@ -85,16 +105,31 @@ impl Folder<'_> {
     /// Folds and links. On success the new head is in the bucket.
     pub async fn fold(&self, mut job: FoldJob) -> Result<Linked, FoldFailure> {
         let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
-        let (root, map, dead) = match self.plan(&mut job).await? {
-            None => (None, job.map.clone(), Vec::new()),
-            Some(plan) => self.write(&job, &plan, patience).await?,
+        let image = image::of_head(&job.head.value)?;
+        let mut made = match self.fold_whole(&mut job, image.as_ref(), patience).await? {
+            Some(made) => Some(made),
+            None => match self.plan(&mut job, plan_fold).await? {
+                None => None,
+                Some(plan) => {
+                    let folded = self.build(&job, &plan, image.as_ref()).await?;
+                    Some(self.write(&job, folded, patience).await?)
+                }
+            },
         };
-        let head = self.link(&job, root, dead).await?;
-        Ok(Linked { head, map })
+        if let Some(made) = &mut made
+            && made.image.is_none()
+        {
+            made.image = self.boot(&job, image.as_ref(), made).await;
+        }
+        let head = self.link(&job, made.as_ref()).await?;
+        Ok(match made {
+            Some(Made { map, image, .. }) => Linked { head, map, image },
+            None => Linked { head, map: job.map, image },
+        })
     }
 
     /// Plans, reading chunks and indexes until the plan has all it wants.
-    async fn plan(&self, job: &mut FoldJob) -> Result<Option<FoldPlan>, FoldFailure> {
+    async fn plan(&self, job: &mut FoldJob, planner: Planner) -> Result<Option<FoldPlan>, FoldFailure> {
         // Which packs become garbage can be told only with the whole map in memory.
         let missing = job.map.missing_chunks();
         self.read_chunks(&mut job.map, &missing).await?;
@@ -105,7 +140,7 @@ impl Folder<'_> {
                 let known = held.iter().find(|(known, _)| known == delta);
                 known.map(|(_, index)| index.clone()).or_else(|| self.cache.index(delta))
             };
-            match plan_fold(&job.map, &job.input, &indexes)? {
+            match planner(&job.map, &job.input, &indexes)? {
                 Planned::Nothing => return Ok(None),
                 Planned::Ready(plan) => return Ok(Some(plan)),
                 Planned::Needs { chunks, indexes } => {
@@ -136,9 +171,14 @@ impl Folder<'_> {
         Ok(read)
     }
 
-    async fn read_frames(&self, wanted: BTreeSet<FrameAt>) -> Result<BTreeMap<FrameAt, Frame>, FoldFailure> {
+    async fn read_frames(
+        &self,
+        wanted: BTreeSet<FrameAt>,
+        image: Option<&Image>,
+    ) -> Result<BTreeMap<FrameAt, Frame>, FoldFailure> {
         let reads = stream::iter(wanted).map(|at| async move {
-            let frame = match self.cache.frame(&at) {
+            let resident = self.cache.frame(&at).map(Ok).or_else(|| image?.frame(&at));
+            let frame = match resident.transpose().map_err(FoldError::from)? {
                 Some(frame) => frame,
                 // Not cached: what a merge reads is about to be superseded.
                 None => fetch::frame(self.store, self.seam, &at).await?,
@@ -148,17 +188,21 @@ impl Folder<'_> {
         reads.buffer_unordered(limits::FOLD_GETS_MAX).try_collect().await
     }
 
-    /// Builds and uploads everything that the new head will refer to.
-    async fn write(
+    async fn build(
         &self,
         job: &FoldJob,
         plan: &FoldPlan,
-        patience: Patience,
-    ) -> Result<(Option<Bytes>, PageMap, Vec<PackRef>), FoldFailure> {
-        let frames = self.read_frames(plan.reads()).await?;
+        image: Option<&Image>,
+    ) -> Result<fold::Folded, FoldFailure> {
+        let frames = self.read_frames(plan.reads(), image).await?;
         let (owner, epoch) = (job.head.value.database, job.head.value.epoch);
         let pack_id = PackId { owner, epoch, seq: job.seq, nonce: self.seam.random_u64() };
-        let folded = build_fold(plan, &job.input, &frames, pack_id)?;
+        Ok(build_fold(plan, &job.input, &frames, pack_id)?)
+    }
+
+    /// Uploads everything that the new head will refer to.
+    async fn write(&self, job: &FoldJob, folded: fold::Folded, patience: Patience) -> Result<Made, FoldFailure> {
+        let (owner, epoch) = (job.head.value.database, job.head.value.epoch);
         let mut seq = 0;
         let stored = folded.map.store(&mut || {
             seq += 1;
@@ -179,7 +223,7 @@ impl Folder<'_> {
         let kept = stored.map.chunk_ids();
         let mut dead: Vec<PackRef> = folded.dead.iter().map(garbage::dead_pack).collect();
         dead.extend(job.map.chunk_ids().difference(&kept).map(garbage::dead_chunk));
-        Ok((Some(stored.root), stored.map, dead))
+        Ok(Made { root: stored.root, map: stored.map, image: None, dead })
     }
 
     /// What was in memory as the tail stays there as frames: a fold costs its readers nothing. Reading back what
@@ -215,12 +259,11 @@ impl Folder<'_> {
     async fn link(
         &self,
         job: &FoldJob,
-        root: Option<Bytes>,
-        dead: Vec<PackRef>,
+        made: Option<&Made>,
     ) -> Result<Versioned<Head>, FoldFailure> {
         let head = &job.head.value;
         let mut dead_now: Vec<PackRef> = head.dead.iter().filter(|it| !job.deleted.contains(it)).cloned().collect();
-        dead_now.extend(dead);
+        dead_now.extend(made.iter().flat_map(|made| made.dead.iter().cloned()));
         let folded = Folded {
             lsn: job.tip.lsn,
             chain: *job.tip.chain.as_bytes(),
@@ -232,7 +275,11 @@ impl Folder<'_> {
             // Before the first commit the head says nothing of a tip.
             folded: if job.tip.lsn.is_some() { folded } else { head.folded },
             own_after: job.own_after,
-            map: root.map_or_else(|| head.map.clone(), MapField::Inline),
+            map: made.map_or_else(|| head.map.clone(), |made| MapField::Inline(made.root.clone())),
+            image: match made {
+                Some(made) => made.image.as_ref().map(Image::encode),
+                None => head.inline_image.clone(),
+            },
             // Without retention nothing before the folded point can be restored.
             horizon: job.tip.lsn,
             dead: dead_now,

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod at_rest;
 pub mod base;
 pub mod drain;
 pub mod fetch;
@@ -7,3 +8,4 @@ pub mod fold;
 pub mod garbage;
 pub mod limits;
 pub mod tail;
+pub mod warm;

@@ -11,6 +11,13 @@ pub const FOLD_PUTS_MAX: usize = 4;
 /// How long a fold keeps asking the store. A fold that gives up has changed nothing and is tried again.
 pub const FOLD_PATIENCE: Duration = Duration::from_secs(30);
 
+/// Pages that a fold looks up for a boot image besides those of the tail and of the image before. Most are cached.
+pub const BOOT_READS_MAX: usize = 40;
+
+/// Chunks of a page map that are read at once when its database is opened: those of 4 GiB. Of a larger one a query
+/// wants a few, and all of them would be more than it reads otherwise.
+pub const WARM_CHUNKS_MAX: usize = 32;
+
 /// Rounds of planning and reading what the plan lacks. Chunks, then indexes, then both once more after a
 /// shrink: more is a bug in the plan.
 pub const PLAN_ROUNDS_MAX: usize = 8;

@@ -5,13 +5,13 @@
 //! the pages at rest.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use segments::cache::PageCache;
 use segments::commit::{CheckedCommit, UncheckedCommit};
 use segments::fold::FoldInput;
-use segments::map::{DeltaRef, Lookup, PageMap};
-use segments::page::{MissingPage, Page, PageNo};
+use segments::image::Image;
+use segments::map::PageMap;
+use segments::page::{Page, PageNo};
 use segments::tip::Tip;
 use tenant::head::Head;
 use walstore::envelope::Corrupt;
@@ -21,8 +21,8 @@ use walstore::register::RecordError;
 use walstore::seam::Seam;
 use walstore::store::Store;
 
-use crate::base::base_of;
-use crate::fetch;
+use crate::base::{base_of, image_of};
+use crate::at_rest;
 
 /// Where pages at rest are read.
 #[derive(Clone, Copy)]
@@ -36,6 +36,7 @@ pub struct Pages<'a> {
 pub struct Tail {
     database: DatabaseId,
     pub map: PageMap,
+    image: Option<Image>,
     pub input: FoldInput,
     /// The history after the last commit that was added.
     pub tip: Tip,
@@ -51,9 +52,11 @@ pub enum Added {
 
 impl Tail {
     pub fn of_head(head: &Head) -> Result<Self, Corrupt> {
-        let (tip, map) = base_of(head).map_err(|corrupt| corrupt.at(tenant::keys::head(head.database)))?;
+        let at_head = |corrupt: Corrupt| corrupt.at(tenant::keys::head(head.database));
+        let (tip, map) = base_of(head).map_err(at_head)?;
+        let image = image_of(head).map_err(at_head)?;
         let input = FoldInput::new(head.database, &map);
-        Ok(Self { database: head.database, map, input, tip })
+        Ok(Self { database: head.database, map, image, input, tip })
     }
 
     /// Adds the next commit, from the log of `incarnation`.
@@ -97,40 +100,6 @@ impl Tail {
     }
 
     async fn page_at_rest(&mut self, pages: Pages<'_>, page_no: PageNo) -> Result<Page, RecordError> {
-        let Pages { store, seam, cache } = pages;
-        // Held until the page is found, whatever a full cache does.
-        let mut held = Vec::new();
-        loop {
-            let indexes = |delta: &DeltaRef| {
-                let known = held.iter().find(|(known, _)| known == delta).map(|(_, index)| Arc::clone(index));
-                known.or_else(|| cache.index(delta))
-            };
-            match self.map.lookup(page_no, &indexes) {
-                Lookup::Found(source) => {
-                    let frame = match cache.frame(&source.at) {
-                        Some(frame) => frame,
-                        None => fetch::frame(store, seam, &source.at).await?,
-                    };
-                    cache.insert_frame(&source.at, frame.clone());
-                    let page = frame.page(source.place);
-                    return Ok(page.map_err(|corrupt| corrupt.at(segments::keys::pack(&source.at.pack)))?);
-                }
-                Lookup::NeedChunk(reference) => {
-                    let object = fetch::chunk(store, seam, &reference).await?;
-                    let with = self.map.with_chunk(&reference, &object);
-                    self.map = with.map_err(|corrupt| corrupt.at(segments::keys::page_map(&reference.id)))?;
-                }
-                Lookup::NeedIndexes(deltas) => {
-                    for delta in deltas {
-                        held.push((delta, fetch::index(store, seam, &delta).await?));
-                    }
-                }
-                Lookup::LockPage => return Ok(Page::zeroed()),
-                Lookup::Outside | Lookup::Missing => {
-                    let missing = MissingPage { database: self.database, page: page_no, lsn: self.map.lsn() };
-                    return Err(Corrupt::new(missing.to_string()).at(tenant::keys::head(self.database)).into());
-                }
-            }
-        }
+        at_rest::page(pages, self.database, &mut self.map, self.image.as_ref(), page_no).await
     }
 }

@@ -1,9 +1,11 @@
 #![doc = include_str!("../README.md")]
 
+pub mod btree;
 pub mod cache;
 pub mod commit;
 pub mod fold;
 pub mod id;
+pub mod image;
 pub mod keys;
 pub mod limits;
 pub mod map;

@@ -5,20 +5,23 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
+use pageserver::warm::Cold;
 use segments::commit::UncheckedCommit;
+use segments::map::PageMap;
 use segments::page::Page;
-use tenant::head::{Head, PackRef};
+use tenant::head::{Head, MapField, PackRef};
 use tenant::lifecycle::{self, OpenPlan, OwnerState};
 use tenant::name::Name;
 use tenant::registry::{self, CreateError, DeleteError};
 use tenant::settings::Settings;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::{Mutex, OnceCell, oneshot};
 use tracing::{info, warn};
 use walstore::id::{DatabaseId, Lsn, PutId, Slot};
 use walstore::register::{Backoff, Patience, Swap, Versioned};
 
 use super::Core;
 use super::eviction::Sleepers;
+use super::names::KnownNames;
 use crate::context::LoggedCommit;
 use crate::database::Database;
 use crate::database::pages::{self, Base, Fetch};
@@ -108,6 +111,13 @@ impl OpenDatabase {
     }
 }
 
+/// Parts of a page map that are being read.
+struct Warm {
+    /// The map, as the head has it.
+    root: MapField,
+    read: oneshot::Receiver<Option<PageMap>>,
+}
+
 type Opening = Rc<OnceCell<Rc<OpenDatabase>>>;
 
 /// The open databases of one core.
@@ -120,6 +130,7 @@ pub struct Databases {
     ended: RefCell<BTreeSet<DatabaseId>>,
     /// Closed while nobody used them, with commits that only this log has.
     pub sleepers: RefCell<Sleepers>,
+    names: RefCell<KnownNames>,
 }
 
 impl Databases {
@@ -207,8 +218,8 @@ impl Core {
             None => return Err(OpenError::NoSuchDatabase(name.clone())),
         };
         self.check_not_ended(&head.value)?;
-        let head = self.acquire(name, head).await?;
-        let open = self.load(head).await?;
+        let (head, warm) = self.acquire(name, head).await?;
+        let open = self.load(head, warm).await?;
         self.databases.sleepers.borrow_mut().remove(&open.database.id);
         self.databases.by_id.borrow_mut().insert(open.database.id, open.clone());
         if let Some(reason) = &*self.fenced.borrow() {
@@ -222,12 +233,29 @@ impl Core {
         Patience::for_duration(&self.node.seam, PATIENCE)
     }
 
+    /// The head of the database that has this name. It is not looked up where it is known.
     async fn resolve(&self, name: &Name) -> Result<Option<Versioned<Head>>, ServerError> {
-        let (name, patience) = (name.clone(), self.patience());
+        let names = &self.databases.names;
+        let (wanted, patience) = (name.clone(), self.patience());
+        let known = names.borrow_mut().get(name);
+        if let Some(id) = known {
+            let head = self.node.io(move |node| async move {
+                registry::read_head(&*node.stores.main, &node.seam, id, patience).await
+            });
+            let head = head.await?.map_err(ServerError::from)?;
+            if head.as_ref().is_some_and(|head| !head.value.state.is_final() && head.value.name == *name) {
+                return Ok(head);
+            }
+            names.borrow_mut().forget(name);
+        }
         let resolved = self.node.io(move |node| async move {
-            registry::resolve_head(&*node.stores.main, &node.seam, &name, node.id, patience).await
+            registry::resolve_head(&*node.stores.main, &node.seam, &wanted, node.id, patience).await
         });
-        resolved.await?.map_err(ServerError::from)
+        let head = resolved.await?.map_err(ServerError::from)?;
+        if let Some(head) = &head {
+            names.borrow_mut().learn(name, head.value.database);
+        }
+        Ok(head)
     }
 
     async fn create_head(&self, name: &Name) -> Result<Result<Versioned<Head>, CreateError>, ServerError> {
@@ -242,7 +270,7 @@ impl Core {
     }
 
     /// Makes this node the owner, sealing the log of an owner that is gone.
-    async fn acquire(&self, name: &Name, mut head: Versioned<Head>) -> Result<Versioned<Head>, OpenError> {
+    async fn acquire(&self, name: &Name, mut head: Versioned<Head>) -> Result<(Versioned<Head>, Option<Warm>), OpenError> {
         let node = &self.node;
         let mut watched = None;
         for _ in 0..ROUNDS_MAX {
@@ -263,9 +291,13 @@ impl Core {
                 }
             };
             match lifecycle::plan_open(&head.value, node.id, owner) {
-                OpenPlan::Serve => return Ok(head),
+                OpenPlan::Serve => {
+                    let warm = self.warm(&head.value);
+                    return Ok((head, warm));
+                }
                 plan @ (OpenPlan::Acquire | OpenPlan::Confirm) => {
                     self.read_ahead(&head.value);
+                    let warm = self.warm(&head.value);
                     let put_id = PutId::random(&node.seam);
                     let next = match plan {
                         OpenPlan::Acquire => lifecycle::acquire(&head.value, node.id, put_id),
@@ -276,7 +308,7 @@ impl Core {
                         registry::swap_head(&*node.stores.main, &node.seam, &before, next, patience).await
                     });
                     match swap.await?.map_err(ServerError::from)? {
-                        Swap::Won(won) => return Ok(won),
+                        Swap::Won(won) => return Ok((won, warm)),
                         Swap::Lost(Some(found)) => head = found,
                         Swap::Lost(None) => return Err(OpenError::NoSuchDatabase(name.clone())),
                     }
@@ -312,6 +344,20 @@ impl Core {
         }
     }
 
+    /// Begins to read the parts of the page map that are not in the head. What cannot be read is left to the query
+    /// that wants it.
+    fn warm(&self, head: &Head) -> Option<Warm> {
+        let (_, map) = pageserver::base::base_of(head).ok()?;
+        let cold = Cold::of(&map, &self.node.cache)?;
+        let (sender, read) = oneshot::channel();
+        let node = self.node.clone();
+        self.node.seam.spawn(async move {
+            let read = cold.read(&*node.stores.main, &node.seam, &node.cache, map).await;
+            drop(sender.send(read.ok()));
+        });
+        Some(Warm { root: head.map.clone(), read })
+    }
+
     fn tail_is_full(&self, head: &Head) -> ServerError {
         let text = format!("`{}` changed hands {} times without a fold; drain it first", head.name, head.tail.len());
         ServerError::new(Fault::Retry, text)
@@ -328,7 +374,7 @@ impl Core {
     }
 
     /// Builds the open database: what is folded, and then the tail of commits out of sealed logs.
-    async fn load(&self, head: Versioned<Head>) -> Result<Rc<OpenDatabase>, ServerError> {
+    async fn load(&self, head: Versioned<Head>, warm: Option<Warm>) -> Result<Rc<OpenDatabase>, ServerError> {
         let node = &self.node;
         let id = head.value.database;
         // It may have ended while it was acquired.
@@ -337,6 +383,11 @@ impl Core {
             let key = tenant::keys::head(head.value.database);
             ServerError::new(Fault::Corrupt, corrupt.at(key).to_string())
         })?;
+        if let Some(warm) = warm.filter(|warm| warm.root == head.value.map)
+            && let Ok(Some(map)) = warm.read.await
+        {
+            base.learn(map);
+        }
         let window_micros = u64::from(head.value.settings.window_millis) * 1000;
         let identity = (head.value.database, head.value.name.clone(), head.value.epoch);
         let database = Rc::new(Database::new(identity, node.clone(), self.number, window_micros, base));

@@ -8,6 +8,7 @@ mod deadlines;
 mod eviction;
 mod folding;
 mod jobs;
+mod names;
 mod release;
 mod streams;
 

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use segments::cache::PageCache;
-use segments::map::{DeltaRef, Lookup, MapChunkRef, PageMap, Source};
+use segments::image::Image;
+use segments::map::{DeltaRef, Indexes, Lookup, MapChunkRef, PageMap, Source};
 use segments::pack::{Frame, FrameAt, FrameIndex};
 use segments::page::{MissingPage, Page, PageNo};
 use segments::tip::Tip;
@@ -26,6 +27,8 @@ pub struct Base {
     pub tip: Tip,
     /// Learns chunks as they are read; says the same all the time.
     map: RefCell<PageMap>,
+    /// Pages that stand in the head.
+    image: Option<Image>,
 }
 
 /// Bytes of the bucket that a read waits for. What came is held here until the read has used it, whatever
@@ -59,11 +62,17 @@ impl Held {
 impl Base {
     /// What a head says is folded.
     pub fn of_head(head: &Head) -> Result<Self, Corrupt> {
-        pageserver::base::base_of(head).map(|(tip, map)| Self::new(tip, map))
+        let (tip, map) = pageserver::base::base_of(head)?;
+        Ok(Self::new(tip, map, pageserver::base::image_of(head)?))
     }
 
-    pub fn new(tip: Tip, map: PageMap) -> Self {
-        Self { tip, map: RefCell::new(map) }
+    pub fn new(tip: Tip, map: PageMap, image: Option<Image>) -> Self {
+        Self { tip, map: RefCell::new(map), image }
+    }
+
+    /// Takes chunks over that were read meanwhile. `map` is the same map.
+    pub fn learn(&self, map: PageMap) {
+        *self.map.borrow_mut() = map;
     }
 
     pub fn map(&self) -> PageMap {
@@ -72,10 +81,31 @@ impl Base {
 
     /// A page that is in memory already.
     pub fn resident_page(&self, cache: &PageCache, page_no: PageNo) -> Option<Page> {
-        match self.map.borrow().lookup(page_no, &|delta| cache.index(delta)) {
-            Lookup::Found(source) => cache.page(&source)?.ok(),
+        match self.lookup(page_no, &|delta| cache.index(delta)) {
+            Lookup::Found(source) => self.resident_frame(cache, &source.at)?.ok()?.page(source.place).ok(),
             _ => None,
         }
+    }
+}
+
+impl Base {
+    /// Where a page is: in the head, or where the page map says.
+    fn lookup(&self, page_no: PageNo, indexes: Indexes<'_>) -> Lookup {
+        let map = self.map.borrow();
+        let in_head = self.image.as_ref().and_then(|image| image.source(&map, page_no));
+        in_head.map_or_else(|| map.lookup(page_no, indexes), Lookup::Found)
+    }
+
+    /// A frame that is in memory, in the cache or in the head.
+    fn resident_frame(&self, cache: &PageCache, at: &FrameAt) -> Option<Result<Frame, Corrupt>> {
+        if let Some(frame) = cache.frame(at) {
+            return Some(Ok(frame));
+        }
+        let frame = self.image.as_ref()?.frame(at)?;
+        if let Ok(frame) = &frame {
+            cache.insert_frame(at, frame.clone());
+        }
+        Some(frame)
     }
 }
 
@@ -87,8 +117,8 @@ enum Step {
 
 fn step(base: &Base, cache: &PageCache, held: &Held, database: DatabaseId, page_no: PageNo) -> Result<Step, ServerError> {
     let indexes = |delta: &DeltaRef| held.index(delta).or_else(|| cache.index(delta));
-    match base.map.borrow().lookup(page_no, &indexes) {
-        Lookup::Found(source) => page_of(cache, held, &source),
+    match base.lookup(page_no, &indexes) {
+        Lookup::Found(source) => page_of(base, cache, held, &source),
         Lookup::NeedChunk(chunk) => Ok(Step::Fetch(Wanted::Chunk(chunk))),
         Lookup::NeedIndexes(deltas) => Ok(Step::Fetch(Wanted::Indexes(deltas))),
         Lookup::LockPage => Ok(Step::Page(Page::zeroed())),
@@ -99,13 +129,14 @@ fn step(base: &Base, cache: &PageCache, held: &Held, database: DatabaseId, page_
     }
 }
 
-fn page_of(cache: &PageCache, held: &Held, source: &Source) -> Result<Step, ServerError> {
+fn page_of(base: &Base, cache: &PageCache, held: &Held, source: &Source) -> Result<Step, ServerError> {
+    let at_pack = |corrupt: Corrupt| corrupt.at(segments::keys::pack(&source.at.pack));
     let frame = match &held.frame {
-        Some((at, frame)) if *at == source.at => Some(frame.clone()),
-        _ => cache.frame(&source.at),
+        Some((at, frame)) if *at == source.at => Some(Ok(frame.clone())),
+        _ => base.resident_frame(cache, &source.at),
     };
-    let Some(frame) = frame else { return Ok(Step::Fetch(Wanted::Frame(source.at))) };
-    let page = frame.page(source.place).map_err(|corrupt| corrupt.at(segments::keys::pack(&source.at.pack)));
+    let Some(frame) = frame.transpose().map_err(at_pack)? else { return Ok(Step::Fetch(Wanted::Frame(source.at))) };
+    let page = frame.page(source.place).map_err(at_pack);
     page.map(Step::Page).map_err(ServerError::from)
 }
 

@@ -403,7 +403,7 @@ impl World {
     }
 }
 
-fn plane(node: &Node, create_on_first_use: bool) -> DataPlane {
+pub fn plane(node: &Node, create_on_first_use: bool) -> DataPlane {
     DataPlane {
         node: node.handle(),
         batons: BatonKey::new([7; 32]),
@@ -445,7 +445,7 @@ fn draw_faults(rng: &mut Rng) -> Faults {
 }
 
 /// Cores as tasks of the simulated node's own set, which dies with it.
-struct LocalCores;
+pub struct LocalCores;
 
 impl RunCores for LocalCores {
     fn run_core(&self, number: u16, node: Arc<NodeContext>, inbox: mpsc::UnboundedReceiver<Message>) {

@@ -86,6 +86,12 @@ impl PageMap {
         self.deltas.iter().map(|delta| &delta.reference)
     }
 
+    /// The indexes that are not in memory, neither in the map nor by `indexes`.
+    pub fn missing_indexes(&self, indexes: Indexes<'_>) -> Vec<DeltaRef> {
+        let missing = self.deltas.iter().filter(|delta| delta.index(indexes).is_none());
+        missing.map(|delta| delta.reference).collect()
+    }
+
     /// The chunks that are not in memory.
     pub fn missing_chunks(&self) -> Vec<MapChunkRef> {
         let missing = self.chunks.iter().filter_map(|slot| match slot {
@@ -124,6 +130,17 @@ impl PageMap {
             Some(ChunkSlot::Stored(reference)) => Err(*reference),
             Some(ChunkSlot::Resident { chunk, .. }) => Ok(chunk.get(segment)),
         }
+    }
+
+    /// Stored length of everything that this map refers to, but for the segments in `without`; `None` while chunks
+    /// are missing.
+    pub(crate) fn stored_bytes(&self, without: &dyn Fn(SegmentNo) -> bool) -> Option<u64> {
+        let mut bytes: u64 = self.deltas().map(|delta| u64::from(delta.frames_bytes)).sum();
+        let count = SegmentNo::count_of(self.page_count);
+        for segment in (0..count).filter_map(SegmentNo::new).filter(|segment| !without(*segment)) {
+            bytes += self.segment(segment).ok()?.map_or(0, |segment| u64::from(segment.at.frame.bytes));
+        }
+        Some(bytes)
     }
 
     pub(crate) fn delta_list(&self) -> &[Delta] {
