@@ -5,12 +5,15 @@
 
 mod chain;
 mod clock;
+mod cold;
 mod hrana;
 mod p1;
+mod p10;
 mod p2;
 mod p20;
 mod p5;
 mod p6;
+mod p9;
 mod pair;
 mod raw;
 mod report;
@@ -62,6 +65,10 @@ struct Args {
     /// P20: for how many seconds an owner writes at full speed before it is killed
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     log_seconds: u64,
+
+    /// P10: how large the database is
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
+    megabytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -74,6 +81,10 @@ enum Row {
     P5,
     /// Bytes put per one-row commit against SQLite's WAL
     P6,
+    /// Round trips of the first query of a small cold database
+    P9,
+    /// Round trips, GETs and bytes of a point query in a large cold database
+    P10,
     /// Failover after kill -9: time, round trips, growth with the number of databases, recovery of a long log
     P20,
 }
@@ -85,6 +96,7 @@ pub struct Options {
     pub kills: u32,
     pub databases: u32,
     pub log_seconds: u64,
+    pub megabytes: u64,
 }
 
 fn main() -> ExitCode {
@@ -96,8 +108,8 @@ fn main() -> ExitCode {
 }
 
 fn measure(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { rounds, sqld, kills, databases, log_seconds, .. } = args;
-    let options = Options { rounds, sqld, kills, databases, log_seconds };
+    let Args { rounds, sqld, kills, databases, log_seconds, megabytes, .. } = args;
+    let options = Options { rounds, sqld, kills, databases, log_seconds, megabytes };
     let commit = args.commit.unwrap_or_else(report::commit_of_this_directory);
     let mut reports: Vec<Report> = Vec::new();
     for row in args.rows {
@@ -106,6 +118,8 @@ fn measure(args: Args) -> anyhow::Result<ExitCode> {
             Row::P2 => p2::run(&options),
             Row::P5 => p5::run(&options),
             Row::P6 => p6::run(&options),
+            Row::P9 => p9::run(&options),
+            Row::P10 => p10::run(&options),
             Row::P20 => p20::run(&options),
         }?;
         report.commit.clone_from(&commit);

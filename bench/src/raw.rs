@@ -1,4 +1,4 @@
-//! The least that a conditional PUT can be: one HTTP request with a signature that was made before.
+//! The least that a conditional PUT or a GET can be: one HTTP request with a signature that was made before.
 
 use std::time::{Duration, SystemTime};
 
@@ -54,6 +54,25 @@ impl RawClient {
         });
         let (status, text) = answer?;
         anyhow::ensure!(status.is_success(), "a raw PUT failed: {status} {text}");
+        Ok(millis)
+    }
+
+    /// Gets an object. Tells how long that took, in milliseconds.
+    pub fn get(&self, key: &str) -> anyhow::Result<f64> {
+        let get = self.signer.get_object().bucket(&self.bucket).key(key);
+        let config = PresigningConfig::builder().start_time(wall_clock()).expires_in(EXPIRES);
+        let request = self.runtime.block_on(get.presigned(config.build()?)).context("cannot sign a request")?;
+        let mut get = self.agent.get(request.uri());
+        for (name, value) in request.headers() {
+            get = get.header(name, value);
+        }
+        let (answer, millis) = clock::millis(|| {
+            let mut answer = get.call()?;
+            let bytes = answer.body_mut().read_to_vec()?;
+            anyhow::Ok((answer.status(), bytes.len()))
+        });
+        let (status, bytes) = answer?;
+        anyhow::ensure!(status.is_success() && bytes > 0, "a raw GET failed: {status}");
         Ok(millis)
     }
 

@@ -47,3 +47,10 @@ pub const DRAIN_CACHE_BYTES: u64 = 8 << 20;
 
 /// How long a page fetch keeps asking the store before the query fails.
 pub const FETCH_PATIENCE: Duration = Duration::from_secs(15);
+
+const _: () = assert!(
+    segments::limits::IMAGE_BYTES_MAX < tenant::limits::INLINE_IMAGE_BYTES_MAX
+        && segments::limits::BOOT_BYTES_MAX < tenant::limits::INLINE_IMAGE_BYTES_MAX / 2
+        && segments::limits::MAP_INLINE_BYTES_MAX <= tenant::limits::MAP_INLINE_BYTES_MAX,
+    "a head takes every image and every page map that a fold makes"
+);

@@ -19,9 +19,10 @@ use tracing::{info, warn};
 use walstore::id::{DatabaseId, Lsn, PutId, Slot};
 use walstore::register::{Backoff, Patience, Swap, Versioned};
 
-use super::Core;
+use super::claim::Claim;
 use super::eviction::Sleepers;
 use super::names::KnownNames;
+use super::{Core, spawn_local};
 use crate::context::LoggedCommit;
 use crate::database::Database;
 use crate::database::pages::{self, Base, Fetch};
@@ -33,6 +34,9 @@ use crate::session::pool::Pool;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Rounds of reading head and owner again before a client is told to come back.
 const ROUNDS_MAX: usize = 64;
+
+/// Claims that are lost to other nodes before a caller is told to come back.
+const CLAIMS_MAX: usize = 8;
 
 /// Why a database cannot be opened.
 #[derive(Debug)]
@@ -52,6 +56,8 @@ pub struct OpenDatabase {
     pub database: Rc<Database>,
     pub pool: Rc<Pool>,
     pub head: RefCell<Versioned<Head>>,
+    /// Whether the head is this node's yet.
+    pub claim: Claim,
     /// The last commit before this node's first one.
     pub own_after: Option<Lsn>,
     /// Entries of the head's dead list that are deleted already.
@@ -109,6 +115,13 @@ impl OpenDatabase {
             unfolded.pop_front();
         }
     }
+}
+
+/// What stands between a head and serving its database.
+enum Acquired {
+    Owned(Versioned<Head>),
+    /// It is nobody's, or a dead owner's whose log is sealed.
+    Claimable(Versioned<Head>),
 }
 
 /// Parts of a page map that are being read.
@@ -189,8 +202,23 @@ impl Databases {
 }
 
 impl Core {
-    /// The database of this name, opened if need be. Many may ask at once; it is opened once.
+    /// The database of this name, which this node owns.
     pub(super) async fn open(self: &Rc<Self>, name: &Name, create: bool) -> Result<Rc<OpenDatabase>, OpenError> {
+        let mut rounds = 0;
+        loop {
+            rounds += 1;
+            let open = self.open_to_read(name, create).await?;
+            match open.claim.settled().await {
+                Ok(()) => return Ok(open),
+                Err(why) if why.overtaken && rounds < CLAIMS_MAX => {}
+                Err(why) => return Err(why.error.into()),
+            }
+        }
+    }
+
+    /// The database of this name, opened if need be. Many may ask at once; it is opened once. It may be that this node
+    /// does not own it yet: until its claim is settled nothing that is read may be shown, and nobody gets its turn.
+    pub(super) async fn open_to_read(self: &Rc<Self>, name: &Name, create: bool) -> Result<Rc<OpenDatabase>, OpenError> {
         let opening = self.databases.opening(name);
         let opened = opening.get_or_try_init(|| self.open_cold(name, create)).await;
         if opened.is_err() && !opening.initialized() {
@@ -218,15 +246,43 @@ impl Core {
             None => return Err(OpenError::NoSuchDatabase(name.clone())),
         };
         self.check_not_ended(&head.value)?;
-        let (head, warm) = self.acquire(name, head).await?;
-        let open = self.load(head, warm).await?;
+        match self.acquire(name, head).await? {
+            Acquired::Owned(head) => {
+                let warm = self.warm(&head.value);
+                let open = self.load(head, warm, Claim::won()).await?;
+                self.register(&open);
+                self.start_folding(&open);
+                Ok(open)
+            }
+            Acquired::Claimable(head) => self.open_claimed(head).await,
+        }
+    }
+
+    /// Opens a database while the CAS that makes it this node's is on its way.
+    async fn open_claimed(self: &Rc<Self>, before: Versioned<Head>) -> Result<Rc<OpenDatabase>, OpenError> {
+        self.read_ahead(&before.value);
+        let warm = self.warm(&before.value);
+        let sent = self.send_claim(before);
+        let (claim, answer) = Claim::pending();
+        let open = match self.load(sent.head.clone(), warm, claim).await {
+            Ok(open) => open,
+            Err(error) => {
+                sent.ended().await;
+                return Err(error.into());
+            }
+        };
+        self.register(&open);
+        let turn = open.database.turn.try_take().expect("BUG: a writer before the database is open");
+        spawn_local(self.clone().settle(open.clone(), sent, turn, answer));
+        Ok(open)
+    }
+
+    fn register(&self, open: &Rc<OpenDatabase>) {
         self.databases.sleepers.borrow_mut().remove(&open.database.id);
         self.databases.by_id.borrow_mut().insert(open.database.id, open.clone());
         if let Some(reason) = &*self.fenced.borrow() {
             open.database.lose(reason);
         }
-        self.start_folding(&open);
-        Ok(open)
     }
 
     pub(super) fn patience(&self) -> Patience {
@@ -269,8 +325,8 @@ impl Core {
         created.await
     }
 
-    /// Makes this node the owner, sealing the log of an owner that is gone.
-    async fn acquire(&self, name: &Name, mut head: Versioned<Head>) -> Result<(Versioned<Head>, Option<Warm>), OpenError> {
+    /// Finds out whether this node owns the database or may claim it, sealing the log of an owner that is gone.
+    async fn acquire(&self, name: &Name, mut head: Versioned<Head>) -> Result<Acquired, OpenError> {
         let node = &self.node;
         let mut watched = None;
         for _ in 0..ROUNDS_MAX {
@@ -291,24 +347,16 @@ impl Core {
                 }
             };
             match lifecycle::plan_open(&head.value, node.id, owner) {
-                OpenPlan::Serve => {
-                    let warm = self.warm(&head.value);
-                    return Ok((head, warm));
-                }
-                plan @ (OpenPlan::Acquire | OpenPlan::Confirm) => {
-                    self.read_ahead(&head.value);
-                    let warm = self.warm(&head.value);
-                    let put_id = PutId::random(&node.seam);
-                    let next = match plan {
-                        OpenPlan::Acquire => lifecycle::acquire(&head.value, node.id, put_id),
-                        _ => lifecycle::confirm(&head.value, put_id),
-                    };
+                OpenPlan::Serve => return Ok(Acquired::Owned(head)),
+                OpenPlan::Acquire => return Ok(Acquired::Claimable(head)),
+                OpenPlan::Confirm => {
+                    let next = lifecycle::confirm(&head.value, PutId::random(&node.seam));
                     let (before, patience) = (head.clone(), self.patience());
                     let swap = node.io(move |node| async move {
                         registry::swap_head(&*node.stores.main, &node.seam, &before, next, patience).await
                     });
                     match swap.await?.map_err(ServerError::from)? {
-                        Swap::Won(won) => return Ok((won, warm)),
+                        Swap::Won(won) => return Ok(Acquired::Owned(won)),
                         Swap::Lost(Some(found)) => head = found,
                         Swap::Lost(None) => return Err(OpenError::NoSuchDatabase(name.clone())),
                     }
@@ -374,7 +422,12 @@ impl Core {
     }
 
     /// Builds the open database: what is folded, and then the tail of commits out of sealed logs.
-    async fn load(&self, head: Versioned<Head>, warm: Option<Warm>) -> Result<Rc<OpenDatabase>, ServerError> {
+    async fn load(
+        &self,
+        head: Versioned<Head>,
+        warm: Option<Warm>,
+        claim: Claim,
+    ) -> Result<Rc<OpenDatabase>, ServerError> {
         let node = &self.node;
         let id = head.value.database;
         // It may have ended while it was acquired.
@@ -412,6 +465,7 @@ impl Core {
             database,
             pool: Rc::default(),
             head: RefCell::new(head),
+            claim,
             deleted: RefCell::default(),
             used_micros: Cell::new(node.seam.boot_micros()),
             folding: Mutex::new(()),

@@ -63,7 +63,7 @@ impl Core {
         if !self.node.lease_is_valid() {
             return Err(self.out_of_touch().into());
         }
-        let open = self.open(name, create).await?;
+        let open = self.open_to_read(name, create).await?;
         open.used_micros.set(self.node.seam.boot_micros());
         open.is_idle.set(false);
         let (id, stream) = match baton {
@@ -329,6 +329,7 @@ impl Core {
         if mutant::is_on(Mutant::ReplyBeforeGate) {
             return Ok(());
         }
+        open.claim.settled().await.map_err(|why| why.error)?;
         let limit = self.node.settings.commit_timeout;
         let passed = tokio::select! {
             biased;

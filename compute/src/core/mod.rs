@@ -3,6 +3,7 @@
 //! HTTP handlers send a [`Job`] and wait for its reply; the log reports durable commits; the node ends it.
 //! Everything below is single-threaded, so databases, connections and streams need no locks.
 
+mod claim;
 mod databases;
 mod deadlines;
 mod eviction;

@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use compute::http::{admin, data};
 use compute::node::{Node, Settings};
+use futures_util::future::join;
 use serde_json::json;
+use tenant::lifecycle;
+use tenant::registry;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
-use walstore::id::IncarnationId;
+use walstore::id::{DatabaseId, IncarnationId, PutId};
 use walstore::life::Stores;
+use walstore::register::{Patience, Swap};
 use walstore::store::{Faults, FaultyStore, Latency, MemoryStore, Op, Trace};
 
 use crate::client::rows;
@@ -131,6 +135,90 @@ fn run<F: Future<Output = ()>>(story: impl FnOnce(World) -> F) {
     compute::sqlite::install();
     compute::sqlite::vfs::reset_randomness();
     runtime.block_on(async { LocalSet::new().run_until(story(World::new())).await });
+}
+
+/// The head of the only database, taken by an incarnation that never lived.
+async fn take_over(world: &World) {
+    let keys = world.bucket.keys();
+    let id = keys.iter().find_map(|key| key.as_str().strip_suffix("/head")?.rsplit_once('/'));
+    let id = id.and_then(|(_, id)| DatabaseId::parse(id)).expect("there is a database");
+    let seam = &world.network.seam;
+    let head = registry::read_head(&world.bucket, seam, id, Patience::endless()).await.unwrap().unwrap();
+    let next = lifecycle::acquire(&head.value, IncarnationId::random(seam), PutId::random(seam));
+    let swap = registry::swap_head(&world.bucket, seam, &head, next, Patience::endless()).await.unwrap();
+    assert!(matches!(swap, Swap::Won(_)));
+}
+
+#[test]
+fn nothing_is_shown_or_written_when_another_node_was_faster() {
+    run(|mut world| async move {
+        world.next_node().await;
+        world.admin("/v1/namespaces/app/create").await;
+        world.query("app", "CREATE TABLE t(id INTEGER PRIMARY KEY)").await;
+        world.admin("/v1/namespaces/app/release").await;
+
+        world.next_node().await;
+        let store = world.store.clone().expect("a node runs");
+        store.set_faults(Faults { latency: Latency::uniform(ROUND_TRIP, ROUND_TRIP), ..Faults::default() });
+        let ask = |sql: &'static str| {
+            let requests = json!([{"type": "execute", "stmt": {"sql": sql}}]);
+            let cluster = &world.cluster;
+            async move { cluster.pipeline(0, "app", None, &requests).await }
+        };
+        // Name and head take a second each; the CAS arrives after another half.
+        let meanwhile = async {
+            sleep(ROUND_TRIP * 2 + ROUND_TRIP / 4).await;
+            take_over(&world).await;
+        };
+        let asked = join(ask("SELECT count(*) FROM t"), ask("INSERT INTO t VALUES (1)"));
+        let ((read, written), ()) = join(asked, meanwhile).await;
+        for answer in [read, written] {
+            let told = format!("{answer:?}");
+            assert!(told.contains("nothing was done") && !told.contains("rows"), "{told}");
+        }
+        store.set_faults(Faults::default());
+        let logged = |world: &World| world.bucket.keys().iter().filter(|key| key.as_str().starts_with("w/")).count();
+        let before = logged(&world);
+        assert_eq!(world.query("app", "SELECT count(*) FROM t").await, "0", "the next one takes it over");
+        world.query("app", "INSERT INTO t VALUES (2)").await;
+        assert_eq!(logged(&world), before + 1);
+    });
+}
+
+/// One row to a page, so that the level above the leaves is larger than a boot image.
+#[test]
+fn a_point_query_in_a_larger_database_fetches_two_segments_one_after_the_other() {
+    const ROWS: u64 = 16_000;
+    const ROWS_PER_TRANSACTION: u64 = 2_000;
+    run(|mut world| async move {
+        world.next_node().await;
+        world.admin("/v1/namespaces/app/create").await;
+        world.query("app", "CREATE TABLE t(id INTEGER PRIMARY KEY, body BLOB)").await;
+        for first in (1..=ROWS).step_by(ROWS_PER_TRANSACTION as usize) {
+            let last = first + ROWS_PER_TRANSACTION - 1;
+            let sql = format!(
+                "WITH RECURSIVE n(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM n WHERE n < {last})
+                 INSERT INTO t SELECT n, zeroblob(3900) FROM n"
+            );
+            world.query("app", &sql).await;
+        }
+        world.admin("/v1/namespaces/app/release").await;
+        for id in [1, ROWS / 2, ROWS] {
+            world.next_node().await;
+            let cost = world.cost("app", &format!("SELECT length(body) FROM t WHERE id = {id}"), "3900").await;
+            let expected = Cost { round_trips: 4, page_gets: 2 };
+            assert_eq!(cost, expected, "row {id}: name, head, then two segments, the first beside the CAS");
+            world.admin("/v1/namespaces/app/release").await;
+        }
+        // A change of the upper pages is in the head with the next fold.
+        world.next_node().await;
+        world.query("app", &format!("INSERT INTO t VALUES ({}, zeroblob(3900))", ROWS + 1)).await;
+        world.query("app", "CREATE TABLE other(x)").await;
+        world.admin("/v1/namespaces/app/release").await;
+        world.next_node().await;
+        let cost = world.cost("app", "SELECT count(*) FROM other", "0").await;
+        assert_eq!(cost, Cost { round_trips: 3, page_gets: 0 }, "the new table's page stands in the head");
+    });
 }
 
 #[test]

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use walstore::id::DatabaseId;
 
 use super::*;
-use crate::pack::{Pack, PackWriter};
+use crate::pack::{FrameAt, FrameRef, Pack, PackWriter};
 use crate::page::{PAGE_BYTES, Page, PageNo, SEGMENT_PAGES};
 
 const OWNER: DatabaseId = DatabaseId::from_bytes([3; 16]);
@@ -183,6 +183,25 @@ fn a_large_map_is_chunks_of_which_only_changed_ones_are_written_again() {
     assert_eq!(cold.truncate(40).unwrap_err().number, 0, "a cut goes through a chunk, which is needed");
     let small = map.truncate(64).unwrap().store(&mut next_id);
     assert!(small.objects.is_empty() && small.map.chunk_ids().is_empty());
+}
+
+#[test]
+fn the_map_of_a_gibibyte_that_was_loaded_at_a_megabyte_a_fold_stands_in_the_head() {
+    let segment = |number: u32| {
+        let id = PackId { owner: OWNER, epoch: 1, seq: number / 8, nonce: 9 };
+        let (offset, crc) = (52 + number % 8 * 131_074, number.wrapping_mul(0x9E37_79B9));
+        let at = FrameAt { pack: id, frame: FrameRef { offset, bytes: 131_074, crc } };
+        Some(SegmentRef { at, lsn: lsn(u64::from(number / 8) + 1), pages: 32 })
+    };
+    let chunks = (0..8).map(|number| {
+        let first = number * limits::CHUNK_SEGMENTS;
+        let segments: Vec<_> = (first..first + limits::CHUNK_SEGMENTS).map(segment).collect();
+        ChunkSlot::Resident { chunk: Arc::new(Chunk::new(&segments)), stored: None }
+    });
+    let map = PageMap { lsn: Lsn::new(1024), page_count: 1 << 18, deltas: Arc::new([]), chunks: chunks.collect() };
+    let root = stored_inline(&map);
+    assert!((100 << 10..limits::MAP_INLINE_BYTES_MAX).contains(&root.len()), "{} bytes", root.len());
+    assert_eq!(PageMap::decode(&root), Ok(map));
 }
 
 #[test]
