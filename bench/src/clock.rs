@@ -18,3 +18,9 @@ pub fn millis<T>(work: impl FnOnce() -> T) -> (T, f64) {
     let result = work();
     (result, from.elapsed().as_secs_f64() * 1000.0)
 }
+
+/// CPU time that this thread has had.
+pub fn thread_cpu_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}

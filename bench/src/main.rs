@@ -13,11 +13,13 @@ mod p2;
 mod p20;
 mod p5;
 mod p6;
+mod p8;
 mod p9;
 mod pair;
 mod raw;
 mod report;
 mod rig;
+mod scatter;
 mod server;
 mod sqld;
 mod stats;
@@ -81,6 +83,8 @@ enum Row {
     P5,
     /// Bytes put per one-row commit against SQLite's WAL
     P6,
+    /// Speed in process through our VFS against SQLite on a plain file
+    P8,
     /// Round trips of the first query of a small cold database
     P9,
     /// Round trips, GETs and bytes of a point query in a large cold database
@@ -118,6 +122,7 @@ fn measure(args: Args) -> anyhow::Result<ExitCode> {
             Row::P2 => p2::run(&options),
             Row::P5 => p5::run(&options),
             Row::P6 => p6::run(&options),
+            Row::P8 => p8::run(&options),
             Row::P9 => p9::run(&options),
             Row::P10 => p10::run(&options),
             Row::P20 => p20::run(&options),

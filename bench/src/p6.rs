@@ -9,6 +9,7 @@ use crate::Options;
 use crate::hrana::Client;
 use crate::report::{Report, Value};
 use crate::rig::Rig;
+use crate::scatter::scattered;
 use crate::stats::{mean, median};
 
 const ROWS: u64 = 10_000;
@@ -56,14 +57,6 @@ fn schema() -> [String; 3] {
              INSERT INTO orders SELECT id, {customer}, id % 977, 'to be delivered on day ' || (id % 365) FROM ids"
         ),
     ]
-}
-
-/// Numbers that look like chance and are the same in every run.
-fn scattered(n: u64) -> u64 {
-    let mut x = (n + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    x ^= x >> 29;
-    x = x.wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    x ^ (x >> 32)
 }
 
 fn insert(n: u64) -> String {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use pageserver::fetcher::Fetcher;
 use segments::cache::PageCache;
 use tokio::sync::oneshot;
 use walstore::id::{DatabaseId, IncarnationId, Lsn, Slot};
@@ -31,6 +32,8 @@ pub struct Settings {
     pub cores: u16,
     /// Bytes of page cache in memory, shared by all databases.
     pub cache_bytes: u64,
+    /// Bytes of memory that requests for pages take at most while they are on their way.
+    pub fetch_bytes_max: usize,
     /// Bytes of pages in memory that are not folded yet, of all databases, beyond which writers wait for folds.
     pub overlay_bytes_max: usize,
     /// Bytes that SQLite may hold for one database.
@@ -63,6 +66,7 @@ impl Default for Settings {
             lease: Duration::from_secs(10),
             cores: 2,
             cache_bytes: 256 << 20,
+            fetch_bytes_max: limits::FETCH_BYTES_MAX,
             overlay_bytes_max: 64 << 20,
             memory_per_database: 256 << 20,
             transaction_bytes_max: 64 << 20,
@@ -89,7 +93,9 @@ pub struct NodeContext {
     pub settings: Settings,
     pub stores: Stores,
     pub log: LogHandle,
-    pub cache: Arc<PageCache>,
+    pub cache: PageCache,
+    /// Reads what is not in `cache`.
+    pub fetcher: Fetcher,
     pub overlays: Arc<OverlaySpace>,
     pub temp: Arc<TempSpace>,
     pub others: Others,
@@ -100,9 +106,11 @@ pub struct NodeContext {
 impl NodeContext {
     /// Of an incarnation that is about to be registered: until [`NodeContext::registered`] it may serve nothing.
     pub fn new(id: IncarnationId, stores: Stores, seam: Seam, log: LogHandle, settings: Settings) -> Self {
+        let cache = PageCache::new(settings.cache_bytes);
         Self {
             id,
-            cache: Arc::new(PageCache::new(settings.cache_bytes)),
+            fetcher: Fetcher::new(stores.main.clone(), seam.clone(), cache.clone(), settings.fetch_bytes_max),
+            cache,
             overlays: OverlaySpace::new(settings.overlay_bytes_max),
             temp: TempSpace::new(settings.temp_bytes_max),
             others: Others::new(stores.clone(), seam.clone()),

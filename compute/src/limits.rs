@@ -37,6 +37,9 @@ pub const TEMP_SHARE: u64 = 4;
 /// Unfolded bytes of one database beyond which its writers wait for the fold.
 pub const OVERLAY_BYTES_MAX: usize = 32 << 20;
 
+/// Memory of requests for pages on their way, however much the node has: more than this does not make them faster.
+pub const FETCH_BYTES_MAX: usize = 32 << 20;
+
 /// While all databases together have too much unfolded: how long folds get to make room before smaller overlays
 /// are folded too. A fold takes two or three requests to the bucket.
 pub const OVERLAY_ROUND: Duration = Duration::from_millis(100);
@@ -64,6 +67,9 @@ pub const LOG_SLOTS_MAX: u64 = 1024;
 
 /// Commits queued or in flight beyond which a node refuses new ones.
 pub const BACKLOG_BYTES_MAX: usize = 256 << 20;
+
+/// Statements of one connection after which other requests of its core get to run.
+pub const STATEMENTS_BETWEEN_YIELDS: u32 = 16;
 
 /// Stored SQL texts per stream, and bytes of each.
 pub const STORED_SQL_MAX: usize = 128;

@@ -18,8 +18,11 @@ use walstore::seam::Seam;
 pub use self::cache_dir::{CacheDir, CacheDirError};
 pub use crate::context::{NodeContext, Settings};
 
-use crate::core::{self, Message};
+use crate::core::{self, Job, JobError, Message, Work};
+use crate::error::{Fault, ServerError};
+use crate::hrana::HranaVersion;
 use crate::limits;
+use crate::session::stream::Stream;
 
 /// Passes what the log reports to the cores.
 struct Cores {
@@ -118,12 +121,34 @@ pub struct NodeHandle {
 }
 
 impl NodeHandle {
-    /// Sends to the core that is home to the database of this name. A node that is going down drops it,
-    /// which closes the reply's channel.
-    pub fn send(&self, name: &Name, message: Message) {
+    /// Sends to the core that is home to the database of this name. A core that stops before it has answered
+    /// closes the reply's channel.
+    ///
+    /// # Errors
+    /// If the core has stopped: the message reached nobody.
+    pub fn send(&self, name: &Name, message: Message) -> Result<(), ServerError> {
         let hash = blake3::hash(name.as_str().as_bytes());
         let home = usize::from(hash.as_bytes()[0]) % self.cores.len();
-        let _ = self.cores[home].send(message);
+        let stopped = |_| ServerError::new(Fault::Closed, "this node is going down and has done nothing; ask another one");
+        self.cores[home].send(message).map_err(stopped)
+    }
+
+    /// Runs code of this process with a stream of its own, where the requests of the database's clients run: on its
+    /// home core, in a coroutine, with connections of its pool. Returns when all that it wrote or saw is durable.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        database: &Name,
+        body: impl FnOnce(&mut Stream) -> T + Send + 'static,
+    ) -> Result<T, JobError> {
+        let (sender, result) = oneshot::channel();
+        let (done, ran) = oneshot::channel();
+        let body = Box::new(move |stream: &mut Stream| drop(sender.send(body(stream))));
+        let work = Work::Local { body, done };
+        let job = Job { database: database.clone(), create: false, baton: None, version: HranaVersion::Hrana3, work };
+        self.send(database, Message::Job(job))?;
+        let going_down = || ServerError::new(Fault::Closed, "the node is shutting down");
+        ran.await.map_err(|_| going_down())??;
+        Ok(result.await.map_err(|_| going_down())?)
     }
 }
 
@@ -153,7 +178,8 @@ impl Node {
         seam.spawn(sweep(context.clone(), inboxes.clone()));
         let drain_interval = context.settings.drain_interval;
         if !drain_interval.is_zero() {
-            seam.spawn(Drainer::new(id, context.stores.clone(), seam.clone()).run(drain_interval));
+            let drainer = Drainer::new(id, context.stores.clone(), seam.clone(), &context.fetcher);
+            seam.spawn(drainer.run(drain_interval));
         }
         seam.spawn(watch_overlays(context.clone(), inboxes.clone()));
         Ok(Self { context, incarnation, cores: inboxes, over })
@@ -168,7 +194,7 @@ impl Node {
         self.over.recv().await.unwrap_or_else(|| "the log has stopped".into())
     }
 
-    /// Rolls back the transactions that no request is running for, so that they hold nobody up.
+    /// Rolls back the transactions that no request is running for, now and from now on, so that they hold nobody up.
     pub fn end_idle_streams(&self) {
         for core in &self.cores {
             let _ = core.send(Message::EndIdleStreams);

@@ -107,8 +107,11 @@ fn random_key(seam: &Seam) -> [u8; 32] {
     key
 }
 
-/// The part of `--memory` that pages of commits that are not folded yet may take; the page cache has the rest.
+/// The part of `--memory` that pages of commits that are not folded yet may take.
 const OVERLAY_SHARE: usize = 4;
+/// The part of `--memory` that requests for pages may take while they are on their way, up to
+/// [`crate::limits::FETCH_BYTES_MAX`]. The page cache has the rest.
+const FETCH_SHARE: usize = 8;
 
 async fn start_node(config: &ServeConfig, cache_dir: &CacheDir, stores: Stores, seam: &Seam) -> anyhow::Result<Node> {
     let id = IncarnationId::random(seam);
@@ -120,10 +123,12 @@ async fn start_node(config: &ServeConfig, cache_dir: &CacheDir, stores: Stores, 
     }
     cache_dir.claim(id)?;
     let (limits, memory) = (&config.limits, config.memory.as_usize());
+    let fetch_bytes_max = (memory / FETCH_SHARE).min(crate::limits::FETCH_BYTES_MAX);
     let settings = Settings {
         lease: config.lease.as_duration(),
         cores: u16::try_from(config.cores.get()).context("--cores is too large")?,
-        cache_bytes: (memory - memory / OVERLAY_SHARE) as u64,
+        cache_bytes: (memory - memory / OVERLAY_SHARE - fetch_bytes_max) as u64,
+        fetch_bytes_max,
         overlay_bytes_max: memory / OVERLAY_SHARE,
         transaction_bytes_max: limits.max_transaction_size.as_usize(),
         response_bytes_max: limits.max_response_size.as_usize(),

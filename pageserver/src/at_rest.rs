@@ -9,18 +9,18 @@ use walstore::envelope::Corrupt;
 use walstore::id::DatabaseId;
 use walstore::register::RecordError;
 
-use crate::fetch;
-use crate::tail::Pages;
+use crate::fetcher::Fetcher;
 
-/// The page as of `map`, which learns the chunks that it takes. `image` stands beside it in the head.
+/// The page of `of` as of `map`, which learns the chunks that it takes. `image` stands beside it in the head.
 pub async fn page(
-    Pages { store, seam, cache }: Pages<'_>,
-    database: DatabaseId,
+    fetcher: &Fetcher,
+    of: DatabaseId,
     map: &mut PageMap,
     image: Option<&Image>,
     page_no: PageNo,
 ) -> Result<Page, RecordError> {
-    let at_head = |corrupt: Corrupt| corrupt.at(tenant::keys::head(database));
+    let at_head = |corrupt: Corrupt| corrupt.at(tenant::keys::head(of));
+    let cache = fetcher.cache();
     // Held until the page is found, whatever a full cache does.
     let mut held = Vec::new();
     loop {
@@ -30,28 +30,22 @@ pub async fn page(
         };
         match map.lookup(page_no, &indexes) {
             Lookup::Found(source) => {
-                let resident = cache.frame(&source.at).map(Ok).or_else(|| image?.frame(&source.at));
-                let frame = match resident.transpose().map_err(at_head)? {
-                    Some(frame) => frame,
-                    None => fetch::frame(store, seam, &source.at).await?,
+                let frame = match image.and_then(|image| image.frame(&source.at)) {
+                    Some(frame) => frame.map_err(at_head)?,
+                    None => fetcher.frame(of, &source.at).await?,
                 };
-                cache.insert_frame(&source.at, frame.clone());
                 let page = frame.page(source.place);
                 return Ok(page.map_err(|corrupt| corrupt.at(segments::keys::pack(&source.at.pack)))?);
             }
             Lookup::NeedChunk(reference) => {
-                let object = fetch::chunk(store, seam, &reference).await?;
+                let object = fetcher.chunk(of, &reference).await?;
                 let with = map.with_chunk(&reference, &object);
                 *map = with.map_err(|corrupt| corrupt.at(segments::keys::page_map(&reference.id)))?;
             }
-            Lookup::NeedIndexes(deltas) => {
-                for delta in deltas {
-                    held.push((delta, fetch::index(store, seam, &delta).await?));
-                }
-            }
+            Lookup::NeedIndexes(deltas) => held.extend(fetcher.indexes(of, &deltas).await?),
             Lookup::LockPage => return Ok(Page::zeroed()),
             Lookup::Outside | Lookup::Missing => {
-                let missing = MissingPage { database, page: page_no, lsn: map.lsn() };
+                let missing = MissingPage { database: of, page: page_no, lsn: map.lsn() };
                 return Err(at_head(Corrupt::new(missing.to_string())).into());
             }
         }

@@ -19,12 +19,13 @@
 mod database;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use segments::cache::PageCache;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use walstore::bundling;
 use walstore::drained;
 use walstore::id::{DatabaseId, IncarnationId, Lsn};
@@ -39,6 +40,7 @@ use walstore::seam::Seam;
 
 pub use self::database::DrainError;
 use self::database::Outcome;
+use crate::fetcher::Fetcher;
 use crate::limits;
 
 /// What one sweep came to.
@@ -59,7 +61,8 @@ pub struct Drainer {
     me: IncarnationId,
     stores: Stores,
     seam: Seam,
-    cache: PageCache,
+    /// With a cache of its own.
+    fetcher: Fetcher,
     /// Others that seemed alive in the last sweep.
     sightings: BTreeMap<IncarnationId, Sighting>,
     /// Incarnations of which a sweep could drain nothing: for how many sweeps they are left alone, and for how many
@@ -96,12 +99,13 @@ enum Standing {
 }
 
 impl Drainer {
-    pub fn new(me: IncarnationId, stores: Stores, seam: Seam) -> Self {
+    /// For the node `me`, whose pages `fetcher` reads.
+    pub fn new(me: IncarnationId, stores: Stores, seam: Seam, fetcher: &Fetcher) -> Self {
         Self {
             me,
             stores,
             seam,
-            cache: PageCache::new(limits::DRAIN_CACHE_BYTES),
+            fetcher: fetcher.with_cache(PageCache::new(limits::DRAIN_CACHE_BYTES)),
             sightings: BTreeMap::new(),
             resting: BTreeMap::new(),
             logs: Mutex::default(),
@@ -116,10 +120,12 @@ impl Drainer {
             let jitter = self.seam.random_u64() % u64::try_from(next.as_micros()).unwrap_or(u64::MAX).max(1);
             self.seam.sleep(next + Duration::from_micros(jitter)).await;
             next = interval / 2;
-            match self.sweep().await {
-                Ok(Swept { drained: 0, waiting: 0, .. }) => {}
-                Ok(swept) => info!(?swept, "swept the logs of incarnations that are over"),
-                Err(error) => warn!(%error, "cannot look for logs to drain; trying again later"),
+            // One object that makes a sweep panic must not keep all others from being drained for ever.
+            match AssertUnwindSafe(self.sweep()).catch_unwind().await {
+                Ok(Ok(Swept { drained: 0, waiting: 0, .. })) => {}
+                Ok(Ok(swept)) => info!(?swept, "swept the logs of incarnations that are over"),
+                Ok(Err(error)) => warn!(%error, "cannot look for logs to drain; trying again later"),
+                Err(_) => error!("looking for logs to drain panicked; trying again later"),
             }
         }
     }

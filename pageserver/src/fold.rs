@@ -9,12 +9,11 @@
 mod boot;
 mod image;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use segments::cache::PageCache;
 use segments::fold::{self, FoldError, FoldInput, FoldPlan, Planned, build_fold, plan_fold};
 use segments::id::{MapChunkId, PackId};
 use segments::image::Image;
@@ -31,7 +30,8 @@ use walstore::register::{Backoff, Patience, RecordError, Swap, Versioned};
 use walstore::seam::Seam;
 use walstore::store::{Condition, Key, Store, StoreError};
 
-use crate::{fetch, garbage, limits};
+use crate::fetcher::Fetcher;
+use crate::{garbage, limits};
 
 /// What is folded, into what.
 pub struct FoldJob {
@@ -83,6 +83,9 @@ pub enum FoldFailure {
     NotFolded(#[from] NotFolded),
     #[error("planning a fold asks for more and more")]
     Endless,
+    /// It ended without saying how: whether it was linked is unknown.
+    #[error("the fold was cut off")]
+    CutOff,
     /// The head belongs to somebody else by now, or has ended. The work is discarded.
     #[error("the head has changed: epoch {}, owner {:?}", .0.value.epoch, .0.value.owner)]
     Lost(Box<Versioned<Head>>),
@@ -98,7 +101,7 @@ impl From<StoreError> for FoldFailure {
 pub struct Folder<'a> {
     pub store: &'a dyn Store,
     pub seam: &'a Seam,
-    pub cache: &'a PageCache,
+    pub fetcher: &'a Fetcher,
 }
 
 impl Folder<'_> {
@@ -132,60 +135,37 @@ impl Folder<'_> {
     async fn plan(&self, job: &mut FoldJob, planner: Planner) -> Result<Option<FoldPlan>, FoldFailure> {
         // Which packs become garbage can be told only with the whole map in memory.
         let missing = job.map.missing_chunks();
-        self.read_chunks(&mut job.map, &missing).await?;
+        self.read_chunks(job, &missing).await?;
         // Held until the plan is made, whatever a full cache does.
         let mut held: Vec<(DeltaRef, Arc<FrameIndex>)> = Vec::new();
         for _ in 0..limits::PLAN_ROUNDS_MAX {
             let indexes = |delta: &DeltaRef| {
                 let known = held.iter().find(|(known, _)| known == delta);
-                known.map(|(_, index)| index.clone()).or_else(|| self.cache.index(delta))
+                known.map(|(_, index)| index.clone()).or_else(|| self.fetcher.cache().index(delta))
             };
             match planner(&job.map, &job.input, &indexes)? {
                 Planned::Nothing => return Ok(None),
                 Planned::Ready(plan) => return Ok(Some(plan)),
                 Planned::Needs { chunks, indexes } => {
-                    self.read_chunks(&mut job.map, &chunks).await?;
-                    held.extend(self.read_indexes(&indexes).await?);
+                    self.read_chunks(job, &chunks).await?;
+                    held.extend(self.fetcher.indexes(job.head.value.database, &indexes).await?);
                 }
             }
         }
         Err(FoldFailure::Endless)
     }
 
-    async fn read_chunks(&self, map: &mut PageMap, chunks: &[MapChunkRef]) -> Result<(), FoldFailure> {
-        for reference in chunks {
-            let object = fetch::chunk(self.store, self.seam, reference).await?;
-            let with = map.with_chunk(reference, &object);
-            *map = with.map_err(|corrupt: Corrupt| RecordError::from(corrupt.at(keys::page_map(&reference.id))))?;
+    async fn read_chunks(&self, job: &mut FoldJob, chunks: &[MapChunkRef]) -> Result<(), FoldFailure> {
+        let of = job.head.value.database;
+        let reads = stream::iter(chunks.to_vec()).map(|reference| async move {
+            Ok::<_, RecordError>((reference, self.fetcher.chunk(of, &reference).await?))
+        });
+        let mut reads = reads.buffered(limits::FOLD_CHUNKS_MAX);
+        while let Some((reference, object)) = reads.try_next().await? {
+            let with = job.map.with_chunk(&reference, &object);
+            job.map = with.map_err(|corrupt: Corrupt| RecordError::from(corrupt.at(keys::page_map(&reference.id))))?;
         }
         Ok(())
-    }
-
-    async fn read_indexes(&self, deltas: &[DeltaRef]) -> Result<Vec<(DeltaRef, Arc<FrameIndex>)>, FoldFailure> {
-        let mut read = Vec::with_capacity(deltas.len());
-        for delta in deltas {
-            let index = fetch::index(self.store, self.seam, delta).await?;
-            self.cache.insert_index(delta, index.clone());
-            read.push((*delta, index));
-        }
-        Ok(read)
-    }
-
-    async fn read_frames(
-        &self,
-        wanted: BTreeSet<FrameAt>,
-        image: Option<&Image>,
-    ) -> Result<BTreeMap<FrameAt, Frame>, FoldFailure> {
-        let reads = stream::iter(wanted).map(|at| async move {
-            let resident = self.cache.frame(&at).map(Ok).or_else(|| image?.frame(&at));
-            let frame = match resident.transpose().map_err(FoldError::from)? {
-                Some(frame) => frame,
-                // Not cached: what a merge reads is about to be superseded.
-                None => fetch::frame(self.store, self.seam, &at).await?,
-            };
-            Ok((at, frame))
-        });
-        reads.buffer_unordered(limits::FOLD_GETS_MAX).try_collect().await
     }
 
     async fn build(
@@ -194,8 +174,16 @@ impl Folder<'_> {
         plan: &FoldPlan,
         image: Option<&Image>,
     ) -> Result<fold::Folded, FoldFailure> {
-        let frames = self.read_frames(plan.reads(), image).await?;
         let (owner, epoch) = (job.head.value.database, job.head.value.epoch);
+        let (mut frames, mut wanted) = (BTreeMap::new(), plan.reads());
+        for at in plan.reads() {
+            if let Some(frame) = image.and_then(|image| image.frame(&at)) {
+                frames.insert(at, frame.map_err(FoldError::from)?);
+                wanted.remove(&at);
+            }
+        }
+        // Not to be cached: what a merge reads is about to be superseded.
+        frames.extend(self.fetcher.frames_once(owner, wanted).await?);
         let pack_id = PackId { owner, epoch, seq: job.seq, nonce: self.seam.random_u64() };
         Ok(build_fold(plan, &job.input, &frames, pack_id)?)
     }
@@ -230,16 +218,15 @@ impl Folder<'_> {
     /// is about to be linked is also the check that it can be read.
     fn keep_in_cache(&self, pack: &Pack, map: &PageMap) -> Result<(), FoldFailure> {
         let delta = pack.delta.as_ref().map(|delta| Arc::new(delta.index.clone()));
+        let cache = self.fetcher.cache();
         if let Some((index, reference)) = delta.as_ref().zip(map.deltas().find(|delta| delta.pack == pack.id)) {
-            self.cache.insert_index(reference, index.clone());
+            cache.insert_index(reference, index.clone());
         }
         let entries = pack.segments.entries().iter().chain(delta.iter().flat_map(|index| index.entries()));
         for entry in entries {
             let range = entry.frame.offset as usize..(entry.frame.offset + entry.frame.bytes) as usize;
-            // A copy: a slice in the cache would keep the whole pack in memory.
-            let stored = Bytes::copy_from_slice(&pack.bytes[range]);
-            let frame = Frame::decode(&stored, &entry.frame).map_err(FoldError::from)?;
-            self.cache.insert_frame(&FrameAt { pack: pack.id, frame: entry.frame }, frame);
+            let frame = Frame::decode(&pack.bytes[range], &entry.frame).map_err(FoldError::from)?;
+            cache.insert_frame(&FrameAt { pack: pack.id, frame: entry.frame }, frame);
         }
         Ok(())
     }

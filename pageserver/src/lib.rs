@@ -3,7 +3,7 @@
 mod at_rest;
 pub mod base;
 pub mod drain;
-pub mod fetch;
+pub mod fetcher;
 pub mod fold;
 pub mod garbage;
 pub mod limits;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Frames that a fold reads at the same time.
-pub const FOLD_GETS_MAX: usize = 16;
+/// Chunks of a large page map that a fold reads at the same time.
+pub const FOLD_CHUNKS_MAX: usize = 16;
 
 /// Objects of one fold that are written at the same time: the pack and the chunks of a large page map.
 pub const FOLD_PUTS_MAX: usize = 4;
@@ -45,9 +45,25 @@ pub const DRAIN_WATCH_MAX: Duration = Duration::from_secs(60);
 /// A drainer's own page cache: it reads cold pages, which must not push warm ones out of the node's.
 pub const DRAIN_CACHE_BYTES: u64 = 8 << 20;
 
+/// Requests of a node for pages and page maps that run at the same time. A store answers that many in the time of one;
+/// more only wait in its own queue.
+pub const FETCHES_MAX: usize = 128;
+
+/// How many of them may read ahead.
+pub const FETCHES_AHEAD_MAX: usize = 64;
+
+/// Neighbours go in one request up to this size: that takes little longer than a single one, and up to this size a
+/// request that is slow is hedged.
+pub const FETCH_BYTES_MAX: usize = 512 << 10;
+
+/// What may be read in vain between two neighbours: much less than a request costs in time.
+pub const FETCH_GAP_BYTES_MAX: u64 = 16 << 10;
+
 /// How long a page fetch keeps asking the store before the query fails.
 pub const FETCH_PATIENCE: Duration = Duration::from_secs(15);
 
+const _: () = assert!(FETCH_BYTES_MAX <= walstore::limits::HEDGE_BYTES_MAX, "every request for pages may be hedged");
+const _: () = assert!(FETCHES_AHEAD_MAX < FETCHES_MAX, "there is room for what somebody waits for");
 const _: () = assert!(
     segments::limits::IMAGE_BYTES_MAX < tenant::limits::INLINE_IMAGE_BYTES_MAX
         && segments::limits::BOOT_BYTES_MAX < tenant::limits::INLINE_IMAGE_BYTES_MAX / 2

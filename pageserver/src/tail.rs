@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use segments::cache::PageCache;
 use segments::commit::{CheckedCommit, UncheckedCommit};
 use segments::fold::FoldInput;
 use segments::image::Image;
@@ -18,19 +17,10 @@ use walstore::envelope::Corrupt;
 use walstore::id::{DatabaseId, IncarnationId};
 use walstore::recovery::LoggedCommit;
 use walstore::register::RecordError;
-use walstore::seam::Seam;
-use walstore::store::Store;
 
-use crate::base::{base_of, image_of};
 use crate::at_rest;
-
-/// Where pages at rest are read.
-#[derive(Clone, Copy)]
-pub struct Pages<'a> {
-    pub store: &'a dyn Store,
-    pub seam: &'a Seam,
-    pub cache: &'a PageCache,
-}
+use crate::base::{base_of, image_of};
+use crate::fetcher::Fetcher;
 
 /// What a head says is folded, and commits after that.
 pub struct Tail {
@@ -62,14 +52,14 @@ impl Tail {
     /// Adds the next commit, from the log of `incarnation`.
     pub async fn add(
         &mut self,
-        pages: Pages<'_>,
+        fetcher: &Fetcher,
         logged: &LoggedCommit,
         incarnation: IncarnationId,
     ) -> Result<Added, RecordError> {
         let place = format!("commit {} of {} in the log of {incarnation}", logged.lsn, self.database);
         let at = |corrupt: Corrupt| RecordError::from(corrupt.at(&place));
         let commit = UncheckedCommit::decode(&logged.bytes).and_then(|commit| commit.check(&self.tip)).map_err(at)?;
-        let mut bases = self.bases(pages, &commit).await?;
+        let mut bases = self.bases(fetcher, &commit).await?;
         let tip = commit.tip();
         let commit = commit.apply(|page_no, _| bases.remove(&page_no).ok_or("it was not read"));
         let commit = commit.map_err(|error| at(Corrupt::new(error.to_string())))?;
@@ -82,24 +72,24 @@ impl Tail {
     }
 
     /// The pages that a commit's patches build on, as they are before it.
-    async fn bases(&mut self, pages: Pages<'_>, commit: &CheckedCommit) -> Result<BTreeMap<PageNo, Page>, RecordError> {
+    async fn bases(&mut self, fetcher: &Fetcher, commit: &CheckedCommit) -> Result<BTreeMap<PageNo, Page>, RecordError> {
         let wanted: Vec<PageNo> = commit.bases().map(|(page_no, _)| page_no).collect();
         let mut bases = BTreeMap::new();
         for page_no in wanted {
-            bases.insert(page_no, self.page(pages, page_no).await?);
+            bases.insert(page_no, self.page(fetcher, page_no).await?);
         }
         Ok(bases)
     }
 
     /// A page as the last commit that was added left it.
-    pub async fn page(&mut self, pages: Pages<'_>, page_no: PageNo) -> Result<Page, RecordError> {
+    pub async fn page(&mut self, fetcher: &Fetcher, page_no: PageNo) -> Result<Page, RecordError> {
         match self.input.pages.get(&page_no) {
             Some(page) => Ok(page.clone()),
-            None => self.page_at_rest(pages, page_no).await,
+            None => self.page_at_rest(fetcher, page_no).await,
         }
     }
 
-    async fn page_at_rest(&mut self, pages: Pages<'_>, page_no: PageNo) -> Result<Page, RecordError> {
-        at_rest::page(pages, self.database, &mut self.map, self.image.as_ref(), page_no).await
+    async fn page_at_rest(&mut self, fetcher: &Fetcher, page_no: PageNo) -> Result<Page, RecordError> {
+        at_rest::page(fetcher, self.database, &mut self.map, self.image.as_ref(), page_no).await
     }
 }

@@ -3,17 +3,15 @@
 //! A query that has to find them out one after the other waits for as many round trips. Whoever opens a database
 //! has time for this: while it makes itself the owner it waits for the bucket anyway.
 
-use std::sync::Arc;
-
 use futures_util::future::{try_join, try_join_all};
 use segments::cache::PageCache;
 use segments::keys;
 use segments::map::{DeltaRef, MapChunkRef, PageMap};
+use walstore::id::DatabaseId;
 use walstore::register::RecordError;
-use walstore::seam::Seam;
-use walstore::store::Store;
 
-use crate::{fetch, limits};
+use crate::fetcher::Fetcher;
+use crate::limits;
 
 /// What of `map` is worth reading at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,22 +33,11 @@ impl Cold {
     }
 
     /// Reads it. The indexes go into the cache, the chunks into the map that is returned.
-    pub async fn read(
-        self,
-        store: &dyn Store,
-        seam: &Seam,
-        cache: &Arc<PageCache>,
-        mut map: PageMap,
-    ) -> Result<PageMap, RecordError> {
+    pub async fn read(self, fetcher: &Fetcher, of: DatabaseId, mut map: PageMap) -> Result<PageMap, RecordError> {
         let chunks = self.chunks.into_iter().map(|reference| async move {
-            fetch::chunk(store, seam, &reference).await.map(|object| (reference, object))
+            fetcher.chunk(of, &reference).await.map(|object| (reference, object))
         });
-        let indexes = self.indexes.iter().map(|delta| async move {
-            let index = fetch::index(store, seam, delta).await?;
-            cache.insert_index(delta, index);
-            Ok::<(), RecordError>(())
-        });
-        let (chunks, _) = try_join(try_join_all(chunks), try_join_all(indexes)).await?;
+        let (chunks, _) = try_join(try_join_all(chunks), fetcher.indexes(of, &self.indexes)).await?;
         for (reference, object) in chunks {
             let with = map.with_chunk(&reference, &object);
             map = with.map_err(|corrupt| corrupt.at(keys::page_map(&reference.id)))?;

@@ -114,7 +114,7 @@ mod tests {
     fn frame(byte: u8) -> Frame {
         let stored = [&[0, 32][..], &vec![byte; SEGMENT_BYTES]].concat();
         let reference = FrameRef { offset: 0, bytes: stored.len() as u32, crc: crc32c::crc32c(&stored) };
-        Frame::decode(&stored.into(), &reference).unwrap()
+        Frame::decode(&stored, &reference).unwrap()
     }
 
     #[test]

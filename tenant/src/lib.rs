@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod calendar;
+pub mod draining;
 pub mod due;
 mod field;
 pub mod head;

@@ -204,7 +204,8 @@ pub fn release(head: &Head, last: Option<Lsn>, put_id: PutId) -> Result<Head, No
 pub fn drain(head: &Head, fold: Fold, last: Option<Lsn>, put_id: PutId) -> Result<Head, NotFolded> {
     let folded = self::fold(head, fold, put_id);
     let released = release(&folded, last, put_id)?;
-    Ok(Head { version: folded.version, ..released })
+    let epoch = if mutant::is_on(Mutant::DrainKeepsEpoch) { folded.epoch } else { released.epoch };
+    Ok(Head { version: folded.version, epoch, ..released })
 }
 
 /// The final successor of a database that is deleted. Its owner has stopped writing.

@@ -14,6 +14,7 @@ use crate::incarnation::{IncarnationRecord, State};
 use crate::keys;
 use crate::lease;
 use crate::limits;
+use crate::mutant::{self, Mutant};
 use crate::recovery::{self, Access};
 use crate::register::{self, Backoff, Swap, Versioned};
 use crate::seal::{self, SealError, Sealed};
@@ -39,8 +40,15 @@ pub async fn bundle(access: Access<'_>, id: IncarnationId) -> Result<Sealed, Sea
                 }
             }
         }
+        if mutant::is_on(Mutant::DeleteBeforeLink) {
+            lease::delete_slots(&*access.stores.log, id, sealed.low, sealed.end).await;
+        }
         // If this fails, its outcome is unknown and the bundles stay; draining sweeps what is not linked.
-        if link(access, id, &sealed, &written).await? {
+        let linked = link(access, id, &sealed, &written).await;
+        if linked.is_err() && mutant::is_on(Mutant::DiscardUnknownLink) {
+            discard(access, id, &written).await;
+        }
+        if linked? {
             lease::delete_slots(&*access.stores.log, id, sealed.low, sealed.end).await;
             info!(incarnation = %id, slots = sealed.end.0 - sealed.low.0, bundles = written.len(), "bundled its log");
         } else {
@@ -60,6 +68,9 @@ async fn write(
     let mut fragments = std::pin::pin!(recovery::fragments(access, id, sealed));
     let mut gathered = Gathered::default();
     while let Some(fragment) = fragments.try_next().await? {
+        if mutant::is_on(Mutant::BundleWithoutLast) && fragment.slot.next() == sealed.end && !gathered.is_empty() {
+            break;
+        }
         let key = keys::fragment(id, fragment.slot);
         gathered.add(fragment).map_err(|corrupt| corrupt.at(key))?;
         if gathered.bytes() >= limits::BUNDLE_BYTES_TARGET {
@@ -108,7 +119,12 @@ async fn link(
         return Ok(false);
     }
     let mut next = found.value.successor(PutId::random(access.seam));
-    next.low = sealed.end;
+    // As the seal left it; a record from elsewhere may say less.
+    (next.low, next.hint) = (sealed.end, sealed.end);
+    if mutant::is_on(Mutant::LinkMovesEnd) {
+        let end = sealed.end.next();
+        (next.state, next.low, next.hint) = (State::Sealed { end }, end, end);
+    }
     next.bundles.extend(written);
     let key = keys::incarnation(id);
     let store = &*access.stores.main;

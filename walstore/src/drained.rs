@@ -11,6 +11,7 @@ use crate::id::{IncarnationId, PutId};
 use crate::incarnation::State;
 use crate::keys;
 use crate::limits;
+use crate::mutant::{self, Mutant};
 use crate::recovery::Access;
 use crate::register::{self, Backoff, Swap};
 use crate::seal::{SealError, Sealed};
@@ -31,6 +32,13 @@ pub async fn forget(access: Access<'_>, id: IncarnationId) -> Result<(), SealErr
         let sealed = Sealed::of(found.value.clone(), end);
         if sealed.low != sealed.end {
             return Err(SealError::Stale(key.to_string()));
+        }
+        if mutant::is_on(Mutant::MarkerFirst) {
+            bundling::delete_all(access, std::iter::once(keys::live(id)), true).await?;
+        }
+        if mutant::is_on(Mutant::DeleteLinkedBundles) {
+            let linked: Vec<Key> = sealed.bundles.iter().map(|bundle| bundle.key(id)).collect();
+            bundling::delete_all(access, linked.into_iter(), true).await?;
         }
         // Before the references go: the first of them says where to begin.
         bundling::delete_all(access, bundling::slots_of(id, &sealed), false).await?;

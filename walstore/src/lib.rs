@@ -5,6 +5,7 @@ pub mod bundling;
 pub mod drained;
 pub mod envelope;
 pub mod fragment;
+pub mod hedge;
 pub mod id;
 pub mod incarnation;
 pub mod keys;

@@ -26,23 +26,23 @@ pub const DATABASE_BURST_BYTES: usize = 64 << 20;
 /// No commit makes those behind it wait longer for the bucket to fill.
 pub const DATABASE_DEBT_MICROS_MAX: u64 = 1_000_000;
 
-/// One in so many PUTs may be hedged, that is 5 %: as many as there are beyond the 95th percentile.
+/// One in so many PUTs (or GETs of pages) may be hedged, that is 5 %: as many as there are beyond the 95th percentile.
 pub const HEDGE_ONE_IN: u32 = 20;
 
 /// So many hedges may be saved up: a store that is slow for everybody is not asked twice by everybody.
 pub const HEDGES_SAVED_MAX: u32 = 2;
 
-/// PUTs that are looked at to tell which one is slow.
+/// Requests that are looked at to tell which one is slow.
 pub const HEDGE_SAMPLES: usize = 64;
 
 /// A store is fast if its 95th percentile is below this.
 pub const HEDGE_FAST_MICROS: u32 = 20_000;
 
-/// No hedge before, if it is: there a PUT of some 20 ms is slow because of this machine and not of the store, and
+/// No hedge before, if it is: there a request of some 20 ms is slow because of this machine and not of the store, and
 /// a second one would be as well.
 pub const HEDGE_FAST_AFTER_MICROS: u32 = 100_000;
 
-/// No hedge for larger objects: their size is what takes time.
+/// No hedge for more bytes than this: their size is what takes time.
 pub const HEDGE_BYTES_MAX: usize = 1 << 20;
 
 /// A batch closes at this size: larger PUTs take measurably longer on standard S3.

@@ -51,10 +51,28 @@ pub enum Mutant {
     EvictAndForget,
     /// Commits are applied without looking at the chain of hashes, nor at whose they are.
     SkipChainCheck,
+    /// Bundled slots are deleted before the CAS that links the bundles.
+    DeleteBeforeLink,
+    /// Linking bundles moves the end of the log.
+    LinkMovesEnd,
+    /// The commits of the last slot do not get into a bundle.
+    BundleWithoutLast,
+    /// A bundler whose CAS was not answered deletes its bundles, as if it had lost.
+    DiscardUnknownLink,
+    /// A reader of a sealed log begins at its first slot, not at `low`.
+    ReadBelowLow,
+    /// A drained log's bundles are deleted while its record refers to them.
+    DeleteLinkedBundles,
+    /// The marker of a drained log is deleted first.
+    MarkerFirst,
+    /// A log is forgotten though a head's tail needs commits of it.
+    ForgetNeeded,
+    /// Draining a database leaves its epoch as it was.
+    DrainKeepsEpoch,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 29] = [
         Self::AcknowledgeOutOfOrder,
         Self::AcknowledgeBeforeDurable,
         Self::ReplyBeforeGate,
@@ -75,6 +93,15 @@ impl Mutant {
         Self::RefuseWithBusy,
         Self::EvictAndForget,
         Self::SkipChainCheck,
+        Self::DeleteBeforeLink,
+        Self::LinkMovesEnd,
+        Self::BundleWithoutLast,
+        Self::DiscardUnknownLink,
+        Self::ReadBelowLow,
+        Self::DeleteLinkedBundles,
+        Self::MarkerFirst,
+        Self::ForgetNeeded,
+        Self::DrainKeepsEpoch,
     ];
 }
 

@@ -19,10 +19,11 @@ use crate::bundle::{self, BlockRef, BundleRef, Section};
 use crate::envelope::Corrupt;
 use crate::fragment::{self, Fragment, SlotObject};
 use crate::id::{DatabaseId, IncarnationId, Lsn, Slot};
-use crate::incarnation::IncarnationRecord;
+use crate::incarnation::{IncarnationRecord, State};
 use crate::keys;
 use crate::life::Stores;
 use crate::limits;
+use crate::mutant::{self, Mutant};
 use crate::register::{self, Backoff, Patience, RecordError};
 use crate::run::{Content, Run};
 use crate::seal::{self, SealError, Sealed};
@@ -191,7 +192,8 @@ impl SealedLog {
 }
 
 /// The commits of one (database, epoch) in these slots of a log, whose owner knows that they are there: a slot or a
-/// side object that is missing is a hole.
+/// side object that is missing is a hole, unless others have ended this log and bundled it without its owner's
+/// noticing ([`SealError::Stale`]).
 pub async fn read_own(
     access: Access<'_>,
     id: IncarnationId,
@@ -202,8 +204,14 @@ pub async fn read_own(
     let reads = stream::iter(slots).map(|slot| async move {
         let key = keys::fragment(id, slot);
         let object = register::get(&*access.stores.log, access.seam, &key, access.patience).await?;
-        let (bytes, _) = object.ok_or_else(|| SealError::Hole(key.to_string()))?;
-        decode_slot(&bytes, id, slot)
+        let missing = match object {
+            None => SealError::Hole(key.to_string()),
+            Some((bytes, _)) => match fragment::decode(&bytes, id, slot).map_err(|corrupt| corrupt.at(&key))? {
+                SlotObject::Fragment(fragment) => return Ok(fragment),
+                SlotObject::Tombstone { .. } => tombstone_below_the_end(&key),
+            },
+        };
+        Err(own_gone(access, id, key, missing).await)
     });
     let fragments: Vec<Fragment> = reads.buffered(limits::RECOVERY_GETS_MAX).try_collect().await?;
     let mut commits = Vec::new();
@@ -215,7 +223,14 @@ pub async fn read_own(
                 Content::Side(reference) => {
                     let side = SideId { incarnation: id, database, epoch, lsn };
                     let read = side::read(&*access.stores.main, access.seam, side, reference, access.patience).await?;
-                    read.ok_or_else(|| SealError::Hole(keys::side(id, reference.nonce).to_string()))?
+                    match read {
+                        Some(bytes) => bytes,
+                        None => {
+                            let key = keys::side(id, reference.nonce);
+                            let missing = SealError::Hole(key.to_string());
+                            return Err(own_gone(access, id, key, missing).await);
+                        }
+                    }
                 }
             };
             commits.push(LoggedCommit { epoch, lsn, bytes });
@@ -231,7 +246,8 @@ pub(crate) fn fragments<'a>(
     sealed: &Sealed,
 ) -> impl futures_util::Stream<Item = Result<Fragment, SealError>> + 'a {
     let version = sealed.version;
-    let slots = stream::iter((sealed.low.0..sealed.end.0).map(Slot));
+    let low = if mutant::is_on(Mutant::ReadBelowLow) { 0 } else { sealed.low.0 };
+    let slots = stream::iter((low..sealed.end.0).map(Slot));
     slots.map(move |slot| read_slot(access, id, slot, version)).buffered(limits::RECOVERY_GETS_MAX)
 }
 
@@ -253,11 +269,12 @@ async fn read_slot(access: Access<'_>, id: IncarnationId, slot: Slot, version: u
     })
 }
 
-fn decode_slot(bytes: &Bytes, id: IncarnationId, slot: Slot) -> Result<Fragment, SealError> {
-    let key = keys::fragment(id, slot);
-    match fragment::decode(bytes, id, slot).map_err(|corrupt| corrupt.at(&key))? {
-        SlotObject::Fragment(fragment) => Ok(fragment),
-        SlotObject::Tombstone { .. } => Err(tombstone_below_the_end(&key)),
+/// Why an object of one's own log is not there: it is missing, unless the log is not one's own any more.
+async fn own_gone(access: Access<'_>, id: IncarnationId, key: Key, missing: SealError) -> SealError {
+    match register::read::<IncarnationRecord>(&*access.stores.main, access.seam, &keys::incarnation(id), access.patience).await {
+        Ok(Some(found)) if found.value.state != State::Open => SealError::Stale(key.to_string()),
+        Ok(_) => missing,
+        Err(error) => error.into(),
     }
 }
 
@@ -301,9 +318,28 @@ async fn gone(access: Access<'_>, id: IncarnationId, version: u64, key: Key) -> 
 mod tests {
     use super::*;
     use crate::id::PutId;
-    use crate::incarnation::State;
     use crate::register::Record;
     use crate::store::{Condition, MemoryStore};
+
+    /// Bug: a node that others had sealed without its noticing read its own log back, which was bundled by then, and
+    /// called that missing commits. Damage: a client was told of corruption where trying again was right. Fix: the
+    /// record is looked at first.
+    #[tokio::test]
+    async fn ones_own_log_that_others_have_bundled_is_stale_and_not_corrupt() {
+        let (stores, seam) = (Stores::one(Arc::new(MemoryStore::new())), Seam::production());
+        let id = IncarnationId::from_bytes([1; 16]);
+        let access = Access { stores: &stores, seam: &seam, patience: Patience::endless() };
+        let mut record = IncarnationRecord::new(PutId::from_bytes([2; 16]), 1, String::new());
+        let read = async || read_own(access, id, vec![Slot(3)], DatabaseId::from_bytes([4; 16]), 1).await.unwrap_err();
+        let put = async |record: &IncarnationRecord| {
+            stores.main.put(&keys::incarnation(id), record.encode(), &Condition::None).await.unwrap()
+        };
+        put(&record).await;
+        assert!(matches!(read().await, SealError::Hole(_)), "it is ours still, and a slot is missing");
+        (record.state, record.hint, record.low) = (State::Sealed { end: Slot(5) }, Slot(5), Slot(5));
+        put(&record).await;
+        assert!(matches!(read().await, SealError::Stale(_)));
+    }
 
     /// Bug: a tombstone below the end was corruption, whatever the record said meanwhile. Damage: a late sealer's, in a
     /// slot that bundling had emptied, made recovery fail for good instead of once more. Fix: it is a slot that is gone.

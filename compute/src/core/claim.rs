@@ -4,12 +4,12 @@
 //!  head: nobody's ──▶ CAS sent ─────────────────────────▶ won ──▶ writers get the turn, folds begin, replies leave
 //!                       │  beside it: the tail is read,    │
 //!                       │  queries read pages              └─▶ lost: all of it is dropped, clients are told to
-//!                       ▼                                      come back
+//!                       ▼                                      come back, or it runs once more
 //!                replies wait, nobody has the turn
 //! ```
 //!
 //! Until the claim is won this node is nobody: no reply leaves ([`Claim::settled`] stands before the gate), and
-//! nothing is written, because the turn is held. What was read meanwhile is right if it is won, for then nobody else
+//! nothing is written, because the turn is held. So a pipeline that has run in vain runs once more. What was read meanwhile is right if it is won, for then nobody else
 //! can have written since the head was read.
 
 use std::rc::Rc;
@@ -68,6 +68,11 @@ impl Claim {
 
     pub fn is_won(&self) -> bool {
         matches!(*self.0.borrow(), Verdict::Won)
+    }
+
+    /// Whether another node was faster.
+    pub fn is_overtaken(&self) -> bool {
+        matches!(&*self.0.borrow(), Verdict::Lost(why) if why.overtaken)
     }
 
     /// Returns when it is won, or known to be lost.

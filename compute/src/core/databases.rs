@@ -39,7 +39,7 @@ const ROUNDS_MAX: usize = 64;
 const CLAIMS_MAX: usize = 8;
 
 /// Why a database cannot be opened.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum OpenError {
     NoSuchDatabase(Name),
     Server(ServerError),
@@ -83,7 +83,7 @@ impl OpenDatabase {
 
     /// Waits for bytes of the bucket.
     pub async fn fetch(&self, fetch: Fetch) -> Result<(), ServerError> {
-        pages::fetch(&self.database.node, fetch).await
+        pages::fetch(&self.database.node.fetcher, fetch).await
     }
 
     /// How many dead objects the head lists that are not deleted yet.
@@ -131,12 +131,31 @@ struct Warm {
     read: oneshot::Receiver<Option<PageMap>>,
 }
 
-type Opening = Rc<OnceCell<Rc<OpenDatabase>>>;
+/// A database that is open, or on the way to be.
+#[derive(Default)]
+struct Opening {
+    cell: OnceCell<Rc<OpenDatabase>>,
+    /// When the latest try ended in vain, and how.
+    failed: RefCell<Option<(u64, OpenError)>>,
+}
+
+impl Opening {
+    /// Whoever waited while the bucket was asked in vain doesn't ask it all over again: else many would wait for each
+    /// other's tries to end, one after the other. Only who may create the database finds out by himself that it
+    /// isn't there.
+    fn failed_since(&self, arrived: u64, create: bool) -> Result<(), OpenError> {
+        match &*self.failed.borrow() {
+            Some((_, OpenError::NoSuchDatabase(_))) if create => Ok(()),
+            Some((at, error)) if *at >= arrived => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+}
 
 /// The open databases of one core.
 #[derive(Default)]
 pub struct Databases {
-    by_name: RefCell<BTreeMap<Name, Opening>>,
+    by_name: RefCell<BTreeMap<Name, Rc<Opening>>>,
     by_id: RefCell<BTreeMap<DatabaseId, Rc<OpenDatabase>>>,
     /// Ended on this node with commits that only its own log has. That log can be read back once it is
     /// sealed, so this incarnation must not serve them again.
@@ -147,7 +166,7 @@ pub struct Databases {
 }
 
 impl Databases {
-    fn opening(&self, name: &Name) -> Opening {
+    fn opening(&self, name: &Name) -> Rc<Opening> {
         self.by_name.borrow_mut().entry(name.clone()).or_default().clone()
     }
 
@@ -162,15 +181,20 @@ impl Databases {
     /// Whether nobody is on the way to this open database.
     pub fn nobody_waits_for(&self, open: &Rc<OpenDatabase>) -> bool {
         self.by_name.borrow().get(&open.database.name).is_some_and(|opening| {
-            Rc::strong_count(opening) == 1 && opening.get().is_some_and(|it| Rc::ptr_eq(it, open))
+            Rc::strong_count(opening) == 1 && opening.cell.get().is_some_and(|it| Rc::ptr_eq(it, open))
         })
+    }
+
+    /// Whether somebody is on the way to open it.
+    pub fn is_being_opened(&self, name: &Name) -> bool {
+        self.by_name.borrow().get(name).is_some_and(|opening| !opening.cell.initialized())
     }
 
     /// Takes a database out, so that its next use opens it anew.
     pub fn close(&self, open: &OpenDatabase) {
         // By identity: another database may have the name by now.
         let mut by_name = self.by_name.borrow_mut();
-        if by_name.get(&open.database.name).and_then(|it| it.get()).is_some_and(|it| std::ptr::eq(&**it, open)) {
+        if by_name.get(&open.database.name).and_then(|it| it.cell.get()).is_some_and(|it| std::ptr::eq(&**it, open)) {
             by_name.remove(&open.database.name);
         }
         let mut by_id = self.by_id.borrow_mut();
@@ -219,9 +243,16 @@ impl Core {
     /// The database of this name, opened if need be. Many may ask at once; it is opened once. It may be that this node
     /// does not own it yet: until its claim is settled nothing that is read may be shown, and nobody gets its turn.
     pub(super) async fn open_to_read(self: &Rc<Self>, name: &Name, create: bool) -> Result<Rc<OpenDatabase>, OpenError> {
-        let opening = self.databases.opening(name);
-        let opened = opening.get_or_try_init(|| self.open_cold(name, create)).await;
-        if opened.is_err() && !opening.initialized() {
+        let (opening, arrived) = (self.databases.opening(name), self.node.seam.boot_micros());
+        let open = || async {
+            opening.failed_since(arrived, create)?;
+            let opened = self.open_cold(name, create).await;
+            let failed = opened.as_ref().err().map(|error| (self.node.seam.boot_micros(), error.clone()));
+            *opening.failed.borrow_mut() = failed;
+            opened
+        };
+        let opened = opening.cell.get_or_try_init(open).await;
+        if opened.is_err() && !opening.cell.initialized() {
             // Nothing is remembered of a failed try, not even that the name was asked for.
             let mut by_name = self.databases.by_name.borrow_mut();
             if by_name.get(name).is_some_and(|now| Rc::ptr_eq(now, &opening) && Rc::strong_count(&opening) <= 2) {
@@ -398,11 +429,8 @@ impl Core {
         let (_, map) = pageserver::base::base_of(head).ok()?;
         let cold = Cold::of(&map, &self.node.cache)?;
         let (sender, read) = oneshot::channel();
-        let node = self.node.clone();
-        self.node.seam.spawn(async move {
-            let read = cold.read(&*node.stores.main, &node.seam, &node.cache, map).await;
-            drop(sender.send(read.ok()));
-        });
+        let (fetcher, of) = (self.node.fetcher.clone(), head.database);
+        self.node.seam.spawn(async move { drop(sender.send(cold.read(&fetcher, of, map).await.ok())) });
         Some(Warm { root: head.map.clone(), read })
     }
 

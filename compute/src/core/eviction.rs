@@ -105,7 +105,11 @@ impl Core {
     fn wake_sleepers(self: &Rc<Self>) {
         let below = self.node.fold_below();
         let sleepers = self.databases.sleepers.borrow();
-        let holds = |asleep: &&Asleep| asleep.unfolded.front().is_some_and(|(_, slot)| *slot < below);
+        let holds = |asleep: &&Asleep| {
+            // One that is being opened already needs nobody else who waits for it.
+            asleep.unfolded.front().is_some_and(|(_, slot)| *slot < below)
+                && !self.databases.is_being_opened(&asleep.name)
+        };
         for asleep in sleepers.values().filter(holds).take(limits::WOKEN_AT_ONCE_MAX) {
             let (core, name) = (self.clone(), asleep.name.clone());
             spawn_local(async move {

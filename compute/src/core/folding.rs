@@ -7,7 +7,7 @@ use pageserver::fold::{FoldFailure, FoldJob, Folder, Linked};
 use pageserver::garbage;
 use tenant::head::Head;
 use tokio::sync::oneshot;
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 use walstore::id::Lsn;
 use walstore::register::{Backoff, Versioned};
 
@@ -174,15 +174,9 @@ async fn run_on_io(node: &Arc<NodeContext>, job: FoldJob) -> Result<Linked, Fold
     let (sender, receiver) = oneshot::channel();
     let io = node.clone();
     node.seam.spawn(async move {
-        let folder = Folder { store: &*io.stores.main, seam: &io.seam, cache: &io.cache };
+        let folder = Folder { store: &*io.stores.main, seam: &io.seam, fetcher: &io.fetcher };
         let _ = sender.send(folder.fold(job).await);
     });
-    match receiver.await {
-        Ok(result) => result,
-        Err(_) => {
-            error!("a fold was cut off: the node is shutting down");
-            // Never to be tried again: the task that waits for it goes down with the node.
-            std::future::pending().await
-        }
-    }
+    // It panicked, or the node is shutting down.
+    receiver.await.unwrap_or(Err(FoldFailure::CutOff))
 }

@@ -11,7 +11,7 @@ use walstore::mutant::{self, Mutant};
 
 use super::databases::OpenDatabase;
 use super::streams::Idle;
-use super::{Core, CursorReply, Job, JobError, PipelineReply, Work, spawn_local};
+use super::{Core, CursorReply, Job, JobError, LocalWork, PipelineReply, Work, spawn_local};
 use crate::database::file;
 use crate::error::{Fault, ServerError};
 use crate::hrana::HranaVersion;
@@ -31,13 +31,27 @@ impl Core {
     pub(super) fn start(self: Rc<Self>, job: Job) {
         spawn_local(async move {
             let Job { database, create, baton, version, work } = job;
-            let opened = self.begin(&database, create, baton.as_ref()).await;
+            // A pipeline is answered as a whole, so it may run before this node owns the database.
+            let may_claim = matches!(work, Work::Pipeline { .. });
+            let opened = self.begin(&database, create, baton.as_ref(), may_claim).await;
             match work {
                 Work::Pipeline { requests, reply } => match opened {
-                    Ok((open, id, stream)) => {
+                    Ok((mut open, id, stream)) => {
                         let reply = Rc::new(RefCell::new(Some(reply)));
+                        let again = (!open.claim.is_won()).then(|| requests.clone());
                         let client = Client::of_reply(&reply);
-                        let answer = self.pipeline(&open, (id, stream), requests, version, client).await;
+                        let mut answer = self.pipeline(&open, (id, stream), requests, version, client).await;
+                        if let Some(requests) = again.filter(|_| open.claim.is_overtaken()) {
+                            // It has seen what it must not show, and had no turn to write.
+                            answer = match self.begin(&database, create, None, false).await {
+                                Ok((opened, id, stream)) => {
+                                    open = opened;
+                                    let client = Client::of_reply(&reply);
+                                    self.pipeline(&open, (id, stream), requests, version, client).await
+                                }
+                                Err(error) => Err(error),
+                            };
+                        }
                         let reply = reply.borrow_mut().take().expect("BUG: a pipeline is answered once");
                         if let Err(Ok(PipelineReply { baton: Some(baton), .. })) = reply.send(answer) {
                             self.end_unreachable(&open, &baton).await;
@@ -49,21 +63,33 @@ impl Core {
                     Ok((open, id, stream)) => self.cursor(&open, id, stream, batch, version, head).await,
                     Err(error) => drop(head.send(Err(error))),
                 },
+                Work::Local { body, done } => {
+                    let ran = match opened {
+                        Ok((open, _, stream)) => self.local(&open, stream, body).await,
+                        Err(error) => Err(error),
+                    };
+                    drop(done.send(ran));
+                }
             }
         });
     }
 
-    /// The database, and the stream that the baton names or a new one.
+    /// The database, and the stream that the baton names or a new one. With `may_claim` it may be that this node does
+    /// not own it yet.
     async fn begin(
         self: &Rc<Self>,
         name: &tenant::name::Name,
         create: bool,
         baton: Option<&Baton>,
+        may_claim: bool,
     ) -> Result<(Rc<OpenDatabase>, u64, Stream), JobError> {
         if !self.node.lease_is_valid() {
             return Err(self.out_of_touch().into());
         }
-        let open = self.open_to_read(name, create).await?;
+        let open = match may_claim {
+            true => self.open_to_read(name, create).await?,
+            false => self.open(name, create).await?,
+        };
         open.used_micros.set(self.node.seam.boot_micros());
         open.is_idle.set(false);
         let (id, stream) = match baton {
@@ -139,6 +165,18 @@ impl Core {
         Ok(PipelineReply { baton, results })
     }
 
+    /// Code of this process: its stream ends with it, and it has no client who could go away.
+    async fn local(self: &Rc<Self>, open: &Rc<OpenDatabase>, mut stream: Stream, body: LocalWork) -> Result<(), JobError> {
+        let running = stream.running.clone();
+        let body = move || {
+            body(&mut stream);
+            stream.release();
+            stream
+        };
+        let stream = self.run(open, running, body, Client::none()).await?;
+        Ok(self.gate(open, stream.seen(), stream.commits() > 0).await?)
+    }
+
     async fn cursor(
         self: &Rc<Self>,
         open: &Rc<OpenDatabase>,
@@ -173,6 +211,7 @@ impl Core {
             (result, stream)
         };
         match self.run(open, running, body, client).await {
+            Ok((Ok(()), stream)) if self.is_stopping.get() => self.end(open, id, stream).await,
             Ok((Ok(()), stream)) => {
                 let in_transaction = stream.is_in_transaction();
                 self.streams.return_reserved(id, stream);
@@ -222,6 +261,8 @@ impl Core {
             && let Some(error) = self.interruption(file, &client)
         {
             file.cancelled.borrow_mut().get_or_insert(error);
+            // Whatever asks again and again must not keep others from running.
+            tokio::task::yield_now().await;
             return Wake::Abandon;
         }
         match wait {
@@ -350,7 +391,7 @@ impl Core {
 
     /// Keeps a stream that holds state for its next request, or lets it go.
     fn park(self: &Rc<Self>, open: &Rc<OpenDatabase>, id: u64, stream: Stream) -> Option<Baton> {
-        if !stream.has_state() || self.streams.len() >= limits::STREAMS_MAX {
+        if !stream.has_state() || self.is_stopping.get() || self.streams.len() >= limits::STREAMS_MAX {
             self.streams.remove(id);
             let core = self.clone();
             let open = open.clone();

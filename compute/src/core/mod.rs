@@ -13,7 +13,7 @@ mod names;
 mod release;
 mod streams;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -34,6 +34,7 @@ use crate::hrana::error::{HranaError, ProtocolError};
 use crate::hrana::request::{Batch, StreamRequest};
 use crate::hrana::response::StreamResponse;
 use crate::context::NodeContext;
+use crate::session::stream::Stream;
 use crate::sqlite::stack::StackPool;
 
 /// Sent to a core.
@@ -49,7 +50,7 @@ pub enum Message {
     Delete { name: Name, reply: oneshot::Sender<Result<(), OpenError>> },
     /// Give a database up, so that another node can take it at once.
     Release { name: Name, reply: oneshot::Sender<Result<(), OpenError>> },
-    /// Roll back what no request is running for.
+    /// The node is about to stop. Roll back what no request is running for, now and from now on.
     EndIdleStreams,
     /// Finish: roll back, fold nothing, close everything.
     Stop { done: oneshot::Sender<()> },
@@ -69,7 +70,12 @@ pub enum Work {
     Pipeline { requests: Vec<StreamRequest>, reply: oneshot::Sender<Result<PipelineReply, JobError>> },
     /// `head` carries the baton once it is known, or the failure before the first line.
     Cursor { batch: Batch, head: oneshot::Sender<Result<CursorReply, JobError>> },
+    /// Code of this process, see [`crate::node::NodeHandle::run`].
+    Local { body: LocalWork, done: oneshot::Sender<Result<(), JobError>> },
 }
+
+/// What runs with a stream of its own, where a client's requests run.
+pub type LocalWork = Box<dyn FnOnce(&mut Stream) + Send>;
 
 /// What a pipeline comes to. The baton is not sealed yet.
 pub struct PipelineReply {
@@ -121,6 +127,9 @@ struct Core {
     stacks: RefCell<StackPool>,
     /// Why the log has ended, if it has: what is opened from then on is lost at once.
     fenced: RefCell<Option<String>>,
+    /// Whether the node is about to stop. Nobody can come back to a stream then, and a transaction that is
+    /// parked nevertheless would keep its turn from requests that the stop waits for.
+    is_stopping: Cell<bool>,
 }
 
 /// Runs a core until it is stopped. Must be polled inside a `LocalSet`.
@@ -133,6 +142,7 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
         streams: Streams::default(),
         stacks: RefCell::default(),
         fenced: RefCell::default(),
+        is_stopping: Cell::new(false),
         node,
     });
     spawn_local(core.clone().watch_idle_streams());
@@ -155,7 +165,10 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
                 let core = core.clone();
                 spawn_local(async move { drop(reply.send(core.release(name).await)) });
             }
-            Message::EndIdleStreams => core.close_streams().await,
+            Message::EndIdleStreams => {
+                core.is_stopping.set(true);
+                core.close_streams().await;
+            }
             Message::Stop { done } => {
                 core.close_streams().await;
                 let _ = done.send(());

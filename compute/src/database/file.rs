@@ -24,6 +24,7 @@ use segments::page::{PAGE_BYTES, Page, PageNo};
 use walstore::id::Lsn;
 use walstore::mutant::{self, Mutant};
 
+use super::hit::{self, LastSegment};
 use super::turn::TurnGuard;
 use super::{Database, Snapshot};
 use crate::error::{Fault, ServerError};
@@ -54,6 +55,7 @@ pub struct Connection {
     turn_flag: Arc<AtomicBool>,
     statement_started: Cell<u64>,
     snapshot: RefCell<Option<Snapshot>>,
+    last_segment: LastSegment,
     level: Cell<c_int>,
     /// Pages of the running transaction that SQLite has written to the file.
     written: RefCell<BTreeMap<PageNo, Page>>,
@@ -74,6 +76,7 @@ impl Connection {
             turn_flag: Arc::default(),
             statement_started: Cell::new(0),
             snapshot: RefCell::new(None),
+            last_segment: LastSegment::default(),
             level: Cell::new(ffi::SQLITE_LOCK_NONE),
             written: RefCell::default(),
             size: Cell::new(None),
@@ -206,6 +209,7 @@ impl Connection {
     fn unpin(&self) {
         let was_old = self.database.has_old_readers();
         self.snapshot.borrow_mut().take();
+        self.last_segment.forget();
         if was_old {
             self.database.forget_folded();
         }
@@ -216,6 +220,9 @@ impl Connection {
         if let Some(page) = self.written.borrow().get(&page_no) {
             return Ok(page.clone());
         }
+        if let Some(page) = self.resident(page_no) {
+            return Ok(page);
+        }
         let snapshot = self.pinned();
         if page_no.get() > snapshot.page_count || page_no == PageNo::LOCK_PAGE {
             // Inside the running transaction's size but never written: a page that SQLite allocated and
@@ -223,6 +230,13 @@ impl Connection {
             return Ok(Page::zeroed());
         }
         super::pages::read(self, &snapshot, page_no).map_err(|error| self.fail(Code::IO_READ, error))
+    }
+
+    /// A page of the pinned snapshot that is in memory.
+    fn resident(&self, page_no: PageNo) -> Option<Page> {
+        let snapshot = self.snapshot.borrow();
+        let snapshot = snapshot.as_ref().filter(|snapshot| page_no.get() <= snapshot.page_count)?;
+        hit::page(&self.database, snapshot, &self.last_segment, page_no)
     }
 
     /// The pinned snapshot, or (for SQLite's look at the header before it locks) the newest durable one.
@@ -236,7 +250,8 @@ impl Connection {
     }
 
     fn page_count(&self) -> u32 {
-        self.size.get().unwrap_or_else(|| self.pinned().page_count)
+        let pinned = || self.snapshot.borrow().as_ref().map(|snapshot| snapshot.page_count);
+        self.size.get().or_else(pinned).unwrap_or_else(|| self.database.durable_snapshot().page_count)
     }
 
     fn drop_written(&self) {
@@ -294,6 +309,7 @@ impl Connection {
         self.saw(Some(lsn));
         self.commits.set(self.commits.get() + 1);
         *self.snapshot.borrow_mut() = Some(self.database.newest_snapshot());
+        self.last_segment.forget();
         Ok(())
     }
 }
@@ -409,6 +425,8 @@ impl VfsFile for DatabaseFile {
             ("journal_mode", Some(mode)) if mode.eq_ignore_ascii_case("memory") => None,
             ("journal_mode", _) => Some(Ok("memory".into())),
             ("locking_mode", _) => Some(Ok("normal".into())),
+            // Writers take turns, for as long as the server says. SQLite's own way to wait would hold the core up.
+            ("busy_timeout", _) => Some(Ok(self.0.database.node.settings.busy_timeout.as_millis().to_string())),
             // Pages are 4096 bytes for good; tools that ask for another size are not refused.
             ("page_size", Some(_)) => Some(Ok(PAGE_BYTES.to_string())),
             _ => None,

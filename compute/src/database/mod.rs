@@ -11,6 +11,7 @@
 
 pub mod file;
 pub mod gate;
+mod hit;
 pub mod overlay;
 pub mod overlay_space;
 pub mod pages;

@@ -1,25 +1,24 @@
 //! The page path below the overlay: a base's page map, the cache, the bucket.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use futures_util::future::try_join;
+use pageserver::fetcher::Fetcher;
 use segments::cache::PageCache;
 use segments::image::Image;
-use segments::map::{DeltaRef, Indexes, Lookup, MapChunkRef, PageMap, Source};
+use segments::map::{DeltaRef, Indexes, Lookup, MapChunkRef, PageMap, SegmentSources, Source};
 use segments::pack::{Frame, FrameAt, FrameIndex};
-use segments::page::{MissingPage, Page, PageNo};
+use segments::page::{MissingPage, Page, PageNo, SegmentNo};
 use segments::tip::Tip;
 use tenant::head::Head;
 use walstore::envelope::Corrupt;
 use walstore::id::DatabaseId;
-use walstore::register::RecordError;
 
 use super::file::Connection;
 use super::{Database, Snapshot};
 use crate::error::{Fault, ServerError};
-use crate::context::NodeContext;
 use crate::sqlite::coroutine::{Wait, Wake, suspend};
 
 /// What is folded: the state after one commit, and where each of its pages is.
@@ -35,6 +34,7 @@ pub struct Base {
 /// the cache does meanwhile.
 #[derive(Clone)]
 pub struct Fetch {
+    of: DatabaseId,
     wanted: Wanted,
     base: Rc<Base>,
     held: Rc<RefCell<Held>>,
@@ -42,20 +42,21 @@ pub struct Fetch {
 
 #[derive(Clone)]
 enum Wanted {
-    Chunk(MapChunkRef),
+    /// A chunk, and the indexes that the look-up will want next.
+    Chunk(MapChunkRef, Vec<DeltaRef>),
     Indexes(Vec<DeltaRef>),
     Frame(FrameAt),
 }
 
 #[derive(Default)]
 struct Held {
-    indexes: BTreeMap<u32, (DeltaRef, Arc<FrameIndex>)>,
+    indexes: Vec<(DeltaRef, Arc<FrameIndex>)>,
     frame: Option<(FrameAt, Frame)>,
 }
 
 impl Held {
     fn index(&self, delta: &DeltaRef) -> Option<Arc<FrameIndex>> {
-        self.indexes.values().find(|(known, _)| known == delta).map(|(_, index)| index.clone())
+        self.indexes.iter().find(|(known, _)| known == delta).map(|(_, index)| index.clone())
     }
 }
 
@@ -86,9 +87,20 @@ impl Base {
             _ => None,
         }
     }
+
+    /// Where the pages of a segment are, as far as what says so is in memory.
+    pub fn sources(&self, cache: &PageCache, segment: SegmentNo) -> SegmentSources {
+        self.map.borrow().sources(segment, &|delta| cache.index(delta))
+    }
 }
 
 impl Base {
+    /// A page that stands in the head besides the packs, if its frame is in the cache.
+    pub fn page_in_head(&self, cache: &PageCache, page_no: PageNo) -> Option<Page> {
+        let source = self.image.as_ref()?.source(&self.map.borrow(), page_no)?;
+        cache.page(&source)?.ok()
+    }
+
     /// Where a page is: in the head, or where the page map says.
     fn lookup(&self, page_no: PageNo, indexes: Indexes<'_>) -> Lookup {
         let map = self.map.borrow();
@@ -119,7 +131,9 @@ fn step(base: &Base, cache: &PageCache, held: &Held, database: DatabaseId, page_
     let indexes = |delta: &DeltaRef| held.index(delta).or_else(|| cache.index(delta));
     match base.lookup(page_no, &indexes) {
         Lookup::Found(source) => page_of(base, cache, held, &source),
-        Lookup::NeedChunk(chunk) => Ok(Step::Fetch(Wanted::Chunk(chunk))),
+        Lookup::NeedChunk(chunk) => {
+            Ok(Step::Fetch(Wanted::Chunk(chunk, base.map.borrow().missing_indexes(&indexes))))
+        }
         Lookup::NeedIndexes(deltas) => Ok(Step::Fetch(Wanted::Indexes(deltas))),
         Lookup::LockPage => Ok(Step::Page(Page::zeroed())),
         Lookup::Outside | Lookup::Missing => {
@@ -153,7 +167,7 @@ pub fn read(connection: &Connection, snapshot: &Snapshot, page_no: PageNo) -> Re
             Step::Page(page) => return Ok(page),
             Step::Fetch(wanted) => wanted,
         };
-        let fetch = Fetch { wanted, base: snapshot.base.clone(), held: held.clone() };
+        let fetch = Fetch { of: database.id, wanted, base: snapshot.base.clone(), held: held.clone() };
         match suspend(Wait::Fetch(fetch)) {
             Wake::Ready => {}
             Wake::Failed(error) => return Err(error),
@@ -175,56 +189,33 @@ impl Database {
             match step {
                 Step::Page(page) => return Ok(page),
                 Step::Fetch(wanted) => {
-                    fetch(&self.node, Fetch { wanted, base: snapshot.base.clone(), held: held.clone() }).await?;
+                    let (of, base, held) = (self.id, snapshot.base.clone(), held.clone());
+                    fetch(&self.node.fetcher, Fetch { of, wanted, base, held }).await?;
                 }
             }
         }
     }
 }
 
-/// Serves a fetch: the request runs on the I/O runtime, the result is put where its reader looks.
-pub async fn fetch(node: &Arc<NodeContext>, fetch: Fetch) -> Result<(), ServerError> {
-    let Fetch { wanted, base, held } = fetch;
+/// Serves a fetch: the requests run on the I/O runtime, the result is put where its reader looks.
+pub async fn fetch(fetcher: &Fetcher, fetch: Fetch) -> Result<(), ServerError> {
+    let Fetch { of, wanted, base, held } = fetch;
     match wanted {
-        Wanted::Chunk(reference) => {
-            let object = on_io(node, move |node| async move {
-                pageserver::fetch::chunk(&*node.stores.main, &node.seam, &reference).await
-            });
-            let object = object.await?;
+        Wanted::Chunk(reference, deltas) => {
+            let (object, read) = try_join(fetcher.chunk(of, &reference), fetcher.indexes(of, &deltas)).await?;
             let with = base.map.borrow().with_chunk(&reference, &object);
             let with = with.map_err(|corrupt| corrupt.at(segments::keys::page_map(&reference.id)));
-            *base.map.borrow_mut() = with.map_err(ServerError::from)?;
+            *base.map.borrow_mut() = with?;
+            held.borrow_mut().indexes.extend(read);
         }
         Wanted::Indexes(deltas) => {
-            let reads = deltas.iter().map(|delta| {
-                let delta = *delta;
-                on_io(node, move |node| async move {
-                    let index = pageserver::fetch::index(&*node.stores.main, &node.seam, &delta).await?;
-                    node.cache.insert_index(&delta, index.clone());
-                    Ok((delta, index))
-                })
-            });
-            let read = futures_util::future::try_join_all(reads).await?;
-            held.borrow_mut().indexes.extend((0..).zip(read));
+            let read = fetcher.indexes(of, &deltas).await?;
+            held.borrow_mut().indexes.extend(read);
         }
         Wanted::Frame(at) => {
-            let frame = on_io(node, move |node| async move {
-                let frame = pageserver::fetch::frame(&*node.stores.main, &node.seam, &at).await?;
-                node.cache.insert_frame(&at, frame.clone());
-                Ok(frame)
-            });
-            let frame = frame.await?;
+            let frame = fetcher.frame(of, &at).await?;
             held.borrow_mut().frame = Some((at, frame));
         }
     }
     Ok(())
-}
-
-/// Runs a read on the I/O runtime and sorts its failures.
-async fn on_io<T, F>(node: &Arc<NodeContext>, request: impl FnOnce(Arc<NodeContext>) -> F) -> Result<T, ServerError>
-where
-    T: Send + 'static,
-    F: Future<Output = Result<T, RecordError>> + Send + 'static,
-{
-    node.io(request).await?.map_err(ServerError::from)
 }

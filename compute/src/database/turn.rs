@@ -28,9 +28,18 @@ impl Turn {
         if let Some(guard) = self.try_take() {
             return guard;
         }
+        self.enqueue().await.expect("BUG: a turn queue that forgot a waiter")
+    }
+
+    fn enqueue(&self) -> oneshot::Receiver<TurnGuard> {
         let (sender, receiver) = oneshot::channel();
-        self.waiting.borrow_mut().push_back(sender);
-        receiver.await.expect("BUG: a turn queue that forgot a waiter")
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.len() == waiting.capacity() {
+            // Those who have given up go before the queue would have to grow.
+            waiting.retain(|sender| !sender.is_closed());
+        }
+        waiting.push_back(sender);
+        receiver
     }
 
     /// How many wait.

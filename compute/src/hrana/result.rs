@@ -86,6 +86,16 @@ pub struct DescribeResult {
     pub is_readonly: bool,
 }
 
+impl DescribeResult {
+    /// About how much of an answer it takes.
+    pub fn bytes(&self) -> usize {
+        let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let params: usize = self.params.iter().map(|param| optional(&param.name)).sum();
+        let cols: usize = self.cols.iter().map(|col| col.name.len() + optional(&col.decltype)).sum();
+        params + cols
+    }
+}
+
 /// A parameter, with its prefix (`:a`, `?2`); nameless if it is a plain `?` or isn't used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DescribeParam {

@@ -88,7 +88,9 @@ async fn create(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>, b
         }
     }
     let (reply, answer) = oneshot::channel();
-    node.send(&name, Message::Create { name: name.clone(), reply });
+    if let Err(stopped) = node.send(&name, Message::Create { name: name.clone(), reply }) {
+        return server_failure(&stopped);
+    }
     match answer.await {
         Ok(Ok(_)) => Response::new(Body::empty()),
         // The tools around libSQL's server look for this status and these words.
@@ -106,7 +108,9 @@ async fn remove(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>) -
         Err(response) => return *response,
     };
     let (reply, answer) = oneshot::channel();
-    node.send(&name, Message::Delete { name: name.clone(), reply });
+    if let Err(stopped) = node.send(&name, Message::Delete { name: name.clone(), reply }) {
+        return server_failure(&stopped);
+    }
     done(answer).await
 }
 
@@ -116,7 +120,9 @@ async fn release(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>) 
         Err(response) => return *response,
     };
     let (reply, answer) = oneshot::channel();
-    node.send(&name, Message::Release { name: name.clone(), reply });
+    if let Err(stopped) = node.send(&name, Message::Release { name: name.clone(), reply }) {
+        return server_failure(&stopped);
+    }
     done(answer).await
 }
 

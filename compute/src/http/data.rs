@@ -89,7 +89,7 @@ async fn pipeline(plane: &DataPlane, name: &Name, version: HranaVersion, body: &
     let (reply, answer) = oneshot::channel();
     let work = Work::Pipeline { requests, reply };
     let job = Job { database: name.clone(), create: plane.create_on_first_use, baton, version, work };
-    plane.node.send(name, Message::Job(job));
+    plane.node.send(name, Message::Job(job)).map_err(JobError::from)?;
     let PipelineReply { baton, results } = answer.await.map_err(|_| going_down())??;
     let baton = baton.map(|baton| plane.batons.seal(&baton, name.as_str()));
     let body = PipelineResponseBody { baton, base_url: None, results };
@@ -103,7 +103,7 @@ async fn cursor(plane: &DataPlane, name: &Name, body: &[u8]) -> Result<Response,
     let work = Work::Cursor { batch, head };
     let version = HranaVersion::Hrana3;
     let job = Job { database: name.clone(), create: plane.create_on_first_use, baton, version, work };
-    plane.node.send(name, Message::Job(job));
+    plane.node.send(name, Message::Job(job)).map_err(JobError::from)?;
     let CursorReply { baton, pieces } = answer.await.map_err(|_| going_down())??;
     let baton = baton.map(|baton| plane.batons.seal(&baton, name.as_str()));
     let mut first = Vec::new();

@@ -14,6 +14,8 @@ use crate::hrana::error::{HranaError, ProtocolError};
 use crate::hrana::request::{SqlSource, Stmt};
 use crate::hrana::result::{Col, DescribeCol, DescribeParam, DescribeResult, StmtResult};
 use crate::hrana::value::ValueRef;
+use crate::limits;
+use crate::sqlite::coroutine::{Wait, Wake, suspend};
 use crate::sqlite::functions::total_changes;
 
 /// A statement's failure, or a request that no correct client sends.
@@ -50,26 +52,66 @@ pub struct Effect {
     pub rows_written: u64,
 }
 
+/// What a result is counted as besides its columns and rows.
+const RESULT_BYTES: usize = 64;
+
 /// Gathers rows for a pipeline's answer, up to a limit.
 #[derive(Default)]
 pub struct Gathered {
     pub result: StmtResult,
-    pub bytes_max: usize,
+    /// What the answer may still take.
+    bytes_max: usize,
+    /// What the columns take.
+    columns_bytes: usize,
+    /// The limit of the whole answer, for the error.
+    limit: usize,
+}
+
+impl Gathered {
+    /// Room for what the limit of an answer leaves.
+    pub fn within(limit: usize, used: usize) -> Self {
+        Self { bytes_max: limit.saturating_sub(used), limit, ..Self::default() }
+    }
+
+    /// What the answer grows by.
+    pub fn bytes(&self) -> usize {
+        RESULT_BYTES + self.columns_bytes + self.result.rows.bytes()
+    }
+
+    fn check(&self, more: usize) -> Result<(), HranaError> {
+        let is_too_large = self.bytes().saturating_add(more) > self.bytes_max;
+        if is_too_large { Err(HranaError::response_too_large(self.limit as u64)) } else { Ok(()) }
+    }
 }
 
 impl Output for Gathered {
     fn begin(&mut self, cols: Vec<Col>) -> Result<(), HranaError> {
+        self.columns_bytes = columns_bytes(&cols);
+        self.check(0)?;
         self.result.cols = cols;
         Ok(())
     }
 
     fn row(&mut self, values: &[ValueRef<'_>]) -> Result<(), HranaError> {
+        // Before it is encoded: one value may stand in many columns of one row.
+        self.check(row_bytes(values))?;
         self.result.rows.push(values.iter().copied());
-        if self.result.rows.bytes() > self.bytes_max {
-            return Err(HranaError::response_too_large(self.bytes_max as u64));
-        }
-        Ok(())
+        self.check(0)
     }
+}
+
+fn columns_bytes(cols: &[Col]) -> usize {
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    cols.iter().map(|col| text(&col.name) + text(&col.decltype)).sum()
+}
+
+/// About how much a row is, from the lengths of its values; encoded it can be a few times as much.
+pub fn row_bytes(values: &[ValueRef<'_>]) -> usize {
+    let bytes = |value: &ValueRef<'_>| match value {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
+        _ => 0,
+    };
+    values.iter().map(bytes).fold(0, usize::saturating_add)
 }
 
 impl SqlConnection {
@@ -92,10 +134,12 @@ impl SqlConnection {
 
     /// Runs all statements of a text, without arguments and rows, up to the first that fails.
     pub fn sequence(&self, source: &SqlSource, stored: &BTreeMap<i32, String>) -> Result<(), Failure> {
-        let sql = source.text(stored)?;
-        let mut batch = Batch::new(&self.sql, sql);
-        let mut nowhere = Gathered { bytes_max: usize::MAX, ..Gathered::default() };
+        // SQLite copies a text whose last byte isn't NUL, the whole rest of it for each statement.
+        let sql = format!("{}\0", source.text(stored)?);
+        let mut batch = Batch::new(&self.sql, &sql);
+        let mut nowhere = Gathered::within(usize::MAX, 0);
         loop {
+            self.breathe()?;
             self.before_prepare();
             match batch.next() {
                 Ok(Some(mut statement)) => {
@@ -137,6 +181,21 @@ impl SqlConnection {
             Ok(None) => Ok(statement),
             // A second statement that does not even parse is still a second statement.
             Ok(Some(_)) | Err(_) => Err(HranaError::many_statements()),
+        }
+    }
+
+    /// Lets others run now and then. Many short statements are as long as a long one, and SQLite counts the steps
+    /// between two calls of the progress handler anew for each. An error says why not to go on.
+    pub fn breathe(&self) -> Result<(), HranaError> {
+        let statements = self.statements.get().wrapping_add(1);
+        self.statements.set(statements);
+        if !statements.is_multiple_of(limits::STATEMENTS_BETWEEN_YIELDS) {
+            return Ok(());
+        }
+        match suspend(Wait::Yield) {
+            Wake::Ready => Ok(()),
+            Wake::Failed(error) => Err(error.into()),
+            Wake::Abandon => Err(self.file.abandoned().into()),
         }
     }
 

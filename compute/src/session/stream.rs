@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::connection::SqlConnection;
-use super::execute::{Effect, Failure, Gathered, Output};
+use super::execute::{Effect, Failure, Gathered, Output, row_bytes};
 use super::pool::{Pool, Role};
 use crate::database::{Database, file};
 use crate::hrana::condition::{self, StepOutcome};
@@ -38,8 +38,10 @@ pub struct Stream {
     /// The open transaction was rolled back because it was idle for too long; the next request is told.
     pub timed_out: bool,
     response_bytes_max: usize,
-    /// Rows gathered for the answer to the running pipeline, in bytes.
+    /// What is gathered for the answer to the running pipeline, in bytes.
     response_bytes: usize,
+    /// Why the running pipeline or cursor goes no further: its client has gone.
+    stopped: Option<HranaError>,
     /// The highest LSN (raw) that any connection of this stream has shown.
     seen: u64,
     commits: u64,
@@ -62,6 +64,7 @@ impl Stream {
             timed_out: false,
             response_bytes_max,
             response_bytes: 0,
+            stopped: None,
             seen: 0,
             commits: 0,
         }
@@ -114,7 +117,7 @@ impl Stream {
 
     /// Opens or takes the connection for a statement: plain reads go to a reader until something else
     /// comes.
-    fn connection(&mut self, role: Role) -> Result<&SqlConnection, HranaError> {
+    pub fn connection(&mut self, role: Role) -> Result<&SqlConnection, HranaError> {
         let switches = matches!(&self.connection, Some((Role::Reader, _)) if role == Role::Writer);
         if switches {
             self.release();
@@ -147,12 +150,15 @@ impl Stream {
         let mut results = Vec::with_capacity(requests.len());
         let timed_out = !requests.is_empty() && std::mem::take(&mut self.timed_out);
         self.response_bytes = 0;
-        self.aborted = false;
+        self.begin_call();
         for request in requests {
             if self.closed {
                 return Err(ProtocolError::StreamClosed);
             }
-            let result = if timed_out && !matches!(request, StreamRequest::Close) {
+            self.breathe();
+            let result = if let Some(error) = &self.stopped {
+                Err(Failure::Statement(error.clone()))
+            } else if timed_out && !matches!(request, StreamRequest::Close) {
                 Err(Failure::Statement(HranaError::transaction_timeout()))
             } else if self.aborted && runs_sql(request) {
                 Err(Failure::Statement(HranaError::transaction_aborted()))
@@ -164,11 +170,34 @@ impl Stream {
             };
             match result {
                 Ok(response) => results.push(Ok(response)),
-                Err(Failure::Statement(error)) => results.push(Err(error)),
+                Err(Failure::Statement(error)) => results.push(Err(self.counted(error))),
                 Err(Failure::Protocol(error)) => return Err(error),
             }
         }
         Ok(results)
+    }
+
+    fn begin_call(&mut self) {
+        self.aborted = false;
+        self.stopped = None;
+    }
+
+    /// See [`SqlConnection::breathe`].
+    fn breathe(&mut self) {
+        if let (None, Some((_, connection))) = (&self.stopped, &self.connection) {
+            self.stopped = connection.breathe().err();
+        }
+    }
+
+    /// An error counts towards the size of the answer too; where there is no room for it, it says only that.
+    fn counted(&mut self, error: HranaError) -> HranaError {
+        let error = if self.response_bytes > self.response_bytes_max {
+            HranaError::response_too_large(self.response_bytes_max as u64)
+        } else {
+            error
+        };
+        self.response_bytes += error.message.len();
+        error
     }
 
     fn request(&mut self, request: &StreamRequest, version: HranaVersion) -> Result<StreamResponse, Failure> {
@@ -195,7 +224,12 @@ impl Stream {
                 let role = self.role_for(sql);
                 self.connection(role)?;
                 let (_, connection) = self.connection.as_ref().expect("BUG: just opened");
-                StreamResponse::Describe { result: connection.describe(sql, &self.stored)? }
+                let result = connection.describe(sql, &self.stored)?;
+                self.response_bytes = self.response_bytes.saturating_add(result.bytes());
+                if self.response_bytes > self.response_bytes_max {
+                    return Err(HranaError::response_too_large(self.response_bytes_max as u64).into());
+                }
+                StreamResponse::Describe { result }
             }
             StreamRequest::StoreSql { sql_id, sql } => {
                 self.store_sql(*sql_id, sql)?;
@@ -221,11 +255,11 @@ impl Stream {
 
     /// Room for what the limit leaves to this statement after those before it in the pipeline.
     fn gather(&self) -> Gathered {
-        Gathered { bytes_max: self.response_bytes_max.saturating_sub(self.response_bytes), ..Gathered::default() }
+        Gathered::within(self.response_bytes_max, self.response_bytes)
     }
 
     fn finish(&mut self, gathered: Gathered, effect: Effect) -> StmtResult {
-        self.response_bytes += gathered.result.rows.bytes();
+        self.response_bytes += gathered.bytes();
         let replication_index = Some(self.seen());
         let Effect { affected_row_count, last_insert_rowid, rows_read, rows_written } = effect;
         let result = gathered.result;
@@ -269,6 +303,10 @@ impl Stream {
         &mut self,
         step: &crate::hrana::request::BatchStep,
     ) -> Result<(Option<StmtResult>, Option<HranaError>), Failure> {
+        self.breathe();
+        if let Some(error) = &self.stopped {
+            return Ok((None, Some(error.clone())));
+        }
         if self.aborted {
             return Ok((None, Some(HranaError::transaction_aborted())));
         }
@@ -285,15 +323,15 @@ impl Stream {
             Ok(effect) => Ok((Some(self.finish(gathered, effect)), None)),
             // Too large is the whole batch's failure, as what follows could not be told either.
             Err(Failure::Statement(error)) if error.code == "RESPONSE_TOO_LARGE" => Err(error.into()),
-            Err(Failure::Statement(error)) => Ok((None, Some(error))),
+            Err(Failure::Statement(error)) => Ok((None, Some(self.counted(error)))),
             Err(protocol) => Err(protocol),
         }
     }
 
     /// Runs a batch, sending its entries while it runs. The caller has sent the first line.
     pub fn cursor(&mut self, batch: &Batch) -> Result<(), ProtocolError> {
-        let mut pieces = Pieces::default();
-        self.aborted = false;
+        let mut pieces = Pieces { row_bytes_max: self.response_bytes_max, ..Pieces::default() };
+        self.begin_call();
         let result = self.cursor_steps(batch, &mut pieces);
         pieces.entry(&match &result {
             Ok(true) => CursorEntry::ReplicationIndex { replication_index: Some(self.seen()) },
@@ -317,7 +355,8 @@ impl Stream {
             let autocommit = || !self.is_in_transaction();
             let runs = step.condition.as_ref().map_or(Ok(true), |it| condition::evaluate(it, &outcomes, &autocommit))?;
             outcomes.push(if runs { self.cursor_step(index, step, pieces)? } else { StepOutcome::Skipped });
-            if pieces.broken {
+            self.breathe();
+            if pieces.broken || self.stopped.is_some() {
                 break;
             }
         }
@@ -364,11 +403,16 @@ struct Pieces {
     step: u32,
     bytes: Vec<u8>,
     broken: bool,
+    /// What a row may be.
+    row_bytes_max: usize,
 }
 
 impl Pieces {
     fn entry(&mut self, entry: &CursorEntry) {
         cursor::write_line(&mut self.bytes, entry);
+        if self.bytes.len() >= CURSOR_PIECE_BYTES {
+            self.flush();
+        }
     }
 
     fn flush(&mut self) {
@@ -384,6 +428,9 @@ impl Output for Pieces {
     }
 
     fn row(&mut self, values: &[ValueRef<'_>]) -> Result<(), HranaError> {
+        if row_bytes(values) > self.row_bytes_max {
+            return Err(HranaError::response_too_large(self.row_bytes_max as u64));
+        }
         cursor::write_row_line(&mut self.bytes, values.iter().copied());
         if self.bytes.len() >= CURSOR_PIECE_BYTES {
             self.flush();

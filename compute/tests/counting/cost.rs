@@ -114,7 +114,9 @@ fn a_database_that_outgrows_its_head_gets_a_pack_with_each_fold_and_loses_them_w
         })
     };
     for _ in 0..2 {
-        let spent = change("INSERT INTO t(n, body) VALUES (1, randomblob(100000))");
+        let mut spent = change("INSERT INTO t(n, body) VALUES (1, randomblob(100000))");
+        // Slots of the log that it makes superfluous go some time.
+        spent.retain(|(operation, ..)| *operation != "delete");
         assert_eq!(spent, expected(&[("put", "head", 1), ("put", "pack", 1), ("put", "w", 1)]));
     }
     client.run("DELETE FROM t WHERE id > 2");

@@ -288,3 +288,41 @@ fn a_constraint_says_which_kind_in_its_extended_code() {
     assert_eq!(results[0]["error"]["extended_code"], "SQLITE_CONSTRAINT_PRIMARYKEY");
     assert_eq!(results[1]["error"]["extended_code"], "SQLITE_CONSTRAINT_UNIQUE");
 }
+
+#[test]
+fn a_value_in_many_columns_of_one_row_is_refused_before_it_is_gathered() {
+    let server = Server::dev();
+    let database = server.database("app");
+    let columns = vec!["x"; 400].join(", ");
+    let sql = format!("WITH t(x) AS MATERIALIZED (SELECT zeroblob(30000000)) SELECT {columns} FROM t");
+    assert_eq!(database.fails(&sql).0, "RESPONSE_TOO_LARGE");
+    let entries = database.cursor(&json!({ "steps": [step(&sql)] }));
+    assert!(entries.iter().any(|entry| entry["error"]["code"] == "RESPONSE_TOO_LARGE"), "{entries:?}");
+}
+
+#[test]
+fn names_of_columns_and_texts_of_errors_count_towards_the_size_of_an_answer() {
+    let server = Server::dev();
+    let database = server.database("app");
+    let name = "n".repeat(1 << 20);
+    database.run(&format!("CREATE VIEW v AS SELECT 1 AS {name}"));
+    let mut stream = database.stream();
+    let results = stream.send(json!(vec![execute("SELECT * FROM v"); 40]));
+    let refused = |result: &&Value| result["error"]["code"] == "RESPONSE_TOO_LARGE";
+    assert_eq!(results.iter().filter(refused).count(), 31, "ten megabytes hold nine such names");
+    let results = stream.send(json!(vec![json!({ "type": "describe", "sql": "SELECT * FROM v" }); 40]));
+    assert_eq!(results.iter().filter(refused).count(), 31);
+    let unknown = format!("SELECT {}", "m".repeat(900));
+    let results = stream.send(json!(vec![execute(&unknown); 20_000]));
+    let text: usize = results.iter().map(|result| result["error"]["message"].as_str().map_or(0, str::len)).sum();
+    assert!(results.iter().any(|result| refused(&result)) && text < 14 << 20, "{text} bytes of errors");
+}
+
+#[test]
+fn a_long_sequence_of_short_statements_runs_to_its_end() {
+    let server = Server::dev();
+    let database = server.database("app");
+    let sql = format!("BEGIN; CREATE TABLE t(a); {} COMMIT;", "INSERT INTO t VALUES (1);".repeat(40_000));
+    assert_eq!(database.pipeline(json!([sequence(&sql)]))[0]["type"], "ok");
+    assert_eq!(database.rows("SELECT count(*) FROM t"), [json!([40_000])]);
+}

@@ -288,3 +288,43 @@ fn the_replication_index_grows_with_each_commit_and_with_nothing_else() {
     assert_eq!(index(&database.run("SELECT 1 FROM t")), first + 1);
     assert_eq!(index(&database.run("DELETE FROM t WHERE 0")), first + 1);
 }
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "gives requests time to arrive; they may also come too late")]
+fn a_stop_ends_the_transactions_that_nobody_can_come_back_to_and_answers_who_waits_for_them() {
+    let (mut server, database) = with_table();
+    let mut holder = database.stream();
+    holder.run("BEGIN IMMEDIATE");
+    let answers = thread::scope(|scope| {
+        let waiting = [0; 4].map(|_| scope.spawn(|| database.stream().post(&json!([execute("BEGIN IMMEDIATE")]))));
+        thread::sleep(std::time::Duration::from_millis(300));
+        server.terminate();
+        waiting.map(|client| client.join().ok())
+    });
+    // Each got the turn after the one before it, none was left with the turn until it ran out.
+    for answer in answers.into_iter().flatten() {
+        assert!(answer.status == 200 && answer.json()["baton"].is_null(), "{answer:?}");
+    }
+    assert!(!server.log().contains("cut off"), "{}", server.log());
+}
+
+#[test]
+fn a_client_cannot_choose_how_sqlite_waits() {
+    let (_server, database) = with_table();
+    for pragma in ["busy_timeout = 2147483647", "temp.busy_timeout = 2147483647", "main.BUSY_TIMEOUT(7)", "busy_timeout"] {
+        let mut holder = database.stream();
+        holder.run("BEGIN IMMEDIATE");
+        let mut stream = database.stream();
+        stream.run(&format!("PRAGMA {pragma}"));
+        // It waits in line for the turn, as without the pragma, and gets it when the holder has ended.
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| stream.post(&json!([execute("BEGIN"), execute("INSERT INTO t(b) VALUES (1)"), execute("COMMIT")])));
+            assert_eq!(holder.rows(COUNT).len(), 1, "{pragma}: the holder's core has time for it");
+            holder.run("ROLLBACK");
+            let results = waiting.join().expect("an answer").json();
+            assert!(results["results"].as_array().expect("results").iter().all(|it| it["type"] == "ok"), "{pragma}: {results}");
+        });
+    }
+    // As text, like whatever the file answers instead of SQLite.
+    assert_eq!(database.rows("PRAGMA busy_timeout"), [json!(["10000"])]);
+}

@@ -80,7 +80,7 @@ fn on_fresh_stack<T: 'static>(
         async move {
             match wait {
                 Wait::Yield => Wake::Ready,
-                Wait::Fetch(fetch) => pages::fetch(&node, fetch).await.map_or_else(Wake::Failed, |()| Wake::Ready),
+                Wait::Fetch(fetch) => pages::fetch(&node.fetcher, fetch).await.map_or_else(Wake::Failed, |()| Wake::Ready),
                 // Nobody else writes, and nothing is sent.
                 Wait::Turn | Wait::Send(_) => Wake::Abandon,
             }

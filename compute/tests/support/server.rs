@@ -72,6 +72,14 @@ impl Server {
         self.child.try_wait().expect("a child that can be waited for").is_none()
     }
 
+    /// Asks the process to end, and waits until it has.
+    pub fn terminate(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a child that runs");
+        let status = self.child.wait().expect("a child that can be waited for");
+        assert!(status.success(), "{status}:\n{}", self.log());
+    }
+
     /// A database of this server, which exists from then on.
     pub fn database(&self, name: &str) -> Database {
         if !self.creates_on_first_use {

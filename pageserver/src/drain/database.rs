@@ -1,7 +1,7 @@
 //! Draining one database: its tail becomes a pack, and nobody owns it.
 
 use tenant::head::Head;
-use tenant::registry;
+use tenant::{draining, registry};
 use tracing::debug;
 use walstore::envelope::Corrupt;
 use walstore::id::{DatabaseId, IncarnationId, Lsn};
@@ -12,7 +12,7 @@ use walstore::seal::SealError;
 use super::{Drainer, LastLsns};
 use crate::fold::{FoldFailure, FoldJob, Folder};
 use crate::limits;
-use crate::tail::{Added, Pages, Tail};
+use crate::tail::{Added, Tail};
 
 /// What draining a database came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl Drainer {
             // Heads are never deleted, and nobody logs commits before his head is there.
             let key = tenant::keys::head(database);
             let head = head.ok_or_else(|| Corrupt::new(format!("{id} has commits of it, but it is not there")).at(key))?;
-            if !needs(&head.value, id, last) {
+            if !draining::needs(&head.value, id, last) {
                 return Ok(Outcome::NotNeeded);
             }
             for entry in &head.value.tail {
@@ -82,14 +82,13 @@ impl Drainer {
     /// one fold takes several; the last of them gives it up.
     async fn fold_tail(&self, mut head: Versioned<Head>) -> Result<(), DrainError> {
         let commits = self.tail_commits(&head.value).await?;
-        let own_after = own_after(&head.value, &commits);
-        let folder = Folder { store: &*self.stores.main, seam: &self.seam, cache: &self.cache };
-        let pages = Pages { store: folder.store, seam: folder.seam, cache: folder.cache };
+        let own_after = draining::own_after(&head.value, commits.iter().map(|(_, commit)| (commit.epoch, commit.lsn)));
+        let folder = Folder { store: &*self.stores.main, seam: &self.seam, fetcher: &self.fetcher };
         let mut rest = &commits[..];
         for seq in 1.. {
             let mut tail = Tail::of_head(&head.value)?;
             while let Some(((incarnation, commit), others)) = rest.split_first() {
-                if tail.add(pages, commit, *incarnation).await? == Added::Full {
+                if tail.add(&self.fetcher, commit, *incarnation).await? == Added::Full {
                     break;
                 }
                 rest = others;
@@ -128,17 +127,4 @@ impl Drainer {
         }
         Ok(commits)
     }
-}
-
-/// Whether a head's history goes through commits of that log which are not folded.
-fn needs(head: &Head, id: IncarnationId, last: &LastLsns) -> bool {
-    let is_held = |(epoch, lsn): &(u64, Lsn)| head.tail.iter().any(|entry| entry.holds(id, *epoch, *lsn));
-    !head.state.is_final() && last.iter().any(|last| Some(last.1) > head.folded.lsn && is_held(last))
-}
-
-/// The last commit before the first one of the tail's last owner.
-fn own_after(head: &Head, commits: &[TailCommit]) -> Option<Lsn> {
-    let epoch = head.tail.last().map(|entry| entry.epoch);
-    let first_own = commits.iter().position(|(_, commit)| Some(commit.epoch) == epoch).unwrap_or(commits.len());
-    commits[..first_own].last().map_or(head.folded.lsn, |(_, commit)| Some(commit.lsn))
 }

@@ -11,7 +11,6 @@ use walstore::register::RecordError;
 use super::{FoldJob, Folder, Made};
 use crate::at_rest;
 use crate::limits;
-use crate::tail::Pages;
 
 impl Folder<'_> {
     /// The image that stands beside the map of `made`. A page that cannot be read is left out: the image saves
@@ -60,7 +59,6 @@ impl Folder<'_> {
     }
 
     async fn read_page(&self, job: &FoldJob, made: &mut Made, page_no: PageNo) -> Result<Page, RecordError> {
-        let pages = Pages { store: self.store, seam: self.seam, cache: self.cache };
-        at_rest::page(pages, job.head.value.database, &mut made.map, None, page_no).await
+        at_rest::page(self.fetcher, job.head.value.database, &mut made.map, None, page_no).await
     }
 }

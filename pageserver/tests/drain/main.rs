@@ -9,8 +9,12 @@ use std::time::Duration;
 
 use held::Held;
 use pageserver::drain::{Drainer, Swept};
+use pageserver::fetcher::Fetcher;
+use segments::cache::PageCache;
 use walstore::id::IncarnationId;
 use walstore::life::{Incarnation, Stores};
+use walstore::limits;
+use walstore::recovery::Access;
 use walstore::store::{MemoryStore, Store};
 use world::World;
 
@@ -43,7 +47,13 @@ async fn a_dead_node(databases: usize) -> (World, Incarnation) {
 }
 
 fn drainer(world: &World, store: impl Store) -> Drainer {
-    Drainer::new(IncarnationId::random(&world.seam), Stores::one(Arc::new(store)), world.seam.clone())
+    drainer_of(IncarnationId::random(&world.seam), world, store)
+}
+
+fn drainer_of(me: IncarnationId, world: &World, store: impl Store) -> Drainer {
+    let stores = Stores::one(Arc::new(store));
+    let fetcher = Fetcher::new(stores.main.clone(), world.seam.clone(), PageCache::new(1 << 20), 8 << 20);
+    Drainer::new(me, stores, world.seam.clone(), &fetcher)
 }
 
 /// Two sweeps: the first sees the record, the second that it has not changed. What both came to.
@@ -94,6 +104,79 @@ async fn another_node_drains_what_a_dead_one_left() {
     assert_eq!((world.count("live/"), world.count("b/"), world.count("x/"), world.count("w/")), (0, 0, 0, 2));
     assert_eq!(world.count("inc/"), 2, "records stay for ever");
     assert_eq!(drain(&world, world.memory.clone()).await, Swept::default());
+}
+
+/// A log of more than a bundle is several, and a database may have commits in each of them.
+#[tokio::test(start_paused = true)]
+async fn a_log_of_several_bundles_is_drained() {
+    let mut world = World::new();
+    let node = world.node().await;
+    for _ in 0..3 {
+        world.create(&node).await;
+    }
+    // Just small enough to be in the slots themselves, and they do not compress.
+    let pages: Vec<u32> = (1..=200).collect();
+    let commits = 2 * limits::BUNDLE_BYTES_TARGET / (pages.len() * 4096) + 4;
+    for at in 0..commits {
+        let fresh = |number: &u32| (world::page_no(*number), world::content((at as u64) << 32 | u64::from(*number)));
+        world.commit_pages(&node, 0, pages.iter().map(fresh).collect(), 200);
+        if at % 16 == 0 {
+            world.commit(&node, 1, &[1, 2], 2);
+            node.log.drain().await;
+        }
+    }
+    world.commit(&node, 2, &[1], 1);
+    world.dies(&node).await;
+    assert_eq!(world.count("x/"), 0);
+
+    let mut drainer = drainer(&world, world.memory.clone());
+    drainer.sweep().await.unwrap();
+    // Somebody has bundled it already, and whoever reads now reads bundles.
+    let (stores, patience) = (world.stores(), walstore::register::Patience::endless());
+    let access = Access { stores: &stores, seam: &world.seam, patience };
+    let bundled = walstore::bundling::bundle(access, node.id).await.unwrap();
+    assert!(bundled.bundles.len() >= 2, "{} bundles", bundled.bundles.len());
+    for database in 0..3 {
+        world.check(database).await;
+    }
+    let mut other = self::drainer(&world, world.memory.clone());
+    assert_eq!(other.sweep().await.unwrap(), Swept { drained: 1, waiting: 0, alive: 0, databases: 3 });
+    assert_eq!(drainer.sweep().await.unwrap(), Swept::default());
+    world.assert_drained(node.id).await;
+    assert_all_released(&world, 0..3).await;
+}
+
+/// A tail that is too large for one fold takes several. Only the last one gives the database up, and who dies in
+/// between leaves a head that the next one goes on from.
+#[tokio::test(start_paused = true)]
+async fn a_tail_that_is_too_large_for_one_fold_is_drained_in_several() {
+    let mut world = World::new();
+    let node = world.node().await;
+    world.create(&node).await;
+    world.commit(&node, 0, &[1, 2], 2);
+    // All the same, so that a test can hold them: the bound counts pages.
+    let page = world::content(7);
+    let half = segments::limits::FOLD_PAGES_MAX as u32 / 2 + 10;
+    for pages in [1..=half, half + 1..=2 * half] {
+        let end = *pages.end();
+        world.commit_pages(&node, 0, pages.map(|number| (world::page_no(number), page.clone())).collect(), end);
+    }
+    world.commit(&node, 0, &[3], 2 * half);
+    world.dies(&node).await;
+    let before = world.head(0).await;
+
+    // The first fold is linked, and then that drainer is dead.
+    let mut first = drainer(&world, Held::dying_after(&world.memory, "/head"));
+    first.sweep().await.unwrap();
+    let _ = first.sweep().await;
+    let between = world.head(0).await.value;
+    assert_eq!((between.owner, between.epoch), (Some(node.id), before.value.epoch), "not given up yet");
+    assert_eq!(between.folded.lsn.map(|lsn| lsn.get()), Some(2));
+
+    assert_eq!(drain(&world, world.memory.clone()).await, Swept { drained: 1, waiting: 0, alive: 0, databases: 1 });
+    assert_eq!(world.head(0).await.value.epoch, before.value.epoch + 1);
+    world.assert_drained(node.id).await;
+    assert_all_released(&world, 0..1).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -215,7 +298,7 @@ async fn with_nothing_to_drain_a_sweep_is_one_request_and_one_for_each_other_nod
     let world = World::new();
     let nodes = [world.node().await, world.node().await];
     let held = Held::over(&world.memory);
-    let mut drainer = Drainer::new(nodes[0].id, Stores::one(Arc::new(held.clone())), world.seam.clone());
+    let mut drainer = drainer_of(nodes[0].id, &world, held.clone());
     for _ in 0..3 {
         let before = held.request_count();
         // Long enough for the other node to have renewed.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use pageserver::fetcher::Fetcher;
 use pageserver::fold::{FoldJob, Folder};
-use pageserver::tail::{Added, Pages, Tail};
+use pageserver::tail::{Added, Tail};
 use segments::cache::PageCache;
 use segments::commit::{self, Base, Commit};
 use segments::page::{PAGE_BYTES, Page, PageNo};
@@ -100,7 +101,7 @@ impl World {
 
     /// Commits: these pages get new content, and the database has this size then.
     pub fn commit(&mut self, node: &Incarnation, database: usize, pages: &[u32], page_count: u32) {
-        let known = &mut self.databases[database];
+        let known = &self.databases[database];
         let lsn = Lsn::after(known.tip.lsn);
         let changed = pages.iter().map(|number| {
             // Half of a page changes, so that a patch pays off.
@@ -111,7 +112,15 @@ impl World {
             }
             (page_no(*number), Page::copy_of(bytes.first_chunk::<PAGE_BYTES>().unwrap()))
         });
-        let commit = Commit::new(&known.tip, 1_700_000_000_000_000, page_count, changed.collect()).unwrap();
+        let changed = changed.collect();
+        self.commit_pages(node, database, changed, page_count);
+    }
+
+    /// Commits these pages.
+    pub fn commit_pages(&mut self, node: &Incarnation, database: usize, pages: BTreeMap<PageNo, Page>, page_count: u32) {
+        let known = &mut self.databases[database];
+        let lsn = Lsn::after(known.tip.lsn);
+        let commit = Commit::new(&known.tip, 1_700_000_000_000_000, page_count, pages).unwrap();
         let base = |number: PageNo| {
             let (page, lsn, patches_in_a_row) = known.pages.get(&number)?.clone();
             Some(Base { lsn, page, patches_in_a_row })
@@ -132,11 +141,15 @@ impl World {
         registry::read_head(&self.memory, &self.seam, id, Patience::endless()).await.unwrap().unwrap()
     }
 
+    /// With nothing in its cache.
+    pub fn fetcher(&self) -> Fetcher {
+        Fetcher::new(Arc::new(self.memory.clone()), self.seam.clone(), PageCache::new(1 << 20), 8 << 20)
+    }
+
     /// The whole tail of a head, its logs sealed if need be, as any new owner reads it.
-    pub async fn tail(&self, head: &Head, cache: &PageCache) -> Tail {
+    pub async fn tail(&self, head: &Head, fetcher: &Fetcher) -> Tail {
         let stores = self.stores();
         let access = Access { stores: &stores, seam: &self.seam, patience: Patience::endless() };
-        let pages = Pages { store: &self.memory, seam: &self.seam, cache };
         let mut tail = Tail::of_head(head).unwrap();
         for entry in &head.tail {
             if head.owner == Some(entry.incarnation) && self.is_open(entry.incarnation) {
@@ -145,7 +158,7 @@ impl World {
             let log = SealedLog::open(access, entry.incarnation).await.unwrap();
             for commit in log.commits(access, head.database, None).await.unwrap() {
                 if entry.holds(entry.incarnation, commit.epoch, commit.lsn) && Some(commit.lsn) > tail.tip.lsn {
-                    assert_eq!(tail.add(pages, &commit, entry.incarnation).await.unwrap(), Added::Yes);
+                    assert_eq!(tail.add(fetcher, &commit, entry.incarnation).await.unwrap(), Added::Yes);
                 }
             }
         }
@@ -160,24 +173,23 @@ impl World {
 
     /// Every page of a database is what its client knows, wherever it lies now.
     pub async fn check(&self, database: usize) {
-        let cache = PageCache::new(1 << 20);
+        let fetcher = self.fetcher();
         let known = &self.databases[database];
-        let mut tail = self.tail(&self.head(database).await.value, &cache).await;
+        let mut tail = self.tail(&self.head(database).await.value, &fetcher).await;
         assert_eq!(tail.tip, known.tip, "database {database}");
-        let pages = Pages { store: &self.memory, seam: &self.seam, cache: &cache };
         for (number, (page, ..)) in &known.pages {
-            let found = tail.page(pages, *number).await.unwrap();
+            let found = tail.page(&fetcher, *number).await.unwrap();
             assert!(found.as_bytes() == page.as_bytes(), "database {database}, page {number}");
         }
     }
 
     /// A fold by the owner: of its own commits too, if its log is sealed, else of those before.
     pub async fn fold(&self, database: usize) {
-        let cache = PageCache::new(1 << 20);
+        let fetcher = self.fetcher();
         let head = self.head(database).await;
-        let Tail { map, input, tip, .. } = self.tail(&head.value, &cache).await;
+        let Tail { map, input, tip, .. } = self.tail(&head.value, &fetcher).await;
         let job = FoldJob { head, map, input, tip, own_after: tip.lsn, seq: 1, deleted: Vec::new(), release: false };
-        Folder { store: &self.memory, seam: &self.seam, cache: &cache }.fold(job).await.unwrap();
+        Folder { store: &self.memory, seam: &self.seam, fetcher: &fetcher }.fold(job).await.unwrap();
     }
 
     /// Makes `node` the owner of a database whose last owner is over.

@@ -1,8 +1,11 @@
 //! Commit → bytes.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use walstore::envelope::Writer;
 use walstore::id::Lsn;
+use zstd::bulk::Compressor;
 
 use super::{CHAIN, CODEC_RAW, CODEC_ZSTD, Commit, HEADER_BYTES, KIND_PATCH, KIND_WHOLE, KIND_ZERO, VERSION};
 use super::{chain_hash, objection, patch};
@@ -74,11 +77,17 @@ fn check(commit: &Commit, tip: &Tip) {
     assert!(pages.iter().all(|(page, _)| fits(*page)), "BUG: a commit with a page outside of the database");
 }
 
+thread_local! {
+    /// Making one takes longer than most commits take to compress.
+    static COMPRESSOR: RefCell<Compressor<'static>> =
+        RefCell::new(Compressor::new(ZSTD_LEVEL).expect("BUG: the compression level exists"));
+}
+
 fn compress(body: &[u8]) -> (u8, Option<Vec<u8>>) {
     if body.len() < COMPRESS_BYTES_MIN {
         return (CODEC_RAW, None);
     }
-    match zstd::bulk::compress(body, ZSTD_LEVEL) {
+    match COMPRESSOR.with_borrow_mut(|compressor| compressor.compress(body)) {
         Ok(packed) if packed.len() < body.len() => (CODEC_ZSTD, Some(packed)),
         _ => (CODEC_RAW, None),
     }

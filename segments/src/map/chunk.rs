@@ -47,7 +47,7 @@ impl SegmentRef {
 }
 
 /// Refers to the object of a chunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MapChunkRef {
     pub id: MapChunkId,
     /// Place of the chunk in its map.

@@ -29,7 +29,7 @@ const FIELDS_BYTES: usize = ID_BYTES + 32;
 pub const ENCODED_BYTES_MIN: usize = FIELDS_BYTES + 1;
 
 /// Refers to the delta of one pack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DeltaRef {
     pub pack: PackId,
     /// As of this commit.

@@ -69,6 +69,12 @@ impl PageMap {
         }
     }
 
+    /// The deltas whose indexes are not in memory. Almost every look-up needs them, so whoever has to read something
+    /// else first reads them at the same time.
+    pub fn missing_indexes(&self, indexes: Indexes<'_>) -> Vec<DeltaRef> {
+        self.deltas.iter().filter(|delta| delta.index(indexes).is_none()).map(|delta| delta.reference).collect()
+    }
+
     /// The same map with one more chunk in memory.
     pub fn with_chunk(&self, reference: &MapChunkRef, object: &Bytes) -> Result<Self, Corrupt> {
         let number = reference.number as usize;

@@ -25,6 +25,7 @@ mod chunk;
 mod codec;
 mod delta;
 mod lookup;
+mod sources;
 mod update;
 
 use std::collections::BTreeSet;
@@ -34,6 +35,7 @@ pub use chunk::{MapChunkRef, SegmentRef};
 pub use codec::StoredMap;
 pub use delta::DeltaRef;
 pub use lookup::{Lookup, Source};
+pub use sources::SegmentSources;
 use walstore::id::Lsn;
 
 pub(crate) use self::chunk::Chunk;
@@ -84,12 +86,6 @@ impl PageMap {
     /// Newest first. Whoever opens a database may read their indexes at once, in parallel.
     pub fn deltas(&self) -> impl ExactSizeIterator<Item = &DeltaRef> {
         self.deltas.iter().map(|delta| &delta.reference)
-    }
-
-    /// The indexes that are not in memory, neither in the map nor by `indexes`.
-    pub fn missing_indexes(&self, indexes: Indexes<'_>) -> Vec<DeltaRef> {
-        let missing = self.deltas.iter().filter(|delta| delta.index(indexes).is_none());
-        missing.map(|delta| delta.reference).collect()
     }
 
     /// The chunks that are not in memory.

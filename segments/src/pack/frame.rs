@@ -43,8 +43,8 @@ pub struct FrameAt {
 pub struct Frame(Bytes);
 
 impl Frame {
-    /// Checks and decodes the bytes that a ranged GET of `frame` returned.
-    pub fn decode(stored: &Bytes, frame: &FrameRef) -> Result<Self, Corrupt> {
+    /// Checks and decodes the bytes that a ranged GET of `frame` returned. It shares no memory with them.
+    pub fn decode(stored: &[u8], frame: &FrameRef) -> Result<Self, Corrupt> {
         if stored.len() != frame.bytes as usize {
             return Err(Corrupt::new(format!("{} bytes of a frame of {}", stored.len(), frame.bytes)));
         }
@@ -58,11 +58,12 @@ impl Frame {
             return Err(Corrupt::new(format!("a frame of {page_count} pages")));
         }
         let raw_bytes = usize::from(page_count) * PAGE_BYTES;
-        let body = stored.slice(FRAME_HEADER_BYTES..);
+        let body = &stored[FRAME_HEADER_BYTES..];
         match codec {
-            CODEC_RAW if body.len() == raw_bytes => Ok(Self(body)),
+            // A copy: the bytes may be a slice of a whole pack, or of what a connection has read.
+            CODEC_RAW if body.len() == raw_bytes => Ok(Self(Bytes::copy_from_slice(body))),
             CODEC_RAW => Err(Corrupt::new(format!("a frame of {page_count} pages in {} bytes", body.len()))),
-            CODEC_ZSTD => Ok(Self(decompress_exact(&body, raw_bytes, SEGMENT_BYTES)?.into())),
+            CODEC_ZSTD => Ok(Self(decompress_exact(body, raw_bytes, SEGMENT_BYTES)?.into())),
             _ => Err(Corrupt::new(format!("unknown codec {codec} of a frame"))),
         }
     }

@@ -287,10 +287,17 @@ impl World {
     pub fn read(&self, map: &mut PageMap, cache: &PageCache, page: PageNo) -> Page {
         loop {
             match map.lookup(page, &|delta| cache.index(delta)) {
-                Lookup::Found(source) => match cache.page(&source) {
-                    Some(page) => return page.unwrap(),
-                    None => cache.insert_frame(&source.at, self.read_frame(&source.at)),
-                },
+                Lookup::Found(source) => {
+                    // Here with all indexes that were read so far; without them, nothing else is found.
+                    let sources = map.sources(page.segment(), &|delta| cache.index(delta));
+                    assert_eq!(sources.find(page).map(|(_, source)| source), Some(source), "page {page}");
+                    let inline_only = map.sources(page.segment(), &|_| None).find(page);
+                    assert!(inline_only.is_none_or(|(_, found)| found == source), "page {page}: {inline_only:?}");
+                    match cache.page(&source) {
+                        Some(page) => return page.unwrap(),
+                        None => cache.insert_frame(&source.at, self.read_frame(&source.at)),
+                    }
+                }
                 Lookup::NeedIndexes(deltas) => {
                     for delta in deltas {
                         cache.insert_index(&delta, Arc::new(self.read_index(&delta)));

@@ -1,8 +1,10 @@
 //! What holds in every head by itself.
 
 use walstore::envelope::Corrupt;
+use walstore::id::Lsn;
+use walstore::limits::COUNTER_MAX;
 
-use super::{Head, HeadState, MapField, Pin};
+use super::{Folded, Head, HeadState, MapField, Pin};
 use crate::field::at_most;
 use crate::limits;
 
@@ -45,6 +47,17 @@ impl Head {
         let folded = &self.folded;
         if folded.lsn.is_none() && (folded.page_count > 0 || folded.pages_total > 0) {
             return broken("pages before the first commit");
+        }
+        Ok(())
+    }
+
+    /// Of what the bucket holds only: a successor may be one further than what was accepted.
+    pub(super) fn check_far(&self) -> Result<(), Corrupt> {
+        let Folded { lsn, time_micros, pages_total, .. } = self.folded;
+        let last_after = self.tail.last().map_or(0, |entry| Lsn::raw(entry.after));
+        let furthest = [self.version, self.epoch, Lsn::raw(lsn), last_after, time_micros, pages_total];
+        if furthest.iter().any(|counter| *counter > COUNTER_MAX) {
+            return broken(format!("{furthest:?} (version, epoch, LSNs, time, pages) is further than any history gets"));
         }
         Ok(())
     }

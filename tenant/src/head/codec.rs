@@ -27,6 +27,7 @@ impl Record for Head {
         let body = envelope::open_as(object, Kind::Head, VERSION, limits::HEAD_BYTES_MAX)?;
         let head = Self::decode_body(&body)?;
         head.check()?;
+        head.check_far()?;
         Ok(head)
     }
 

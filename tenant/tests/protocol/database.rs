@@ -122,18 +122,8 @@ impl Database {
         if tip.lsn == head.folded.lsn {
             return (None, fold, tip);
         }
-        let part = format!("{:016x}-00000000-{:016x}", head.epoch, node.seam.random_u64());
-        let key = pack_key(self.id, &part);
-        let pack = toy::encode_pack(&state.history[..Lsn::raw(tip.lsn) as usize]);
-        if let MapField::Inline(old) = &head.map
-            && !old.is_empty()
-        {
-            let (_, part) = std::str::from_utf8(old).expect("a key").rsplit_once('/').expect("a key of a pack");
-            fold.dead.push(PackRef(Bytes::copy_from_slice(part.as_bytes())));
-        }
-        fold.folded = tip.to_folded();
-        fold.map = MapField::Inline(Bytes::copy_from_slice(key.as_str().as_bytes()));
-        (Some((key, pack)), fold, tip)
+        let pack = fold_to(node, head, &mut fold, &state.history, &tip);
+        (Some(pack), fold, tip)
     }
 
     /// Folds what is durable: pack, then head.
@@ -274,12 +264,34 @@ impl Database {
     }
 }
 
+/// Makes `fold` one that ends at `tip`. Returns its pack.
+pub fn fold_to(
+    node: &Node,
+    head: &Head,
+    fold: &mut lifecycle::Fold,
+    history: &[CommitNo],
+    tip: &Tip,
+) -> (Key, Bytes) {
+    let part = format!("{:016x}-00000000-{:016x}", head.epoch, node.seam.random_u64());
+    let key = pack_key(head.database, &part);
+    if let MapField::Inline(old) = &head.map
+        && !old.is_empty()
+    {
+        let (_, part) = std::str::from_utf8(old).expect("a key").rsplit_once('/').expect("a key of a pack");
+        fold.dead.push(PackRef(Bytes::copy_from_slice(part.as_bytes())));
+    }
+    fold.folded = tip.to_folded();
+    fold.horizon = tip.lsn;
+    fold.map = MapField::Inline(Bytes::copy_from_slice(key.as_str().as_bytes()));
+    (key, toy::encode_pack(&history[..Lsn::raw(tip.lsn) as usize]))
+}
+
 fn pack_key(database: DatabaseId, part: &str) -> Key {
     let id = database.to_string();
     Key::new(format!("t/{}/{id}/p/{part}", hash_prefix(&id)))
 }
 
-async fn put_pack(node: &Node, pack: Option<(Key, Bytes)>, patience: Patience) -> bool {
+pub async fn put_pack(node: &Node, pack: Option<(Key, Bytes)>, patience: Patience) -> bool {
     let Some((key, bytes)) = pack else { return true };
     let mut backoff = Backoff::default();
     loop {

@@ -18,6 +18,9 @@ pub struct Hits {
     requests: BTreeMap<Doing, u64>,
     /// Epochs whose acquire has been seen, with its version.
     acquires: BTreeMap<(DatabaseId, u64), u64>,
+    /// Records of sealed logs that refer to bundles, or did.
+    linked: BTreeSet<String>,
+    owners: BTreeMap<(DatabaseId, u64), IncarnationId>,
 }
 
 impl Hits {
@@ -56,8 +59,12 @@ impl Hits {
         let is_own = line.key.contains(&incarnation.to_string());
         match (key_class(&line.key), line.op) {
             (_, Op::List) => "LIST",
+            ("live", Op::Delete) => "live delete",
             ("live", _) => "live marker",
-            ("inc", Op::Put) => record_write(line),
+            ("b", Op::Put) => "bundle PUT",
+            ("b", Op::Delete) => "bundle delete",
+            ("b", _) => "bundle GET",
+            ("inc", Op::Put) => self.record_write(line),
             ("inc", _) if is_own => "own record GET",
             ("inc", _) => "owner GET",
             ("w", Op::Put) => slot_write(line),
@@ -65,7 +72,7 @@ impl Hits {
             ("w", Op::Delete) => "slot delete",
             ("w", _) if is_own => "slot read-back",
             ("w", _) => "recovery GET",
-            ("head", Op::Put) => self.head_write(line),
+            ("head", Op::Put) => self.head_write(incarnation, line),
             ("head", _) => "head GET",
             ("n", Op::Put) => "name CAS",
             ("n", _) => "name GET",
@@ -77,30 +84,39 @@ impl Hits {
         }
     }
 
-    fn head_write(&mut self, line: &TraceLine) -> Doing {
+    fn record_write(&mut self, line: &TraceLine) -> Doing {
+        let record = line.body.as_ref().and_then(|body| IncarnationRecord::decode(body).ok());
+        let Some(record) = record else { return "other" };
+        match record.state {
+            State::Open if record.version == 1 => "incarnation create",
+            State::Open => "lease renewal",
+            State::Recovering => "seal begin",
+            State::Sealed { .. } if !record.bundles.is_empty() => {
+                self.linked.insert(line.key.clone());
+                "bundle link"
+            }
+            State::Sealed { .. } if self.linked.contains(&line.key) => "bundle unlink",
+            State::Sealed { .. } => "seal end",
+        }
+    }
+
+    fn head_write(&mut self, incarnation: IncarnationId, line: &TraceLine) -> Doing {
         let Some(head) = line.body.as_ref().and_then(|body| Head::decode(body).ok()) else { return "other" };
+        if let Some(owner) = head.owner {
+            self.owners.insert((head.database, head.epoch), owner);
+        }
         if head.state.is_final() {
             return "head delete";
         }
         match head.owner {
-            None => "head release",
+            None if self.owners.get(&(head.database, head.epoch - 1)) == Some(&incarnation) => "head release",
+            None => "head drain",
             Some(_) if head.version == 1 => "head create",
             Some(_) => {
                 let acquire = self.acquires.entry((head.database, head.epoch)).or_insert(head.version);
                 if head.version <= *acquire { "head acquire" } else { "head fold" }
             }
         }
-    }
-}
-
-fn record_write(line: &TraceLine) -> Doing {
-    let record = line.body.as_ref().and_then(|body| IncarnationRecord::decode(body).ok());
-    match record.map(|record| (record.state, record.version)) {
-        Some((State::Open, 1)) => "incarnation create",
-        Some((State::Open, _)) => "lease renewal",
-        Some((State::Recovering, _)) => "seal begin",
-        Some((State::Sealed { .. }, _)) => "seal end",
-        None => "other",
     }
 }
 

@@ -58,6 +58,13 @@ impl Ledger {
         self.histories.iter().filter(|(_, history)| !history.acknowledged.is_empty()).map(|(id, _)| *id)
     }
 
+    /// The acknowledged commits of a database after `after`.
+    pub fn acknowledged_after(&self, database: DatabaseId, after: Option<Lsn>) -> impl Iterator<Item = &Entry> {
+        let acknowledged = self.histories.get(&database).map(|history| &history.acknowledged);
+        let later = acknowledged.into_iter().flat_map(move |all| all.range(Lsn::after(after)..));
+        later.map(|(_, number)| &self.commits[*number as usize])
+    }
+
     /// A commit has arrived in a slot of some log.
     pub fn stored(&mut self, number: CommitNo, incarnation: IncarnationId, slot: Slot) -> Result<(), String> {
         let entry = &mut self.commits[number as usize];

@@ -3,7 +3,8 @@
 //! Everything that decides is production code: incarnations with their logs and leases, seals, names, heads.
 //! Only the database is a toy whose content is the list of its commits. A seed decides what clients write, which
 //! requests are lost, late, repeated, refused, cut off or answered with an error, when nodes crash (after any
-//! poll of any of their tasks), pause while what they sent goes on, shut down, or have their clocks bent.
+//! poll of any of their tasks), pause while what they sent goes on, shut down, or have their clocks bent, and when
+//! some of them bundle and drain what is over, several at once.
 //!
 //! [`watch`] checks every change of the bucket and every acknowledgement, [`ledger`] what each owner reads, and
 //! [`world`] that a fresh node serves everything once nothing fails any more.
@@ -43,6 +44,7 @@ struct Sum {
     with_takeover: u64,
     acknowledged: u64,
     unknown: u64,
+    drained: [u64; 3],
     hits: Hits,
 }
 
@@ -53,6 +55,7 @@ impl Sum {
         self.with_takeover += u64::from(run.takeovers > 0);
         self.acknowledged += run.acknowledged;
         self.unknown += run.unknown;
+        self.drained = std::array::from_fn(|at| self.drained[at] + run.drained[at]);
         self.hits.add(&run.hits);
     }
 }
@@ -83,11 +86,14 @@ fn every_seed_keeps_every_invariant() {
         }
     });
     println!("{}", sum.hits);
-    let Sum { seeds, events, with_takeover, acknowledged, unknown, hits } = sum;
+    let Sum { seeds, events, with_takeover, acknowledged, unknown, drained, hits } = sum;
     println!("simulation: {seeds} seeds, events {events} ({} a seed), with a takeover {with_takeover}", events / seeds);
     println!("simulation: commits acknowledged {acknowledged} and lost 0, with an unknown outcome {unknown}");
+    let [databases, bundled, forgotten] = drained;
+    println!("simulation: databases drained {databases}, logs bundled {bundled}, logs forgotten {forgotten}");
     assert!(events / seeds >= 200, "the simulation does too little");
     assert!(with_takeover * 10 >= seeds * 3, "too few takeovers");
+    assert!(drained.iter().all(|count| *count * 8 >= seeds), "too little is drained");
     if seeds >= 5_000 {
         every_cell_was_hit(&hits);
     }
@@ -128,6 +134,7 @@ impl Sum {
         self.with_takeover += other.with_takeover;
         self.acknowledged += other.acknowledged;
         self.unknown += other.unknown;
+        self.drained = std::array::from_fn(|at| self.drained[at] + other.drained[at]);
         self.hits.add(&other.hits);
     }
 }
@@ -136,8 +143,9 @@ fn every_cell_was_hit(hits: &Hits) {
     let any = [Fault::Lost, Fault::AnswerLost, Fault::Unavailable, Fault::Slow, Fault::Throttled, Fault::Reset];
     let write = [Fault::Late, Fault::Duplicated, Fault::Repeated, Fault::FailedApplied];
     let conditional = [Fault::Conflict, Fault::ConflictApplied, Fault::OwnRefusal];
-    let reads = ["owner GET", "seal probe", "recovery GET", "head GET", "name GET", "pack GET"];
-    let writes = ["live marker", "pack PUT"];
+    let reads = ["owner GET", "seal probe", "recovery GET", "head GET", "name GET", "pack GET", "bundle GET"];
+    let writes = ["live marker", "pack PUT", "bundle PUT"];
+    let deletes = ["slot delete", "bundle delete", "live delete"];
     let swaps = [
         "incarnation create",
         "lease renewal",
@@ -149,6 +157,9 @@ fn every_cell_was_hit(hits: &Hits) {
         "head acquire",
         "head fold",
         "head release",
+        "head drain",
+        "bundle link",
+        "bundle unlink",
         "head delete",
         "name CAS",
     ];
@@ -163,6 +174,7 @@ fn every_cell_was_hit(hits: &Hits) {
     demand(&reads, &[Fault::Truncated]);
     demand(&[writes.as_slice(), &swaps].concat(), &any);
     demand(&[writes.as_slice(), &swaps].concat(), &write);
+    demand(&deletes, &any);
     demand(&swaps, &conditional);
     demand(&["lease renewal", "log PUT"], &[Fault::Outage, Fault::BlackHole, Fault::Truncated]);
     demand(&["LIST"], &[Fault::StaleList, Fault::DisorderedList, Fault::Unavailable, Fault::Truncated]);
@@ -176,6 +188,7 @@ fn every_cell_was_hit(hits: &Hits) {
         "drop",
         "release",
         "eviction",
+        "sweep",
         "rash seal",
         "hedged log PUT",
     ] {

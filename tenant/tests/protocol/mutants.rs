@@ -8,7 +8,7 @@ use crate::{THREADS, world};
 const SEEDS: u64 = 20_000;
 
 /// Those that are about the log, heads and ownership. The others need SQLite.
-const PROTOCOL: [Mutant; 17] = [
+const PROTOCOL: [Mutant; 26] = [
     Mutant::AcknowledgeOutOfOrder,
     Mutant::AcknowledgeBeforeDurable,
     Mutant::CollectTombstone,
@@ -26,6 +26,15 @@ const PROTOCOL: [Mutant; 17] = [
     Mutant::ServeUnconfirmed,
     Mutant::ForgetOwnTerm,
     Mutant::SealThoughRenewed,
+    Mutant::DeleteBeforeLink,
+    Mutant::LinkMovesEnd,
+    Mutant::BundleWithoutLast,
+    Mutant::DiscardUnknownLink,
+    Mutant::ReadBelowLow,
+    Mutant::DeleteLinkedBundles,
+    Mutant::MarkerFirst,
+    Mutant::ForgetNeeded,
+    Mutant::DrainKeepsEpoch,
 ];
 
 #[test]

@@ -1,6 +1,7 @@
 //! One node: production's incarnation, log, seal, registry and lifecycle, called as `compute` calls them, with
 //! the toy in place of SQLite.
 
+mod draining;
 mod opening;
 
 use std::collections::{BTreeMap, BTreeSet};

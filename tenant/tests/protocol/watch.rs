@@ -1,5 +1,7 @@
 //! What is checked with every single change of the bucket, and with every acknowledgement.
 
+mod bundles;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -15,7 +17,7 @@ use walstore::log::Acknowledged;
 use walstore::register::Record;
 use walstore::store::{Condition, Key, MemoryStore, Object, Put, Store, StoreError, key_class};
 
-use crate::ledger::Ledger;
+use crate::ledger::{Entry, Ledger};
 use crate::node::Node;
 use crate::toy;
 
@@ -26,11 +28,26 @@ struct Logged {
     /// Slots that hold data now, or did before they were deleted.
     data: BTreeSet<u64>,
     tombstones: BTreeSet<u64>,
-    commits: Vec<(Slot, DatabaseId, Lsn)>,
+    /// Those in slots from `low` on.
+    commits: Vec<Stored>,
+    /// Those that only bundles have.
+    bundled: Vec<Stored>,
+    /// Slots that bundles have taken the place of, and that are not deleted yet.
+    replaced: BTreeSet<u64>,
     /// Slots below have been found to be data.
     verified: u64,
     /// The highest slot that was acknowledged, and one more.
     acknowledged: u64,
+}
+
+/// A commit in a slot.
+#[derive(Clone)]
+struct Stored {
+    slot: Slot,
+    database: DatabaseId,
+    epoch: u64,
+    lsn: Lsn,
+    bytes: Bytes,
 }
 
 /// Everything that is known of one world, and the first thing that was wrong with it.
@@ -45,6 +62,11 @@ pub struct Known {
     owners: BTreeMap<(DatabaseId, u64), Option<IncarnationId>>,
     logs: BTreeMap<IncarnationId, Logged>,
     packs: BTreeSet<String>,
+    bundles: BTreeMap<String, Bytes>,
+    /// Databases that were drained, logs that bundles took the place of, and logs that were forgotten.
+    pub drained: u64,
+    pub bundled: u64,
+    pub forgotten: u64,
     /// No clock lies and nobody seals rashly here: then a lease bounds stale reads.
     pub is_honest: bool,
     pub nodes: BTreeMap<IncarnationId, Weak<Node>>,
@@ -93,6 +115,10 @@ impl Known {
                 self.packs.insert(key.to_string());
                 Ok(())
             }
+            "b" => {
+                self.bundles.insert(key.to_string(), bytes.clone());
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -101,9 +127,7 @@ impl Known {
         let record = IncarnationRecord::decode(bytes).map_err(|corrupt| format!("I7: inc/{id}: {corrupt}"))?;
         let log = self.logs.entry(id).or_default();
         if let Some(before) = &log.record {
-            demand(!matches!(before.state, State::Sealed { .. }), || {
-                format!("I7: the sealed record of {id} is overwritten")
-            })?;
+            bundles::may_follow(id, before, &record)?;
             demand(record.version == before.version + 1, || format!("I6: version of {id} after {}", before.version))?;
             demand(before.state == State::Open || record.state != State::Open, || format!("I7: {id} is open again"))?;
             demand(record.low >= before.low && record.hint >= before.hint, || {
@@ -117,21 +141,28 @@ impl Known {
                 format!("I3: {id} is sealed at {end}, but slot {} is acknowledged", log.acknowledged - 1)
             })?;
         }
-        let low = record.low;
-        log.record = Some(record);
-        let below = log.commits.iter().filter(|(slot, ..)| *slot < low);
-        let is_needed = |(_, database, lsn): &&(Slot, DatabaseId, Lsn)| {
-            self.heads.get(database).is_none_or(|head| !head.state.is_final() && head.folded.lsn < Some(*lsn))
+        let below: Vec<Stored> = log.commits.extract_if(.., |commit| commit.slot < record.low).collect();
+        log.record = Some(record.clone());
+        if !record.bundles.is_empty() {
+            return self.linked(id, &record, below);
+        }
+        let (low, bundled) = (record.low, std::mem::take(&mut log.bundled));
+        let is_unfolded = |commit: &&Stored| {
+            let head = self.heads.get(&commit.database);
+            head.is_none_or(|head| !head.state.is_final() && head.folded.lsn < Some(commit.lsn))
         };
-        match below.clone().find(is_needed) {
-            Some((slot, database, lsn)) => {
-                Err(format!("I8: low of {id} is {low}, but LSN {lsn} of {database} in slot {slot} is not folded"))
+        if let Some(Stored { slot, database, lsn, .. }) = below.iter().find(is_unfolded) {
+            return Err(format!("I8: low of {id} is {low}, but LSN {lsn} of {database} in slot {slot} is not folded"));
+        }
+        let is_held = |commit: &&Stored| {
+            let tail = self.heads.get(&commit.database).map(|head| &head.tail);
+            tail.is_none_or(|tail| tail.iter().any(|entry| entry.holds(id, commit.epoch, commit.lsn)))
+        };
+        match bundled.iter().filter(is_unfolded).find(is_held) {
+            Some(Stored { database, lsn, .. }) => {
+                Err(format!("I8: the log of {id} is forgotten, but LSN {lsn} of {database} is not folded"))
             }
-            None => {
-                let log = self.logs.get_mut(&id).expect("just used");
-                log.commits.retain(|(slot, ..)| *slot >= low);
-                Ok(())
-            }
+            None => Ok(()),
         }
     }
 
@@ -144,7 +175,11 @@ impl Known {
         match object {
             SlotObject::Tombstone { .. } => {
                 log.tombstones.insert(slot.0);
-                demand(!log.data.contains(&slot.0), || format!("I3: {id} is ended at {slot}, which held commits"))
+                // A sealer that comes late may find a slot empty whose commits are in a bundle: junk, like the rest there.
+                let is_below = log.is_sealed() && slot < log.low();
+                demand(is_below || !log.data.contains(&slot.0), || {
+                    format!("I3: {id} is ended at {slot}, which held commits")
+                })
             }
             SlotObject::Fragment(fragment) => {
                 // A late duplicate below `low` is junk that nobody reads.
@@ -158,9 +193,10 @@ impl Known {
         for run in runs {
             let mut lsn = run.first;
             for commit in &run.commits {
-                let Content::Inline(commit) = commit else { return Err("I9: a commit of a few bytes in a side object".into()) };
-                self.ledger.stored(toy::number(commit), incarnation, slot)?;
-                self.logs.entry(incarnation).or_default().commits.push((slot, run.database, lsn));
+                let Content::Inline(bytes) = commit else { return Err("I9: a commit of a few bytes in a side object".into()) };
+                self.ledger.stored(toy::number(bytes), incarnation, slot)?;
+                let stored = Stored { slot, database: run.database, epoch: run.epoch, lsn, bytes: bytes.clone() };
+                self.logs.entry(incarnation).or_default().commits.push(stored);
                 lsn = Lsn::after(Some(lsn));
             }
         }
@@ -192,6 +228,14 @@ impl Known {
         }
         let owner = *self.owners.entry((id, head.epoch)).or_insert(head.owner);
         demand(owner == head.owner, || format!("I2: epoch {} of {id} has two owners", head.epoch))?;
+        let holds = |incarnation, epoch, lsn| head.tail.iter().any(|entry| entry.holds(incarnation, epoch, lsn));
+        let lost = self.ledger.acknowledged_after(id, head.folded.lsn).find(|entry| {
+            !head.state.is_final() && !holds(entry.incarnation, entry.epoch, entry.lsn)
+        });
+        if let Some(Entry { lsn, epoch, incarnation, .. }) = lost {
+            let of = format!("LSN {lsn} of epoch {epoch} in the log of {incarnation}");
+            return Err(format!("I1: the head of {id} lets go of {of}, which is acknowledged"));
+        }
         if let Some(pack) = pack_of(&head) {
             demand(self.packs.contains(&pack), || format!("I6: the head of {id} references {pack}, which is missing"))?;
         }
@@ -205,11 +249,10 @@ impl Known {
         match key_class(key.as_str()) {
             "w" => {
                 let (id, slot) = (IncarnationId::parse(parts[2]).expect("an id"), slot_of(parts[3]));
-                let log = self.logs.entry(id).or_default();
-                demand(!log.tombstones.contains(&slot.0), || format!("I7: the tombstone {id}/{slot} is deleted"))?;
-                let low = log.record.as_ref().map_or(Slot::ZERO, |record| record.low);
-                demand(slot < low, || format!("I8: slot {slot} of {id} is deleted, but low is {low}"))
+                self.logs.entry(id).or_default().slot_deleted(id, slot)
             }
+            "b" => self.bundle_deleted(IncarnationId::parse(parts[2]).expect("an id"), key),
+            "live" => self.marker_deleted(IncarnationId::parse(parts[1]).expect("an id")),
             "pack" => {
                 let id = DatabaseId::parse(parts[2]).expect("an id");
                 let is_linked = self.heads.get(&id).and_then(pack_of).as_deref() == Some(key.as_str());
@@ -240,6 +283,15 @@ impl Known {
             self.ledger.acknowledge(id, (commit.database, commit.epoch, commit.lsn))?;
         }
         Ok(())
+    }
+
+    /// The history of a database was read, by its owner or by a drainer. If the head has moved on meanwhile, what was
+    /// read is not the whole, and nobody uses it: the owner is over, and the drainer loses his CAS.
+    pub fn loaded(&mut self, id: DatabaseId, epoch: u64, read: &[toy::CommitNo]) -> Result<(), String> {
+        match self.heads.get(&id).is_some_and(|head| head.epoch > epoch) {
+            true => Ok(()),
+            false => self.ledger.loaded(id, epoch, read),
+        }
     }
 
     /// The writer of a head was told that another one stands there.

@@ -1,14 +1,12 @@
 //! One node's log: group commit over all of its databases.
 //!
 //! [`core`] decides (`pace`: when a batch closes; `queue` and `bucket`: what is in it; `unfolded`: which slots may
-//! go), [`run`] talks to the store (`slot_put`: until a slot decides; `hedge`: when a PUT is sent twice; `side`: what is
-//! stored before it is in a slot). A
-//! [`LogHandle`] is what the rest of the node holds.
+//! go), [`run`] talks to the store (`slot_put`: until a slot decides; [`crate::hedge`]: when a PUT is sent twice;
+//! `side`: what is stored before it is in a slot). A [`LogHandle`] is what the rest of the node holds.
 
 mod bucket;
 pub mod core;
 mod driver;
-mod hedge;
 mod pace;
 mod queue;
 pub(crate) mod side;
@@ -24,7 +22,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 pub use self::core::{Acknowledged, Commit};
 pub use driver::run;
 
-use self::hedge::Hedging;
+use crate::hedge::Hedging;
 use crate::id::{DatabaseId, Lsn, Slot};
 
 /// Told what became of commits. Called on the I/O runtime; must not block.

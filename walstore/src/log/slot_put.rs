@@ -56,7 +56,7 @@ impl SlotPut {
     async fn one_try<'a>(&'a self, sent: &mut Sent<'a>, tries: u32) -> Option<PutOutcome> {
         let hedging = &self.shared.hedging;
         let started = self.seam.boot_micros();
-        let hedge_after = hedging.on_put(self.object.len());
+        let hedge_after = hedging.on_request(self.object.len());
         let timer = self.seam.sleep(hedge_after.unwrap_or_default());
         tokio::pin!(timer);
         let mut may_hedge = hedge_after.is_some();

@@ -69,6 +69,8 @@ pub struct Held {
     caught: Arc<Notify>,
     /// Requests so far, and the one at which the connection dies.
     requests: Arc<Mutex<(u64, Option<u64>)>>,
+    /// The connection dies after it has written an object whose key ends like this.
+    last: Arc<Mutex<Option<&'static str>>>,
 }
 
 impl Held {
@@ -80,6 +82,13 @@ impl Held {
     pub fn dying(memory: &MemoryStore, at: u64) -> Self {
         let held = Self::over(memory);
         held.requests.lock().unwrap().1 = Some(at);
+        held
+    }
+
+    /// A connection that dies once it has written an object whose key ends like this.
+    pub fn dying_after(memory: &MemoryStore, suffix: &'static str) -> Self {
+        let held = Self::over(memory);
+        *held.last.lock().unwrap() = Some(suffix);
         held
     }
 
@@ -159,6 +168,12 @@ impl Store for Held {
         let (takes_effect, answer) = self.request(key.as_str());
         let put = if takes_effect { Some(self.memory.put(key, bytes, condition).await) } else { None };
         answer?;
+        if self.last.lock().unwrap().is_some_and(|suffix| key.as_str().ends_with(suffix)) {
+            let mut requests = self.requests.lock().unwrap();
+            // Odd, so that the request at which it dies does not take effect either.
+            requests.0 |= 1;
+            requests.1 = Some(requests.0);
+        }
         put.expect("a request that is answered took effect")
     }
 

@@ -9,7 +9,7 @@ use tenant::lifecycle::{self, OpenPlan, OwnerState};
 use tenant::name::Name;
 use tenant::registry::{self, CreateError};
 use tenant::settings::Settings;
-use walstore::id::{Lsn, PutId, Slot};
+use walstore::id::{IncarnationId, Lsn, PutId, Slot};
 use walstore::mutant::{self, Mutant};
 use walstore::register::{Patience, Swap, Versioned};
 use walstore::recovery::{self, Access};
@@ -21,6 +21,13 @@ use crate::watch::pack_of;
 
 /// Rounds of reading head and owner again before a client is told to come back.
 const ROUNDS_MAX: usize = 32;
+
+/// A history: all of it, and of the part that is not folded the tips (that of the folded point first) and epochs.
+pub(super) struct Read {
+    pub history: Vec<toy::CommitNo>,
+    pub tips: Vec<Tip>,
+    pub epochs: Vec<(u64, Lsn)>,
+}
 
 impl Node {
     fn opening(&self, name: &Name) -> Opening {
@@ -208,13 +215,29 @@ impl Node {
         if self.ended.lock().unwrap().contains(&id) || self.by_id.lock().unwrap().contains_key(&id) {
             return Err(not_open("it has ended on this node"));
         }
-        let mut history = self.read_pack(&head).await?;
+        let Read { mut history, tips, .. } = self.read_history(&head, Some(self.id)).await?;
+        let (folded, own_after) = (tips[0], *tips.last().expect("there is always the folded point"));
+        let mut tip = own_after;
+        let asleep = self.wake(&head.value, &mut history, &mut tip).await?;
+        self.watch.check(|known| known.loaded(id, head.value.epoch, &history));
+        self.asleep.lock().unwrap().remove(&id);
+        Ok(Arc::new(Database::new(head, history, [folded, own_after, tip], asleep)))
+    }
+
+    /// What packs and sealed logs have of a database, without the log of `but`.
+    pub(super) async fn read_history(
+        &self,
+        head: &Versioned<Head>,
+        but: Option<IncarnationId>,
+    ) -> Result<Read, NotOpen> {
+        let id = head.value.database;
+        let mut history = self.read_pack(head).await?;
         let mut tip = Tip::of_folded(id, &head.value.folded);
         if history.len() as u64 != Lsn::raw(tip.lsn) {
             self.watch.broken(format!("I9: {} commits folded up to {:?} of {id}", history.len(), tip.lsn));
         }
-        let folded = tip;
-        for entry in head.value.tail.iter().filter(|entry| entry.incarnation != self.id) {
+        let (mut tips, mut epochs) = (vec![tip], Vec::new());
+        for entry in head.value.tail.iter().filter(|entry| Some(entry.incarnation) != but) {
             let commits = self.others.commits(entry.incarnation, id).await;
             for commit in commits.inspect_err(|error| self.examine_seal(error)).map_err(not_open)? {
                 if Some(commit.lsn) > tip.lsn && entry.holds(entry.incarnation, commit.epoch, commit.lsn) {
@@ -223,15 +246,13 @@ impl Node {
                         not_open(broken)
                     })?;
                     history.push(number);
+                    epochs.push((commit.epoch, commit.lsn));
+                    tips.push(next);
                     tip = next;
                 }
             }
         }
-        let own_after = tip;
-        let asleep = self.wake(&head.value, &mut history, &mut tip).await?;
-        self.watch.check(|known| known.ledger.loaded(id, head.value.epoch, &history));
-        self.asleep.lock().unwrap().remove(&id);
-        Ok(Arc::new(Database::new(head, history, [folded, own_after, tip], asleep)))
+        Ok(Read { history, tips, epochs })
     }
 
     /// Reads the commits back that this node logged before it evicted the database.

@@ -16,6 +16,7 @@ impl World {
         match self.rng.below(100) {
             0..62 => return self.write(at, name),
             62..84 => return self.manage(at, name),
+            84..86 => return self.sweep(at),
             _ => {}
         }
         let Some(node) = self.places[at].node.clone().filter(|node| !node.life.is_dead()) else { return };
@@ -109,6 +110,17 @@ impl World {
                 self.note("drop", format_args!("{} at {}", database.name, node.id));
                 node.seam.clone().spawn(async move { database.delete(&node).await });
             }
+        }
+    }
+
+    /// A node looks for logs to drain; often two at once.
+    fn sweep(&mut self, at: usize) {
+        let other = self.rng.below(2 * self.places.len() as u64) as usize;
+        let both = [Some(at), Some(other).filter(|other| *other != at)];
+        let nodes = both.into_iter().flatten().filter_map(|at| self.places.get(at)?.node.clone());
+        for node in nodes.collect::<Vec<_>>() {
+            self.note("sweep", node.id);
+            node.seam.clone().spawn(async move { let _ = node.sweep().await; });
         }
     }
 

@@ -1,15 +1,15 @@
-//! When the PUT of a slot is sent a second time although the first may still be answered.
+//! When a request is sent a second time although the first may still be answered.
 //!
-//! The tail of a store's latency is mostly bad luck of one request, so a second one, with the same bytes to the
-//! same key, usually overtakes it. It is safe by construction: it is what any retry sends. It costs a request,
-//! so it is bounded:
-//! - one for a try at most, and one in [`limits::HEDGE_ONE_IN`] PUTs, with little to save up;
-//! - only after the 95th percentile of the latest [`limits::HEDGE_SAMPLES`] PUTs, but not before a quarter more
-//!   than their median, so that a steady store is not hedged for nothing; on a fast store only after
+//! The tail of a store's latency is mostly bad luck of one request, so a second one usually overtakes it. It is safe
+//! by construction for what any retry would send again: the PUT of a slot (the same bytes to the same key), and any
+//! GET. It costs a request, so it is bounded:
+//! - one for a try at most, and one in [`limits::HEDGE_ONE_IN`] requests, with little to save up;
+//! - only after the 95th percentile of the latest [`limits::HEDGE_SAMPLES`], but not before a quarter more than their
+//!   median, so that a steady store is not hedged for nothing; on a fast store only after
 //!   [`limits::HEDGE_FAST_AFTER_MICROS`];
-//! - none until so many PUTs in a row went well: an error empties the samples, because a store in trouble needs
-//!   fewer requests and not more;
-//! - none for large objects, which are slow for their size.
+//! - none until so many in a row went well: an error empties the samples, because a store in trouble needs fewer
+//!   requests and not more;
+//! - none for large ones, which are slow for their size.
 //!
 //! Times are whole microseconds on the node's boot clock, and nothing is drawn at random.
 
@@ -20,7 +20,7 @@ use crate::limits;
 
 const SAMPLES: usize = limits::HEDGE_SAMPLES;
 
-/// What hedging knows, shared by the PUTs of one log.
+/// What hedging knows of one kind of requests: the PUTs of a log, or the GETs of a node.
 #[derive(Default)]
 pub struct Hedging {
     state: Mutex<State>,
@@ -29,14 +29,14 @@ pub struct Hedging {
 #[derive(Default)]
 struct State {
     recent: Latencies,
-    /// Each PUT earns one; a hedge costs [`limits::HEDGE_ONE_IN`].
+    /// Each request earns one; a hedge costs [`limits::HEDGE_ONE_IN`].
     credit: u32,
     sent: u64,
 }
 
 impl Hedging {
-    /// A PUT of `bytes` is sent: how long it may go unanswered before it is worth a hedge.
-    pub fn on_put(&self, bytes: usize) -> Option<Duration> {
+    /// A request of `bytes` is sent: how long it may go unanswered before it is worth a hedge.
+    pub fn on_request(&self, bytes: usize) -> Option<Duration> {
         let mut state = self.state();
         state.credit = (state.credit + 1).min(limits::HEDGE_ONE_IN * limits::HEDGES_SAVED_MAX);
         if bytes > limits::HEDGE_BYTES_MAX {
@@ -118,11 +118,11 @@ impl Latencies {
 mod tests {
     use super::*;
 
-    /// After 64 PUTs of 1, 2, … 64 ms.
+    /// After 64 requests of 1, 2, … 64 ms.
     fn warm() -> Hedging {
         let hedging = Hedging::default();
         for millis in 1..=64 {
-            assert_eq!(hedging.on_put(100), None);
+            assert_eq!(hedging.on_request(100), None);
             hedging.on_answer(100, millis * 1_000);
         }
         hedging
@@ -130,26 +130,26 @@ mod tests {
 
     #[test]
     fn a_hedge_waits_for_the_95th_percentile() {
-        assert_eq!(warm().on_put(100), Some(Duration::from_millis(61)));
+        assert_eq!(warm().on_request(100), Some(Duration::from_millis(61)));
     }
 
     #[test]
     fn a_fast_store_is_not_hedged_early() {
         let hedging = warm();
         (0..64).for_each(|_| hedging.on_answer(100, 900));
-        assert_eq!(hedging.on_put(100), Some(Duration::from_millis(100)));
+        assert_eq!(hedging.on_request(100), Some(Duration::from_millis(100)));
         (0..64).for_each(|_| hedging.on_answer(100, 20_000));
-        assert_eq!(hedging.on_put(100), Some(Duration::from_millis(25)));
+        assert_eq!(hedging.on_request(100), Some(Duration::from_millis(25)));
     }
 
     #[test]
-    fn hedges_are_a_twentieth_of_the_puts_whatever_the_store_does() {
+    fn hedges_are_a_twentieth_of_the_requests_whatever_the_store_does() {
         let hedging = warm();
         let mut sent = 0;
         for _ in 0..1_000 {
-            hedging.on_put(100);
+            hedging.on_request(100);
             sent += u64::from(hedging.may_send());
-            // Ever slower: each PUT is beyond all that was seen before.
+            // Ever slower: each is beyond all that was seen before.
             hedging.on_answer(100, 1_000_000);
         }
         assert_eq!(sent, hedging.sent());
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn what_is_saved_up_does_not_make_a_storm() {
         let hedging = warm();
-        (0..10_000).for_each(|_| assert!(hedging.on_put(100).is_some()));
+        (0..10_000).for_each(|_| assert!(hedging.on_request(100).is_some()));
         let sent = (0..100).filter(|_| hedging.may_send()).count();
         assert_eq!(sent, limits::HEDGES_SAVED_MAX as usize);
     }
@@ -171,10 +171,10 @@ mod tests {
         hedging.on_error();
         assert!(!hedging.may_send());
         for _ in 0..64 {
-            assert_eq!(hedging.on_put(100), None);
+            assert_eq!(hedging.on_request(100), None);
             hedging.on_answer(100, 30_000);
         }
-        assert_eq!(hedging.on_put(100), Some(Duration::from_micros(37_500)), "a quarter above a steady 30 ms");
+        assert_eq!(hedging.on_request(100), Some(Duration::from_micros(37_500)), "a quarter above a steady 30 ms");
         assert!(hedging.may_send());
     }
 
@@ -182,8 +182,8 @@ mod tests {
     fn a_large_object_is_neither_hedged_nor_measured() {
         let hedging = warm();
         let large = limits::HEDGE_BYTES_MAX + 1;
-        assert_eq!(hedging.on_put(large), None);
+        assert_eq!(hedging.on_request(large), None);
         hedging.on_answer(large, 60_000_000);
-        assert_eq!(hedging.on_put(100), Some(Duration::from_millis(61)));
+        assert_eq!(hedging.on_request(100), Some(Duration::from_millis(61)));
     }
 }

@@ -1,0 +1,158 @@
+//! Reading what the page path needs out of the bucket, checked. One [`Fetcher`] for a node: queries, folds, recovery
+//! and drains all read through it.
+//!
+//! ```text
+//!   wanted ──▶ in memory? ──▶ on its way already? join ──▶ queue ──▶ ranged GET ──▶ check, decode ──▶ cache, all who wait
+//!              (PageCache)    (flights.rs)               (queue.rs)  (get.rs)       (wanted.rs)
+//! ```
+//!
+//! - **Single flight**: many who miss the same frame share one request.
+//! - **Bounded and fair**: so many requests and bytes are on their way at the same time; databases take turns.
+//! - **Together**: neighbours in a pack that are wanted at the same time go in one request.
+//! - **Hedged**: a request that is slower than most is sent once more.
+//!
+//! An object that a head or a map names and that is not there is corruption that names the object (invariant I10),
+//! never zeros.
+
+mod flights;
+mod get;
+mod queue;
+mod wanted;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use segments::cache::PageCache;
+use segments::map::{DeltaRef, MapChunkRef};
+use segments::pack::{Frame, FrameAt, FrameIndex};
+use tokio::sync::oneshot;
+use walstore::hedge::Hedging;
+use walstore::id::DatabaseId;
+use walstore::register::RecordError;
+use walstore::seam::Seam;
+use walstore::store::Store;
+
+use self::flights::{Flights, Interest};
+use self::get::Source;
+use self::queue::Urgency;
+use self::wanted::{Fetched, Wanted};
+
+/// See the module documentation. Cloning shares everything.
+#[derive(Clone)]
+pub struct Fetcher {
+    flights: Arc<Flights>,
+    cache: PageCache,
+}
+
+impl Fetcher {
+    /// Of a node, in front of whose store is `cache`. What is on its way takes at most about `bytes_max` of memory.
+    pub fn new(store: Arc<dyn Store>, seam: Seam, cache: PageCache, bytes_max: usize) -> Self {
+        let source = Source { store, seam, hedging: Hedging::default() };
+        Self { flights: Arc::new(Flights::new(source, bytes_max)), cache }
+    }
+
+    /// The same requests under the same bounds, for somebody who keeps what he reads elsewhere.
+    pub fn with_cache(&self, cache: PageCache) -> Self {
+        Self { flights: self.flights.clone(), cache }
+    }
+
+    pub fn cache(&self) -> &PageCache {
+        &self.cache
+    }
+
+    /// Bytes of memory that requests on their way take at most.
+    pub fn bytes_in_flight(&self) -> usize {
+        self.flights.bytes()
+    }
+
+    /// How many requests were sent a second time because the first was slow.
+    pub fn hedges(&self) -> u64 {
+        self.flights.source().hedging.sent()
+    }
+
+    /// One frame of a pack, on behalf of a database.
+    pub async fn frame(&self, of: DatabaseId, at: &FrameAt) -> Result<Frame, RecordError> {
+        match self.cache.frame(at) {
+            Some(frame) => Ok(frame),
+            None => self.frame_of_flight(of, *at).await,
+        }
+    }
+
+    async fn frame_of_flight(&self, of: DatabaseId, at: FrameAt) -> Result<Frame, RecordError> {
+        match self.one(of, Wanted::Frame(at), Some(self.cache.clone())).await? {
+            Fetched::Frame(frame) => Ok(frame),
+            _ => unreachable!("BUG: a frame was asked for"),
+        }
+    }
+
+    /// Many frames, for somebody who needs them once: what is not in the cache already does not get into it.
+    pub async fn frames_once(
+        &self,
+        of: DatabaseId,
+        wanted: BTreeSet<FrameAt>,
+    ) -> Result<BTreeMap<FrameAt, Frame>, RecordError> {
+        let mut frames = BTreeMap::new();
+        let mut missing = Vec::new();
+        for at in wanted {
+            match self.cache.frame(&at) {
+                Some(frame) => drop(frames.insert(at, frame)),
+                None => missing.push(Wanted::Frame(at)),
+            }
+        }
+        for (wanted, fetched) in self.all(of, missing, None).await? {
+            if let (Wanted::Frame(at), Fetched::Frame(frame)) = (wanted, fetched) {
+                frames.insert(at, frame);
+            }
+        }
+        Ok(frames)
+    }
+
+    /// The indexes of deltas, in their order.
+    pub async fn indexes(
+        &self,
+        of: DatabaseId,
+        deltas: &[DeltaRef],
+    ) -> Result<Vec<(DeltaRef, Arc<FrameIndex>)>, RecordError> {
+        let wanted = deltas.iter().map(Wanted::index).collect();
+        let fetched = self.all(of, wanted, Some(self.cache.clone())).await?;
+        let indexes = deltas.iter().zip(fetched).map(|(delta, (_, fetched))| match fetched {
+            Fetched::Index(index) => (*delta, index),
+            _ => unreachable!("BUG: an index was asked for"),
+        });
+        Ok(indexes.collect())
+    }
+
+    /// A chunk of a page map, whole. [`segments::map::PageMap::with_chunk`] checks it.
+    pub async fn chunk(&self, of: DatabaseId, chunk: &MapChunkRef) -> Result<Bytes, RecordError> {
+        match self.one(of, Wanted::Chunk(*chunk), None).await? {
+            Fetched::Chunk(object) => Ok(object),
+            _ => unreachable!("BUG: a chunk was asked for"),
+        }
+    }
+
+    async fn one(&self, of: DatabaseId, wanted: Wanted, cache: Option<PageCache>) -> Result<Fetched, RecordError> {
+        let (answer, waiting) = oneshot::channel();
+        let interest = Interest { answer: Some(answer), cache };
+        self.flights.request(of, Urgency::Now, std::iter::once((wanted, interest)));
+        waiting.await.unwrap_or_else(|_| Err(flights::cut_off(&wanted)))
+    }
+
+    /// All of them, in their order; they may share requests.
+    async fn all(
+        &self,
+        of: DatabaseId,
+        wanted: Vec<Wanted>,
+        cache: Option<PageCache>,
+    ) -> Result<Vec<(Wanted, Fetched)>, RecordError> {
+        let (answers, waiting): (Vec<_>, Vec<_>) = wanted.iter().map(|_| oneshot::channel()).unzip();
+        let interests = answers.into_iter().map(|answer| Interest { answer: Some(answer), cache: cache.clone() });
+        self.flights.request(of, Urgency::Now, wanted.iter().copied().zip(interests));
+        let each = wanted.into_iter().zip(waiting).map(|(wanted, waiting)| async move {
+            let fetched = waiting.await.unwrap_or_else(|_| Err(flights::cut_off(&wanted)))?;
+            Ok((wanted, fetched))
+        });
+        try_join_all(each).await
+    }
+}

@@ -1,0 +1,193 @@
+//! Single flight: what is being fetched, and who waits for it.
+//!
+//! A **flight** is one thing on its way, however many want it. Whoever comes later joins it. One that goes away
+//! cancels nothing for the others; only what nobody waits for any more, and has not been sent, is left out. An error
+//! reaches all who wait.
+//!
+//! What comes is put into the caches of all who wait before the flight ends, so nobody finds neither.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use segments::cache::PageCache;
+use tokio::sync::oneshot;
+use walstore::id::DatabaseId;
+use walstore::register::RecordError;
+use walstore::store::{StoreError, StoreErrorKind};
+
+use super::get::Source;
+use super::queue::{Batch, Queue, Urgency};
+use super::wanted::{Fetched, Wanted};
+
+pub type Answer = Result<Fetched, RecordError>;
+
+/// Somebody who wants it.
+pub struct Interest {
+    /// None: it is read ahead.
+    pub answer: Option<oneshot::Sender<Answer>>,
+    /// Where it shall be kept.
+    pub cache: Option<PageCache>,
+}
+
+struct Flight {
+    /// Whose turn it takes.
+    of: DatabaseId,
+    interests: Vec<Interest>,
+}
+
+impl Flight {
+    /// Whether anybody wants it still.
+    fn is_wanted(&self) -> bool {
+        self.interests.iter().any(|it| it.answer.as_ref().is_none_or(|answer| !answer.is_closed()))
+    }
+}
+
+/// Everything on its way on a node.
+pub struct Flights {
+    source: Source,
+    state: Mutex<State>,
+}
+
+struct State {
+    queue: Queue,
+    flights: BTreeMap<Wanted, Flight>,
+}
+
+impl Flights {
+    pub fn new(source: Source, bytes_max: usize) -> Self {
+        Self { source, state: Mutex::new(State { queue: Queue::new(bytes_max), flights: BTreeMap::new() }) }
+    }
+
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Bytes of memory that requests on their way take at most.
+    pub fn bytes(&self) -> usize {
+        self.state().queue.bytes()
+    }
+
+    /// Joins flights or starts them. What is requested in one call can go in one request.
+    pub fn request(self: &Arc<Self>, of: DatabaseId, urgency: Urgency, all: impl Iterator<Item = (Wanted, Interest)>) {
+        let mut state = self.state();
+        for (wanted, interest) in all {
+            state.request(of, urgency, wanted, interest);
+        }
+        drop(state);
+        self.start();
+    }
+
+    /// Sends all requests for which there is room.
+    fn start(self: &Arc<Self>) {
+        while let Some(batch) = self.next() {
+            let flying = Flying { flights: self.clone(), batch, landed: 0 };
+            self.source.seam.spawn(flying.run());
+        }
+    }
+
+    fn next(&self) -> Option<Batch> {
+        let mut state = self.state();
+        loop {
+            let mut batch = state.queue.next()?;
+            batch.wanted.retain(|wanted| {
+                let is_wanted = state.flights.get(wanted).is_some_and(Flight::is_wanted);
+                if !is_wanted {
+                    state.flights.remove(wanted);
+                }
+                is_wanted
+            });
+            if !batch.wanted.is_empty() {
+                return Some(batch);
+            }
+            state.queue.done(&batch);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing in it is left half-way by a panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn request(&mut self, of: DatabaseId, urgency: Urgency, wanted: Wanted, interest: Interest) {
+        if let Some(flight) = self.flights.get_mut(&wanted) {
+            flight.interests.push(interest);
+            if urgency == Urgency::Now && self.queue.take_ahead(flight.of, &wanted) {
+                flight.of = of;
+                self.queue.push(of, wanted, urgency);
+            }
+            return;
+        }
+        // It may have come between the question and the request.
+        if let Some(fetched) = interest.cache.as_ref().and_then(|cache| wanted.cached(cache)) {
+            if let Some(answer) = interest.answer {
+                let _ = answer.send(Ok(fetched));
+            }
+            return;
+        }
+        self.flights.insert(wanted, Flight { of, interests: vec![interest] });
+        self.queue.push(of, wanted, urgency);
+    }
+}
+
+/// A request on its way. If its task ends before it has, because the node goes down or something panics, those who
+/// wait are told so.
+struct Flying {
+    flights: Arc<Flights>,
+    batch: Batch,
+    /// How many of the batch are done with.
+    landed: usize,
+}
+
+impl Flying {
+    async fn run(mut self) {
+        let (key, range) = (self.batch.wanted[0].key(), self.batch.range());
+        let got = self.flights.source.get(&key, range.clone()).await;
+        while let Some(wanted) = self.batch.wanted.get(self.landed) {
+            let answer = got.clone().and_then(|bytes| {
+                let within = |offset: u64| usize::try_from(offset - range.start).unwrap_or(usize::MAX).min(bytes.len());
+                let stored = bytes.slice(within(wanted.range().start)..within(wanted.range().end));
+                Ok(wanted.decode(stored)?)
+            });
+            self.land(wanted, &answer);
+            self.landed += 1;
+            // Decoding takes a while; other requests of this thread go on in between.
+            tokio::task::yield_now().await;
+        }
+        let flights = self.flights.clone();
+        drop(self);
+        flights.start();
+    }
+
+    /// It is here, or it never will be: everybody who waits is told.
+    fn land(&self, wanted: &Wanted, answer: &Answer) {
+        let interests = {
+            let mut state = self.flights.state();
+            if let (Ok(fetched), Some(flight)) = (answer, state.flights.get(wanted)) {
+                flight.interests.iter().filter_map(|it| it.cache.as_ref()).for_each(|cache| wanted.keep(fetched, cache));
+            }
+            state.flights.remove(wanted).map_or_else(Vec::new, |flight| flight.interests)
+        };
+        for interest in interests {
+            if let Some(waiting) = interest.answer {
+                let _ = waiting.send(answer.clone());
+            }
+        }
+    }
+}
+
+impl Drop for Flying {
+    fn drop(&mut self) {
+        let mut state = self.flights.state();
+        for wanted in &self.batch.wanted[self.landed..] {
+            state.flights.remove(wanted);
+        }
+        state.queue.done(&self.batch);
+    }
+}
+
+/// Why a flight has ended without an answer.
+pub fn cut_off(wanted: &Wanted) -> RecordError {
+    StoreError::new(StoreErrorKind::Retry, wanted.key(), "the request was cut off: the node is shutting down").into()
+}

@@ -1,0 +1,112 @@
+//! What can be fetched, and what becomes of its bytes.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use segments::cache::PageCache;
+use segments::keys;
+use segments::map::{DeltaRef, MapChunkRef};
+use segments::page::SEGMENT_BYTES;
+use segments::pack::{Frame, FrameAt, FrameIndex};
+use walstore::envelope::Corrupt;
+use walstore::store::Key;
+
+/// A stretch of an object that never changes, as what refers to it names it, checksum included. In order of their
+/// places: frames that stand next to each other in a pack are neighbours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wanted {
+    Frame(FrameAt),
+    /// The index of a delta. See [`Wanted::index`].
+    Index(DeltaRef),
+    Chunk(MapChunkRef),
+}
+
+/// It, checked and decoded.
+#[derive(Clone, Debug)]
+pub enum Fetched {
+    Frame(Frame),
+    Index(Arc<FrameIndex>),
+    /// The object as it is: `segments::map::PageMap::with_chunk` checks it against the map that it belongs to.
+    Chunk(Bytes),
+}
+
+impl Wanted {
+    /// Maps differ in how far a delta is valid; its index is the same.
+    pub fn index(delta: &DeltaRef) -> Self {
+        Self::Index(DeltaRef { valid_upto: 0, ..*delta })
+    }
+
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Frame(at) => keys::pack(&at.pack),
+            Self::Index(delta) => keys::pack(&delta.pack),
+            Self::Chunk(chunk) => keys::page_map(&chunk.id),
+        }
+    }
+
+    pub fn range(&self) -> Range<u64> {
+        match self {
+            Self::Frame(at) => at.frame.range(),
+            Self::Index(delta) => delta.index.range(),
+            Self::Chunk(chunk) => 0..u64::from(chunk.bytes),
+        }
+    }
+
+    pub fn stored_bytes(&self) -> usize {
+        match self {
+            Self::Frame(at) => at.frame.bytes as usize,
+            Self::Index(delta) => delta.index.bytes as usize,
+            Self::Chunk(chunk) => chunk.bytes as usize,
+        }
+    }
+
+    /// Memory that it takes at most while it is fetched: as stored and decoded.
+    pub fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Frame(_) => self.stored_bytes() + SEGMENT_BYTES,
+            // An entry of an index takes at most four times what it takes encoded.
+            Self::Index(_) => 5 * self.stored_bytes(),
+            Self::Chunk(_) => 2 * self.stored_bytes(),
+        }
+    }
+
+    /// Whether `self` and the `next` of its kind are in the same object, not further apart than `gap_max`.
+    pub fn is_near(&self, next: &Self, gap_max: u64) -> bool {
+        match (self, next) {
+            (Self::Frame(at), Self::Frame(next)) => {
+                let (end, start) = (at.frame.range().end, next.frame.range().start);
+                at.pack == next.pack && start.checked_sub(end).is_some_and(|gap| gap <= gap_max)
+            }
+            _ => false,
+        }
+    }
+
+    /// Checks and decodes what a GET of [`range`](Self::range) returned.
+    pub fn decode(&self, stored: Bytes) -> Result<Fetched, Corrupt> {
+        let decoded = match self {
+            Self::Frame(at) => Frame::decode(&stored, &at.frame).map(Fetched::Frame),
+            Self::Index(delta) => delta.decode_index(&stored).map(|index| Fetched::Index(Arc::new(index))),
+            Self::Chunk(_) => Ok(Fetched::Chunk(stored)),
+        };
+        decoded.map_err(|corrupt| corrupt.at(self.key()))
+    }
+
+    /// It, if it is in memory.
+    pub fn cached(&self, cache: &PageCache) -> Option<Fetched> {
+        match self {
+            Self::Frame(at) => cache.frame(at).map(Fetched::Frame),
+            Self::Index(delta) => cache.index(delta).map(Fetched::Index),
+            Self::Chunk(_) => None,
+        }
+    }
+
+    pub fn keep(&self, fetched: &Fetched, cache: &PageCache) {
+        match (self, fetched) {
+            (Self::Frame(at), Fetched::Frame(frame)) => cache.insert_frame(at, frame.clone()),
+            (Self::Index(delta), Fetched::Index(index)) => cache.insert_index(delta, index.clone()),
+            // A chunk becomes a part of its map.
+            _ => {}
+        }
+    }
+}
