@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use crate::chain::Chain;
 use crate::clock;
-use crate::hrana::{self, Client};
+use crate::hrana::Client;
 use crate::server::ServerProcess;
 
 pub struct Cold {
@@ -33,7 +33,7 @@ impl Cold {
     pub fn start() -> anyhow::Result<Self> {
         let emulator = Emulator::start_in_thread(EmulatorConfig::default()).context("cannot start the emulator")?;
         let cache_dir = tempfile::tempdir()?;
-        let server = ServerProcess::start(&emulator, cache_dir.path())?;
+        let server = ServerProcess::start_with(&emulator, cache_dir.path(), &[])?;
         Ok(Self { server, emulator, cache_dir })
     }
 
@@ -41,7 +41,7 @@ impl Cold {
     /// seals its log at once. Nothing else of it is left.
     pub fn restart(&mut self) -> anyhow::Result<()> {
         self.server.kill()?;
-        self.server = ServerProcess::start(&self.emulator, self.cache_dir.path())?;
+        self.server = ServerProcess::start_with(&self.emulator, self.cache_dir.path(), &[])?;
         Ok(())
     }
 
@@ -55,10 +55,7 @@ impl Cold {
 
     /// Folds a database, and leaves it to nobody.
     pub fn release(&self, database: &str) -> anyhow::Result<()> {
-        let url = format!("http://{}/v1/namespaces/{database}/release", self.server.admin);
-        let answer = hrana::agent().post(&url).send("")?;
-        anyhow::ensure!(answer.status().is_success(), "cannot release `{database}`: {}", answer.status());
-        Ok(())
+        self.server.release(database)
     }
 
     /// Asks for one number at `s3std`, and counts what that costs.

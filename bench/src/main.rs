@@ -3,19 +3,28 @@
 //! The emulated store runs on a thread of this process, and Shoal in a process of its own, which is this
 //! same program started again ([`server`]). A run ends with a failure if a goal was missed.
 
+mod big;
+mod bulk;
+mod cgroup;
 mod chain;
 mod clock;
 mod cold;
 mod hrana;
 mod p1;
 mod p10;
+mod p11;
+mod p14;
+mod p19b;
 mod p2;
 mod p20;
+mod p22;
+mod p23;
 mod p5;
 mod p6;
 mod p8;
 mod p9;
 mod pair;
+mod process;
 mod raw;
 mod report;
 mod rig;
@@ -71,6 +80,13 @@ struct Args {
     /// P10: how large the database is
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
     megabytes: u64,
+    /// P22: for how many minutes rows are written
+    #[arg(long, value_name = "MINUTES", default_value_t = 1)]
+    minutes: u64,
+
+    /// big: the size of the database, in GiB
+    #[arg(long, value_name = "SIZE", default_value_t = 1.0)]
+    gib: f64,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -89,8 +105,20 @@ enum Row {
     P9,
     /// Round trips, GETs and bytes of a point query in a large cold database
     P10,
+    /// A cold scan against raw parallel GETs
+    P11,
+    /// What an open, idle database costs
+    P14,
+    /// The first query after kill -9 of the node, by size of the database
+    P19b,
     /// Failover after kill -9: time, round trips, growth with the number of databases, recovery of a long log
     P20,
+    /// Bytes put over time, and left, against SQLite's WAL and a fresh image
+    P22,
+    /// Commits while others are folded, merged and collected
+    P23,
+    /// A database larger than memory and cache
+    Big,
 }
 
 /// What a row needs to know.
@@ -101,6 +129,8 @@ pub struct Options {
     pub databases: u32,
     pub log_seconds: u64,
     pub megabytes: u64,
+    pub minutes: u64,
+    pub gib: f64,
 }
 
 fn main() -> ExitCode {
@@ -112,8 +142,8 @@ fn main() -> ExitCode {
 }
 
 fn measure(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { rounds, sqld, kills, databases, log_seconds, megabytes, .. } = args;
-    let options = Options { rounds, sqld, kills, databases, log_seconds, megabytes };
+    let Args { rounds, sqld, kills, databases, log_seconds, megabytes, minutes, gib, .. } = args;
+    let options = Options { rounds, sqld, kills, databases, log_seconds, megabytes, minutes, gib };
     let commit = args.commit.unwrap_or_else(report::commit_of_this_directory);
     let mut reports: Vec<Report> = Vec::new();
     for row in args.rows {
@@ -125,7 +155,13 @@ fn measure(args: Args) -> anyhow::Result<ExitCode> {
             Row::P8 => p8::run(&options),
             Row::P9 => p9::run(&options),
             Row::P10 => p10::run(&options),
+            Row::P11 => p11::run(&options),
+            Row::P14 => p14::run(&options),
+            Row::P19b => p19b::run(&options),
             Row::P20 => p20::run(&options),
+            Row::P22 => p22::run(&options),
+            Row::P23 => p23::run(&options),
+            Row::Big => big::run(&options),
         }?;
         report.commit.clone_from(&commit);
         println!("{report}");

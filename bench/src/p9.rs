@@ -74,10 +74,11 @@ fn fewest(cold: &Cold, names: &[String], sql: &str, expected: i64) -> anyhow::Re
 }
 
 fn raw_get_millis(cold: &Cold, raw: &RawClient, rounds: u32) -> anyhow::Result<f64> {
-    let heads = cold.emulator.objects("t/").into_iter().map(|(key, _)| key);
-    let key = heads.into_iter().find(|key| key.ends_with("/head")).expect("there are databases");
+    let head = cold.emulator.objects("t/").into_iter().find(|(key, _)| key.ends_with("/head"));
+    let (key, head) = head.expect("there are databases");
+    let part = [(key, 0..head.len() as u64)];
     cold.emulator.set_profile(emulator::Profile::s3std());
-    let times = (0..rounds.max(7)).map(|_| raw.get(&key)).collect::<anyhow::Result<Vec<f64>>>();
+    let times = (0..rounds.max(7)).map(|_| raw.get_parts(&part, 1)).collect::<anyhow::Result<Vec<f64>>>();
     cold.emulator.set_profile(emulator::Profile::local());
     Ok(stats::median(&times?))
 }

@@ -1,5 +1,7 @@
-//! The least that a conditional PUT or a GET can be: one HTTP request with a signature that was made before.
+//! The least that a conditional PUT can be: one HTTP request with a signature that was made before.
 
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
@@ -57,32 +59,50 @@ impl RawClient {
         Ok(millis)
     }
 
-    /// Gets an object. Tells how long that took, in milliseconds.
-    pub fn get(&self, key: &str) -> anyhow::Result<f64> {
-        let get = self.signer.get_object().bucket(&self.bucket).key(key);
-        let config = PresigningConfig::builder().start_time(wall_clock()).expires_in(EXPIRES);
-        let request = self.runtime.block_on(get.presigned(config.build()?)).context("cannot sign a request")?;
-        let mut get = self.agent.get(request.uri());
-        for (name, value) in request.headers() {
-            get = get.header(name, value);
+    /// Gets parts of objects over so many connections at a time, each asking for the next part as soon as it has one.
+    /// Tells how long all of it took, in milliseconds.
+    pub fn get_parts(&self, parts: &[(String, Range<u64>)], connections: usize) -> anyhow::Result<f64> {
+        let mut requests = Vec::new();
+        for (key, range) in parts {
+            let range = format!("bytes={}-{}", range.start, range.end - 1);
+            let get = self.signer.get_object().bucket(&self.bucket).key(key).range(range);
+            requests.push(self.runtime.block_on(get.presigned(presigning()?)).context("cannot sign a request")?);
         }
-        let (answer, millis) = clock::millis(|| {
-            let mut answer = get.call()?;
-            let bytes = answer.body_mut().read_to_vec()?;
-            anyhow::Ok((answer.status(), bytes.len()))
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let agent = crate::hrana::agent();
+            while let Some((request, (key, range))) = {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                requests.get(index).zip(parts.get(index))
+            } {
+                let mut get = agent.get(request.uri());
+                for (name, value) in request.headers() {
+                    get = get.header(name, value);
+                }
+                let bytes = get.call()?.body_mut().read_to_vec()?;
+                anyhow::ensure!(bytes.len() as u64 == range.end - range.start, "{} bytes of {key}", bytes.len());
+            }
+            Ok(())
+        };
+        let (done, millis) = clock::millis(|| {
+            std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..connections).map(|_| scope.spawn(work)).collect();
+                threads.into_iter().try_for_each(|thread| thread.join().expect("BUG: a client panicked"))
+            })
         });
-        let (status, bytes) = answer?;
-        anyhow::ensure!(status.is_success() && bytes > 0, "a raw GET failed: {status}");
-        Ok(millis)
+        done.map(|()| millis)
     }
 
     fn presign(&mut self) -> anyhow::Result<PresignedRequest> {
         self.puts += 1;
         let put = self.signer.put_object().bucket(&self.bucket).key(format!("raw/{}", self.puts)).if_none_match("*");
-        let config = PresigningConfig::builder().start_time(wall_clock()).expires_in(EXPIRES);
-        let presigned = self.runtime.block_on(put.presigned(config.build()?));
+        let presigned = self.runtime.block_on(put.presigned(presigning()?));
         presigned.context("cannot sign a request")
     }
+}
+
+fn presigning() -> anyhow::Result<PresigningConfig> {
+    Ok(PresigningConfig::builder().start_time(wall_clock()).expires_in(EXPIRES).build()?)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a signature bears the time of day")]

@@ -10,10 +10,11 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use anyhow::{Context, bail};
 use compute::cli::args::{Cli, Command as Cmd};
 use compute::cli::config::ServeConfig;
-use compute::serve::Server;
+use compute::serve::{self, Server};
 use emulator::Emulator;
 
 use crate::hrana;
+use crate::process::Process;
 
 const SERVE: &str = "serve";
 
@@ -30,7 +31,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
     let code = runtime.block_on(async {
         let server = Server::start(&config).await?;
         println!("{} {}", server.http_addr, server.admin_addr);
-        anyhow::Ok(server.run().await)
+        serve::serve(config, server).await
     })?;
     runtime.shutdown_background();
     Ok(code)
@@ -44,11 +45,7 @@ pub struct ServerProcess {
 }
 
 impl ServerProcess {
-    pub fn start(emulator: &Emulator, cache_dir: &Path) -> anyhow::Result<Self> {
-        Self::start_with(emulator, cache_dir, &[])
-    }
-
-    /// `flags` are those of `shoal serve`.
+    /// Starts a server on the emulator's bucket. `flags` are those of `shoal serve`.
     pub fn start_with(emulator: &Emulator, cache_dir: &Path, flags: &[&str]) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.env_clear().envs(emulator.environment());
@@ -68,6 +65,18 @@ impl ServerProcess {
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
+        Ok(())
+    }
+
+    pub fn process(&self) -> Process {
+        Process(self.child.id())
+    }
+
+    /// Folds all of a database and gives it up.
+    pub fn release(&self, database: &str) -> anyhow::Result<()> {
+        let url = format!("http://{}/v1/namespaces/{database}/release", self.admin);
+        let answer = hrana::agent().post(&url).send("")?;
+        anyhow::ensure!(answer.status().is_success(), "cannot release `{database}`: {}", answer.status());
         Ok(())
     }
 

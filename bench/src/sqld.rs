@@ -1,7 +1,7 @@
 //! libSQL's server as a process, for whoever has it.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -17,21 +17,35 @@ pub struct Sqld {
     child: Child,
     /// Of its one database, with the slash at the end.
     pub url: String,
-    _directory: TempDir,
+    binary: PathBuf,
+    directory: TempDir,
 }
 
 impl Sqld {
     pub fn start(binary: &Path) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
+        let (child, url) = Self::spawn(binary, directory.path())?;
+        let sqld = Self { child, url, binary: binary.to_owned(), directory };
+        sqld.wait_until_it_serves()?;
+        Ok(sqld)
+    }
+
+    /// `kill -9`, and another process on the same files; it may not serve yet.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        (self.child, self.url) = Self::spawn(&self.binary, self.directory.path())?;
+        Ok(())
+    }
+
+    fn spawn(binary: &Path, directory: &Path) -> anyhow::Result<(Child, String)> {
         // It cannot be asked which free port it took, so one is found for it.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let mut command = Command::new(binary);
-        command.args(["--no-welcome", "--http-listen-addr", &address, "--db-path"]).arg(directory.path());
+        command.args(["--no-welcome", "--http-listen-addr", &address, "--db-path"]).arg(directory);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().with_context(|| format!("cannot start {}", binary.display()))?;
-        let sqld = Self { child, url: format!("http://{address}/"), _directory: directory };
-        sqld.wait_until_it_serves()?;
-        Ok(sqld)
+        Ok((child, format!("http://{address}/")))
     }
 
     fn wait_until_it_serves(&self) -> anyhow::Result<()> {

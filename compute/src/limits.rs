@@ -28,6 +28,14 @@ pub const POOLED_CONNECTIONS_MAX: usize = 8;
 /// SQLite's own page cache per connection, in KiB (the sign is SQLite's).
 pub const CONNECTION_CACHE_KIB: i32 = -2_000;
 
+/// Prepared statements that a connection keeps for the next time their text comes, and how long such a text may be.
+pub const KEPT_STATEMENTS_MAX: usize = 16;
+pub const KEPT_STATEMENT_BYTES_MAX: usize = 2 << 10;
+/// A database that nobody has used for so long gives up its idle connections, and with them their caches.
+pub const IDLE_CONNECTIONS: Duration = Duration::from_secs(5);
+/// So many of them at a time are worth asking the allocator to give memory back to the operating system.
+pub const CLOSED_CONNECTIONS_MANY: usize = 32;
+
 /// A temporary file stays in memory up to this size.
 pub const TEMP_MEMORY_BYTES_MAX: usize = 1 << 20;
 /// One database's temporary files may take this part of what the node's may: with more than a few at it, none

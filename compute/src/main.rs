@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use compute::cli::args::{Cli, Command};
 use compute::cli::config::ServeConfig;
-use compute::serve::Server;
+use compute::serve::{self, Server};
 use compute::{cli, dev};
 use tracing_subscriber::EnvFilter;
 
@@ -33,7 +33,7 @@ fn run() -> anyhow::Result<ExitCode> {
         if is_dev {
             dev::welcome(&server).await?;
         }
-        anyhow::Ok(server.run().await)
+        serve::serve(config, server).await
     })?;
     // Coroutines that wait for a store that never answers are not unwound: the process just ends.
     runtime.shutdown_background();

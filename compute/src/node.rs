@@ -163,6 +163,8 @@ impl Node {
     ) -> Result<Self, StartError> {
         crate::sqlite::install();
         let (log, inbox) = log::channel();
+        // By then every client has been told that it is unknown, and others may take the databases over.
+        log.give_up_after(settings.commit_timeout + settings.lease);
         let context = Arc::new(NodeContext::new(id, stores.clone(), seam.clone(), log.clone(), settings));
         let (over_sender, over) = mpsc::unbounded_channel();
         let (inboxes, receivers): (Vec<_>, Vec<_>) =
@@ -179,7 +181,14 @@ impl Node {
         let drain_interval = context.settings.drain_interval;
         if !drain_interval.is_zero() {
             let drainer = Drainer::new(id, context.stores.clone(), seam.clone(), &context.fetcher);
-            seam.spawn(drainer.run(drain_interval));
+            let core = inboxes[0].clone();
+            seam.spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = core.closed() => {}
+                    () = drainer.run(drain_interval) => {}
+                }
+            });
         }
         seam.spawn(watch_overlays(context.clone(), inboxes.clone()));
         Ok(Self { context, incarnation, cores: inboxes, over })
@@ -189,9 +198,19 @@ impl Node {
         NodeHandle { context: self.context.clone(), cores: self.cores.clone() }
     }
 
-    /// Returns when this incarnation was ended by another node, with the reason.
+    /// Returns when this incarnation is over, with the reason: another node has ended it, or its log was given up.
     pub async fn over(&mut self) -> String {
         self.over.recv().await.unwrap_or_else(|| "the log has stopped".into())
+    }
+
+    /// Whether it was this node itself that gave its log up, because the store refused it for too long.
+    pub fn has_given_up(&self) -> bool {
+        self.context.log.has_given_up()
+    }
+
+    /// Seals a log that was given up, as soon as the store lets this node.
+    pub async fn seal_given_up(&self) -> Result<Sealed, SealError> {
+        self.incarnation.seal_given_up().await
     }
 
     /// Rolls back the transactions that no request is running for, now and from now on, so that they hold nobody up.

@@ -25,6 +25,25 @@ const SHUTDOWN: Duration = Duration::from_secs(20);
 /// How long a start waits for the log of a predecessor to be sealed.
 const SEAL_PREDECESSOR: Duration = Duration::from_secs(30);
 
+/// What comes after a server.
+pub enum Ended {
+    Exit(ExitCode),
+    /// Its log was given up and is sealed: a new incarnation can serve.
+    StartAgain,
+}
+
+/// Serves until the process is to end. A log that had to be given up is followed by a new incarnation, at the same
+/// addresses.
+pub async fn serve(mut config: ServeConfig, mut server: Server) -> anyhow::Result<ExitCode> {
+    loop {
+        (config.http_listen_addr, config.admin_listen_addr) = (server.http_addr, server.admin_addr);
+        match server.run().await {
+            Ended::Exit(code) => return Ok(code),
+            Ended::StartAgain => server = Server::start(&config).await?,
+        }
+    }
+}
+
 /// A server with both of its planes listening.
 pub struct Server {
     node: Node,
@@ -66,19 +85,38 @@ impl Server {
     }
 
     /// Serves until a signal comes or the incarnation is over, then goes down in order.
-    pub async fn run(mut self) -> ExitCode {
-        let code = tokio::select! {
+    pub async fn run(mut self) -> Ended {
+        let ended = tokio::select! {
             () = signalled() => {
                 info!("stopping: no new requests; flushing and sealing the log");
-                ExitCode::SUCCESS
+                Ended::Exit(ExitCode::SUCCESS)
             }
-            reason = self.node.over() => {
-                error!(reason, "this node was fenced; start it again to serve");
-                ExitCode::FAILURE
-            }
+            reason = self.node.over() => self.after(&reason).await,
         };
         self.stop().await;
-        code
+        ended
+    }
+
+    /// What follows an incarnation that is over. Meanwhile its listeners refuse every request.
+    async fn after(&self, reason: &str) -> Ended {
+        if !self.node.has_given_up() {
+            error!(reason, "this node was fenced; start it again to serve");
+            return Ended::Exit(ExitCode::FAILURE);
+        }
+        error!(reason, "given up: nothing is served until the store answers; then this log is sealed and a new one begun");
+        tokio::select! {
+            () = signalled() => Ended::Exit(ExitCode::FAILURE),
+            sealed = self.node.seal_given_up() => match sealed {
+                Ok(sealed) => {
+                    info!(end = %sealed.end, "the store answers again; the log that was given up is sealed");
+                    Ended::StartAgain
+                }
+                Err(error) => {
+                    error!(%error, "cannot seal the log that was given up");
+                    Ended::Exit(ExitCode::FAILURE)
+                }
+            },
+        }
     }
 
     /// Ends open requests, makes every commit durable, seals the log.

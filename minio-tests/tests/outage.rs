@@ -21,6 +21,7 @@ use minio_tests::rows;
 use minio_tests::shoal::{Shoal, ShoalProcess};
 
 const LEASE: Duration = Duration::from_secs(3);
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(4);
 const ARGUMENTS: [&str; 4] = ["--lease", "3s", "--commit-timeout", "4s"];
 const OUTAGE_SECONDS_DEFAULT: u64 = 8;
 const WRITERS: i64 = 6;
@@ -38,6 +39,67 @@ fn a_bucket_that_answers_503() {
 #[test]
 fn a_bucket_that_accepts_requests_and_says_nothing() {
     outage(Outage::Hang);
+}
+
+/// Credentials that are refused for a moment cost nobody more than the wait.
+#[test]
+fn access_that_is_denied_for_a_moment_comes_back_by_itself() {
+    let denied = Denied::for_(LEASE / 2);
+    assert_eq!(denied.incarnations, 1, "one that has not given up goes on");
+}
+
+/// Refused for longer than any client waits, a node gives its log up; once it may, it seals it and begins a new one, in
+/// the same process.
+#[test]
+fn access_that_is_denied_for_long_ends_a_log_and_then_a_new_one_is_begun() {
+    let denied = Denied::for_(COMMIT_TIMEOUT + LEASE + LEASE);
+    assert_eq!(denied.incarnations, 2);
+    let log = &denied.log;
+    assert!(log.contains("the store has refused its commits for"), "{log}");
+    assert!(log.contains("at the credentials"), "it says what to look at: {log}");
+}
+
+/// A node that lived through a denial.
+struct Denied {
+    incarnations: usize,
+    log: String,
+}
+
+impl Denied {
+    fn for_(time: Duration) -> Self {
+        let bucket = Bucket::emulator();
+        let caches = tempfile::tempdir().expect("a temporary directory");
+        let process = Shoal::on(&bucket, &caches.path().join("one")).with(&ARGUMENTS).start();
+        process.create_database("written");
+        rows::create(&process.database("written"));
+        let seen = Seen::default();
+        let faults = bucket.as_emulator().faults();
+        thread::scope(|scope| {
+            let _stop = StopOnDrop(&seen.stop);
+            for writer in 0..WRITERS {
+                let (database, seen) = (process.database("written"), &seen);
+                scope.spawn(move || write(&database, writer, seen));
+            }
+            seen.wait_until("writes go on", |seen| seen.writes.lock().unwrap().len() >= WARM_UP);
+            faults.deny(true);
+            clock::sleep(time);
+            let until = clock::now();
+            faults.deny(false);
+            seen.wait_until("writes are well again by themselves", |seen| {
+                seen.has_write(|write| write.began > until && write.result.is_ok())
+            });
+        });
+        let incarnations = bucket.as_emulator().counters().get(Operation::Put, "live").requests;
+        let mut ledger = seen.ledger.into_inner().unwrap();
+        let found = rows::found(&process.database("written"));
+        assert_eq!(ledger.violations(&found), Vec::<String>::new());
+        ledger.settle(&found);
+        let log = process.terminate().join("\n");
+        let process = Shoal::on(&bucket, &caches.path().join("two")).start();
+        assert_eq!(ledger.violations(&rows::found(&process.database("written"))), Vec::<String>::new());
+        process.terminate();
+        Self { incarnations: incarnations as usize, log }
+    }
 }
 
 /// A commit that waits for the bucket when the server is told to end may still happen.

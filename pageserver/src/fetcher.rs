@@ -27,6 +27,7 @@ use futures_util::future::try_join_all;
 use segments::cache::PageCache;
 use segments::map::{DeltaRef, MapChunkRef};
 use segments::pack::{Frame, FrameAt, FrameIndex};
+use segments::page::SEGMENT_BYTES;
 use tokio::sync::oneshot;
 use walstore::hedge::Hedging;
 use walstore::id::DatabaseId;
@@ -130,6 +131,23 @@ impl Fetcher {
             Fetched::Chunk(object) => Ok(object),
             _ => unreachable!("BUG: a chunk was asked for"),
         }
+    }
+
+    /// How many frames may be read ahead at the moment, for whomever: what waits to be asked for, and what is on its way
+    /// to wait, takes a bounded part of the cache.
+    pub fn room_ahead(&self) -> usize {
+        (self.cache.room_ahead() / SEGMENT_BYTES).saturating_sub(self.flights.ahead_count())
+    }
+
+    /// Begins to read what somebody will probably ask for soon, in this order, as far as there is
+    /// [room](Self::room_ahead). Answers how many frames it has to read.
+    pub fn read_ahead(&self, of: DatabaseId, frames: impl Iterator<Item = FrameAt>) -> usize {
+        let mut seen = BTreeSet::new();
+        let missing = frames.filter(|at| seen.insert(*at) && !self.cache.has_frame(at));
+        let missing: Vec<FrameAt> = missing.take(self.room_ahead()).collect();
+        let interest = || Interest { answer: None, cache: Some(self.cache.clone()) };
+        self.flights.request(of, Urgency::Ahead, missing.iter().map(|at| (Wanted::Frame(*at), interest())));
+        missing.len()
     }
 
     async fn one(&self, of: DatabaseId, wanted: Wanted, cache: Option<PageCache>) -> Result<Fetched, RecordError> {

@@ -4,8 +4,13 @@
 //! reused. So nothing has to be invalidated, and forks share what they share. What goes in has passed its
 //! checksum ([`Frame::decode`], [`DeltaRef::decode_index`]).
 //!
-//! An insert is a suggestion: a full cache may drop the new entry at once, in favour of what is asked for more
-//! often. Whoever has just read something holds on to it until it has served, or may read it for ever.
+//! Most of it keeps what is asked for often, an eighth what came last ([`recent`]), which is also where frames that are
+//! read ahead wait to be asked for: so reading ahead never pushes out more than that.
+//!
+//! An insert is a suggestion: a full cache may drop the new entry at once. Whoever has just read something holds on to
+//! it until it has served, or may read it for ever.
+
+mod recent;
 
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
@@ -13,6 +18,7 @@ use std::sync::Arc;
 use moka::sync::Cache;
 use walstore::envelope::Corrupt;
 
+use self::recent::Recent;
 use crate::id::PackId;
 use crate::map::{DeltaRef, Source};
 use crate::pack::{Frame, FrameAt, FrameIndex};
@@ -24,11 +30,17 @@ const ENTRY_BYTES: usize = 192;
 /// The same in every process, so that a simulated run can be repeated.
 type FixedHasher = BuildHasherDefault<DefaultHasher>;
 
+/// The part of the capacity that keeps what came last.
+const RECENT_SHARE: u64 = 8;
+
 /// Shared by all databases; cloning shares it. Its capacity is in bytes.
 #[derive(Clone)]
-pub struct PageCache(Cache<Place, Cached, FixedHasher>);
+pub struct PageCache {
+    often: Cache<Place, Cached, FixedHasher>,
+    recent: Arc<Recent>,
+}
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Place {
     pack: PackId,
     offset: u32,
@@ -51,21 +63,67 @@ impl Cached {
 }
 
 impl PageCache {
-    /// A cache that keeps up to about `capacity_bytes`.
+    /// A cache that keeps up to `capacity_bytes`.
     pub fn new(capacity_bytes: u64) -> Self {
-        let cache = Cache::builder().max_capacity(capacity_bytes).weigher(|_, cached: &Cached| cached.weight_bytes());
-        Self(cache.build_with_hasher(FixedHasher::default()))
+        let recent_bytes = capacity_bytes / RECENT_SHARE;
+        let often = Cache::builder().max_capacity(capacity_bytes - recent_bytes);
+        let often = often.weigher(|_, cached: &Cached| cached.weight_bytes()).build_with_hasher(FixedHasher::default());
+        Self { often, recent: Arc::new(Recent::new(usize::try_from(recent_bytes).unwrap_or(usize::MAX))) }
     }
 
     pub fn frame(&self, at: &FrameAt) -> Option<Frame> {
-        match self.0.get(&frame_place(at))? {
-            Cached::Frame(frame) => Some(frame),
-            Cached::Index(_) => None,
+        let place = frame_place(at);
+        match self.often.get(&place) {
+            Some(Cached::Frame(frame)) => Some(frame),
+            Some(Cached::Index(_)) => None,
+            None => self.recent_frame(&place),
         }
     }
 
+    fn recent_frame(&self, place: &Place) -> Option<Frame> {
+        let found = self.recent.get(place)?;
+        if found.is_first {
+            self.insert(*place, Cached::Frame(found.frame.clone()));
+        }
+        Some(found.frame)
+    }
+
+    /// Whether it is here. Unlike [`frame`](Self::frame) this does not count as being asked for.
+    pub fn has_frame(&self, at: &FrameAt) -> bool {
+        let place = frame_place(at);
+        self.often.contains_key(&place) || self.recent.contains(&place)
+    }
+
     pub fn insert_frame(&self, at: &FrameAt, frame: Frame) {
-        self.0.insert(frame_place(at), Cached::Frame(frame));
+        let place = frame_place(at);
+        self.insert(place, Cached::Frame(frame.clone()));
+        self.add_recent(place, frame, false);
+    }
+
+    /// Keeps a frame that somebody will probably ask for.
+    pub fn insert_frame_ahead(&self, at: &FrameAt, frame: Frame) {
+        if !self.has_frame(at) {
+            self.add_recent(frame_place(at), frame, true);
+        }
+    }
+
+    /// Bytes that may still be read ahead.
+    pub fn room_ahead(&self) -> usize {
+        self.recent.room_ahead()
+    }
+
+    fn add_recent(&self, place: Place, frame: Frame, is_unread: bool) {
+        for (place, frame) in self.recent.add(place, frame, is_unread) {
+            if !self.often.contains_key(&place) {
+                self.insert(place, Cached::Frame(frame));
+            }
+        }
+    }
+
+    fn insert(&self, place: Place, cached: Cached) {
+        self.often.insert(place, cached);
+        // What has to go for it goes now, and not after some more inserts: those would be memory beyond the bound.
+        self.often.run_pending_tasks();
     }
 
     /// One page, if its frame is here. It shares the frame's memory.
@@ -74,20 +132,20 @@ impl PageCache {
     }
 
     pub fn index(&self, delta: &DeltaRef) -> Option<Arc<FrameIndex>> {
-        match self.0.get(&index_place(delta))? {
+        match self.often.get(&index_place(delta))? {
             Cached::Index(index) => Some(index),
             Cached::Frame(_) => None,
         }
     }
 
     pub fn insert_index(&self, delta: &DeltaRef, index: Arc<FrameIndex>) {
-        self.0.insert(index_place(delta), Cached::Index(index));
+        self.insert(index_place(delta), Cached::Index(index));
     }
 
     /// Bytes in it, its own bookkeeping included.
     pub fn weight_bytes(&self) -> u64 {
-        self.0.run_pending_tasks();
-        self.0.weighted_size()
+        self.often.run_pending_tasks();
+        self.often.weighted_size() + self.recent.bytes() as u64
     }
 }
 
@@ -142,5 +200,45 @@ mod tests {
         }
         let bytes = cache.weight_bytes();
         assert!(bytes <= 10 * SEGMENT_BYTES as u64 && bytes > 5 * SEGMENT_BYTES as u64, "{bytes}");
+    }
+
+    #[test]
+    fn a_full_cache_keeps_what_has_just_come() {
+        let cache = PageCache::new(32 * SEGMENT_BYTES as u64);
+        // Full of what is asked for often.
+        for _ in 0..20 {
+            for nonce in 0..28 {
+                if cache.frame(&at(nonce, 16)).is_none() {
+                    cache.insert_frame(&at(nonce, 16), frame(1));
+                }
+            }
+        }
+        for nonce in 100..200 {
+            cache.insert_frame(&at(nonce, 16), frame(2));
+            assert!((0..3).all(|_| cache.frame(&at(nonce, 16)).is_some()), "a scan comes back for more of its pages");
+        }
+        let kept = (0..28).filter(|nonce| cache.frame(&at(*nonce, 16)).is_some()).count();
+        assert!(kept >= 20, "and pushes little out: {kept}");
+    }
+
+    #[test]
+    fn what_is_read_ahead_waits_and_pushes_out_only_its_own_part() {
+        let cache = PageCache::new(64 * SEGMENT_BYTES as u64);
+        for nonce in 0..56 {
+            cache.insert_frame(&at(nonce, 16), frame(1));
+        }
+        assert_eq!(cache.room_ahead(), 4 * SEGMENT_BYTES);
+        for nonce in 100..104 {
+            cache.insert_frame_ahead(&at(nonce, 16), frame(2));
+        }
+        assert_eq!(cache.room_ahead(), 0);
+        for nonce in 100..104 {
+            assert!(cache.has_frame(&at(nonce, 16)) && cache.frame(&at(nonce, 16)).is_some());
+        }
+        assert_eq!(cache.room_ahead(), 4 * SEGMENT_BYTES, "it is used now");
+        (200..1_000).for_each(|nonce| cache.insert_frame_ahead(&at(nonce, 16), frame(3)));
+        let kept = (0..56).filter(|nonce| cache.has_frame(&at(*nonce, 16))).count();
+        assert!(kept >= 50, "{kept} of 56");
+        assert!(cache.weight_bytes() <= 64 * SEGMENT_BYTES as u64);
     }
 }

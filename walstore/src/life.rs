@@ -103,6 +103,28 @@ impl Incarnation {
     }
 }
 
+impl Incarnation {
+    /// After the log was given up: seals it, as anybody would, as soon as the store lets this node. Asks without end,
+    /// since the store may let nobody else either; meanwhile nothing is served.
+    pub async fn seal_given_up(&self) -> Result<Sealed, SealError> {
+        self.lease.stop();
+        let mut backoff = register::Backoff::default();
+        let mut tries = 0u32;
+        loop {
+            match seal::seal(&self.stores, &self.seam, self.id, Patience::for_duration(&self.seam, START_PATIENCE)).await {
+                Err(SealError::Record(RecordError::Store(error))) => {
+                    tries += 1;
+                    if tries.is_power_of_two() {
+                        warn!(incarnation = %self.id, %error, tries, "cannot seal the log that was given up; trying again");
+                    }
+                    backoff.pause(&self.seam).await;
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
 async fn put_live_marker(
     store: &dyn Store,
     seam: &Seam,

@@ -1,5 +1,7 @@
 //! Every bound of the log, with its reason.
 
+use std::time::Duration;
+
 /// LSNs, slots and versions that the bucket names are below this: no log and no database gets so far, and counting on
 /// from there cannot overflow.
 pub const COUNTER_MAX: u64 = 1 << 62;
@@ -87,6 +89,9 @@ pub const RECOVERY_GETS_MAX: usize = 128;
 
 /// Side objects that the recovery of one database reads at the same time: each may be as large as a commit.
 pub const SIDE_GETS_MAX: usize = 4;
+
+/// How long a store may refuse a log's slots for good, before the log is given up; a node sets its own bound.
+pub const REFUSED_MAX: Duration = Duration::from_secs(40);
 
 /// Slots that a sealer looks at in one round.
 pub const SEAL_PROBE_SLOTS: u64 = 16;

@@ -69,10 +69,16 @@ pub enum Mutant {
     ForgetNeeded,
     /// Draining a database leaves its epoch as it was.
     DrainKeepsEpoch,
+    /// Deltas speak for pages that a shrink has cut off since, and a regrowth relies on what they say.
+    IgnoreValidUpto,
+    /// A fold takes commits that are not durable yet.
+    FoldNotDurable,
+    /// A page that is nowhere is zeros.
+    ZerosForMissing,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 32] = [
         Self::AcknowledgeOutOfOrder,
         Self::AcknowledgeBeforeDurable,
         Self::ReplyBeforeGate,
@@ -102,6 +108,9 @@ impl Mutant {
         Self::MarkerFirst,
         Self::ForgetNeeded,
         Self::DrainKeepsEpoch,
+        Self::IgnoreValidUpto,
+        Self::FoldNotDurable,
+        Self::ZerosForMissing,
     ];
 }
 

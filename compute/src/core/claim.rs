@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Until the claim is won this node is nobody: no reply leaves ([`Claim::settled`] stands before the gate), and
-//! nothing is written, because the turn is held. So a pipeline that has run in vain runs once more. What was read meanwhile is right if it is won, for then nobody else
-//! can have written since the head was read.
+//! nothing is written, because the turn is held. So a pipeline that has run in vain runs once more. What was read
+//! meanwhile is right if the claim is won, for then nobody else can have written since the head was read.
 
 use std::rc::Rc;
 

@@ -214,15 +214,6 @@ impl Databases {
     pub fn all(&self) -> Vec<Rc<OpenDatabase>> {
         self.by_id.borrow().values().cloned().collect()
     }
-
-    /// Makes every database with a tail look whether it keeps the log's old slots alive, or too much memory.
-    pub fn look_at_folds(&self) {
-        for open in self.all() {
-            if !open.unfolded.borrow().is_empty() || open.database.overlay_bytes() > 0 {
-                open.database.changed.notify_one();
-            }
-        }
-    }
 }
 
 impl Core {
@@ -552,7 +543,7 @@ impl Core {
 }
 
 /// Applies one commit of a sealed log. Patches want the page as it was just before.
-pub(super) async fn recover(
+pub async fn recover(
     database: &Rc<Database>,
     logged: &LoggedCommit,
     incarnation: walstore::id::IncarnationId,

@@ -21,6 +21,7 @@ use crate::database::Database;
 use crate::error::{Fault, ServerError};
 use crate::limits;
 use crate::context::LoggedCommit;
+use crate::sqlite::memory;
 
 /// What is remembered of a database that was closed with commits that are not folded.
 pub struct Asleep {
@@ -38,10 +39,23 @@ pub type Sleepers = BTreeMap<DatabaseId, Asleep>;
 impl Core {
     /// Once in a while: closes what is idle, and folds what keeps the log's old slots alive.
     pub(super) fn sweep(self: &Rc<Self>) {
-        self.databases.look_at_folds();
+        self.look_at_folds();
         self.wake_sleepers();
+        self.close_idle_connections();
         let idle = self.node.settings.idle_database_timeout;
         self.evict(0, idle);
+    }
+
+    /// A database that nobody uses at the moment needs no connections: opening one takes less than a millisecond.
+    fn close_idle_connections(&self) {
+        let now = self.node.seam.boot_micros();
+        let is_idle = |open: &&Rc<OpenDatabase>| {
+            Duration::from_micros(now.saturating_sub(open.used_micros.get())) >= limits::IDLE_CONNECTIONS
+        };
+        let closed: usize = self.databases.all().iter().filter(is_idle).map(|open| open.pool.clear()).sum();
+        if closed >= limits::CLOSED_CONNECTIONS_MANY {
+            memory::give_back();
+        }
     }
 
     /// Closes databases that nobody uses, the longest unused first, as long as more than `keep` are open and they

@@ -95,6 +95,15 @@ impl Core {
         }
     }
 
+    /// Wakes whoever has to fold: because the log is to be rid of old slots, or memory of pages.
+    pub(super) fn look_at_folds(&self) {
+        for open in self.databases.all() {
+            if self.fold_is_due(&open) {
+                open.database.changed.notify_one();
+            }
+        }
+    }
+
     fn fold_is_due(&self, open: &OpenDatabase) -> bool {
         let database = &open.database;
         let tail = open.head.borrow().value.tail.len();

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use walstore::id::DatabaseId;
 use walstore::log::Acknowledged;
 
-pub use self::databases::OpenError;
+pub use self::databases::{OpenError, recover};
 
 use self::databases::Databases;
 use self::streams::Streams;
@@ -150,7 +150,7 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
         match message {
             Message::Job(job) => core.clone().start(job),
             Message::Durable(commits) => core.on_durable(&commits),
-            Message::LookAtFolds => core.databases.look_at_folds(),
+            Message::LookAtFolds => core.look_at_folds(),
             Message::Sweep => core.sweep(),
             Message::Fenced(reason) => core.on_fenced(&reason).await,
             Message::Create { name, reply } => {

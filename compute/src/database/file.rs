@@ -24,6 +24,7 @@ use segments::page::{PAGE_BYTES, Page, PageNo};
 use walstore::id::Lsn;
 use walstore::mutant::{self, Mutant};
 
+use super::ahead::ReadAhead;
 use super::hit::{self, LastSegment};
 use super::turn::TurnGuard;
 use super::{Database, Snapshot};
@@ -55,7 +56,8 @@ pub struct Connection {
     turn_flag: Arc<AtomicBool>,
     statement_started: Cell<u64>,
     snapshot: RefCell<Option<Snapshot>>,
-    last_segment: LastSegment,
+    pub(super) last_segment: LastSegment,
+    pub(super) ahead: ReadAhead,
     level: Cell<c_int>,
     /// Pages of the running transaction that SQLite has written to the file.
     written: RefCell<BTreeMap<PageNo, Page>>,
@@ -77,6 +79,7 @@ impl Connection {
             statement_started: Cell::new(0),
             snapshot: RefCell::new(None),
             last_segment: LastSegment::default(),
+            ahead: ReadAhead::default(),
             level: Cell::new(ffi::SQLITE_LOCK_NONE),
             written: RefCell::default(),
             size: Cell::new(None),
@@ -210,6 +213,7 @@ impl Connection {
         let was_old = self.database.has_old_readers();
         self.snapshot.borrow_mut().take();
         self.last_segment.forget();
+        self.ahead.end_statement();
         if was_old {
             self.database.forget_folded();
         }
@@ -221,6 +225,7 @@ impl Connection {
             return Ok(page.clone());
         }
         if let Some(page) = self.resident(page_no) {
+            self.ahead.saw(page_no, &page);
             return Ok(page);
         }
         let snapshot = self.pinned();
@@ -229,14 +234,16 @@ impl Connection {
             // freed again. Committed ones are always explicit.
             return Ok(Page::zeroed());
         }
-        super::pages::read(self, &snapshot, page_no).map_err(|error| self.fail(Code::IO_READ, error))
+        let page = super::pages::read(self, &snapshot, page_no).map_err(|error| self.fail(Code::IO_READ, error))?;
+        self.ahead.saw(page_no, &page);
+        Ok(page)
     }
 
     /// A page of the pinned snapshot that is in memory.
     fn resident(&self, page_no: PageNo) -> Option<Page> {
         let snapshot = self.snapshot.borrow();
         let snapshot = snapshot.as_ref().filter(|snapshot| page_no.get() <= snapshot.page_count)?;
-        hit::page(&self.database, snapshot, &self.last_segment, page_no)
+        hit::page(self, snapshot, page_no)
     }
 
     /// The pinned snapshot, or (for SQLite's look at the header before it locks) the newest durable one.

@@ -11,8 +11,9 @@ use segments::map::SegmentSources;
 use segments::pack::Frame;
 use segments::page::{Page, PageNo};
 
+use super::Snapshot;
+use super::file::Connection;
 use super::pages::Base;
-use super::{Database, Snapshot};
 
 /// The segment that a connection's statement read last. Its neighbours are usually wanted next: then neither the page
 /// map nor the cache, which counts and sorts what it is asked for, is asked again.
@@ -32,10 +33,12 @@ impl LastSegment {
         self.0.take();
     }
 
-    fn page(&self, cache: &PageCache, base: &Rc<Base>, page_no: PageNo) -> Option<Page> {
+    /// The page, and whether it is in another segment than the last one.
+    fn page(&self, cache: &PageCache, base: &Rc<Base>, page_no: PageNo) -> Option<(Page, bool)> {
         let mut last = self.0.borrow_mut();
         let is_known = |known: &Known| known.sources.segment() == page_no.segment() && Rc::ptr_eq(&known.base, base);
-        if !last.as_ref().is_some_and(is_known) {
+        let is_other = !last.as_ref().is_some_and(is_known);
+        if is_other {
             let sources = base.sources(cache, page_no.segment());
             *last = Some(Known { base: base.clone(), sources, frames: Vec::new() });
         }
@@ -44,7 +47,7 @@ impl LastSegment {
             // Whoever reads it now puts more into memory.
             *last = None;
         }
-        page
+        page.map(|page| (page, is_other))
     }
 }
 
@@ -62,13 +65,18 @@ impl Known {
     }
 }
 
-/// A page as `snapshot` has it, if it is in memory.
-pub fn page(database: &Database, snapshot: &Snapshot, last: &LastSegment, page_no: PageNo) -> Option<Page> {
+/// A page as the pinned `snapshot` of a connection has it, if it is in memory.
+pub fn page(connection: &Connection, snapshot: &Snapshot, page_no: PageNo) -> Option<Page> {
+    let Connection { database, last_segment, ahead, .. } = connection;
     if let Some(page) = database.overlay_page(page_no, snapshot) {
         return Some(page);
     }
     if let Some(page) = snapshot.base.page_in_head(&database.node.cache, page_no) {
         return Some(page);
     }
-    last.page(&database.node.cache, &snapshot.base, page_no)
+    let (page, is_other) = last_segment.page(&database.node.cache, &snapshot.base, page_no)?;
+    if is_other {
+        ahead.enter(database, snapshot, page_no, false);
+    }
+    Some(page)
 }

@@ -9,6 +9,7 @@
 //! Everything here lives on one thread. A [`Snapshot`] holds its base alive, and the overlay keeps what
 //! the oldest living base needs, so readers never block the writer or the fold.
 
+mod ahead;
 pub mod file;
 pub mod gate;
 mod hit;
@@ -31,6 +32,7 @@ use tokio::sync::Notify;
 use walstore::fragment::Entry;
 use walstore::id::{DatabaseId, Lsn};
 use walstore::log;
+use walstore::mutant::{self, Mutant};
 
 use self::gate::Gate;
 use self::overlay::{Overlay, Unfolded, Version};
@@ -206,7 +208,10 @@ impl Database {
         let base = self.base();
         let overlay = self.overlay.borrow();
         let mut input = FoldInput::new(self.id, &base.map());
-        let mut up_to = self.gate.durable();
+        let mut up_to = match mutant::is_on(Mutant::FoldNotDurable) {
+            true => Lsn::raw(self.newest.get().lsn),
+            false => self.gate.durable(),
+        };
         loop {
             let Some(tip) = Lsn::new(up_to).filter(|lsn| Some(*lsn) > base.tip.lsn).and_then(|lsn| overlay.tip(lsn)) else {
                 return (input, base.tip);

@@ -15,6 +15,7 @@ use segments::tip::Tip;
 use tenant::head::Head;
 use walstore::envelope::Corrupt;
 use walstore::id::DatabaseId;
+use walstore::mutant::{self, Mutant};
 
 use super::file::Connection;
 use super::{Database, Snapshot};
@@ -82,10 +83,26 @@ impl Base {
 
     /// A page that is in memory already.
     pub fn resident_page(&self, cache: &PageCache, page_no: PageNo) -> Option<Page> {
-        match self.lookup(page_no, &|delta| cache.index(delta)) {
+        match self.locate(cache, page_no) {
             Lookup::Found(source) => self.resident_frame(cache, &source.at)?.ok()?.page(source.place).ok(),
             _ => None,
         }
+    }
+
+    /// Where a page is, as far as what says so is in memory.
+    pub fn locate(&self, cache: &PageCache, page_no: PageNo) -> Lookup {
+        self.lookup(page_no, &|delta| cache.index(delta))
+    }
+
+    /// Whether a page is in memory. Unlike reading it, this does not count as being asked for.
+    pub fn is_resident(&self, cache: &PageCache, page_no: PageNo) -> bool {
+        let is_here = |at: &FrameAt| self.is_in_head(at) || cache.has_frame(at);
+        matches!(self.locate(cache, page_no), Lookup::Found(source) if is_here(&source.at))
+    }
+
+    /// Whether a frame stands in the head: there is nothing to fetch then.
+    pub fn is_in_head(&self, at: &FrameAt) -> bool {
+        self.image.as_ref().is_some_and(|image| image.is_pack(&at.pack))
     }
 
     /// Where the pages of a segment are, as far as what says so is in memory.
@@ -136,6 +153,7 @@ fn step(base: &Base, cache: &PageCache, held: &Held, database: DatabaseId, page_
         }
         Lookup::NeedIndexes(deltas) => Ok(Step::Fetch(Wanted::Indexes(deltas))),
         Lookup::LockPage => Ok(Step::Page(Page::zeroed())),
+        Lookup::Outside | Lookup::Missing if mutant::is_on(Mutant::ZerosForMissing) => Ok(Step::Page(Page::zeroed())),
         Lookup::Outside | Lookup::Missing => {
             let missing = MissingPage { database, page: page_no, lsn: base.tip.lsn };
             Err(ServerError::new(Fault::Corrupt, missing.to_string()))
@@ -167,6 +185,9 @@ pub fn read(connection: &Connection, snapshot: &Snapshot, page_no: PageNo) -> Re
             Step::Page(page) => return Ok(page),
             Step::Fetch(wanted) => wanted,
         };
+        if matches!(wanted, Wanted::Frame(_)) {
+            connection.ahead.enter(database, snapshot, page_no, true);
+        }
         let fetch = Fetch { of: database.id, wanted, base: snapshot.base.clone(), held: held.clone() };
         match suspend(Wait::Fetch(fetch)) {
             Wake::Ready => {}

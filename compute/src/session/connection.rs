@@ -10,6 +10,7 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags, ffi};
 
+use super::prepared::KnownTexts;
 use crate::database::Database;
 use crate::database::file::{self, DatabaseFile};
 use crate::hrana::error::HranaError;
@@ -27,6 +28,8 @@ pub struct Observed {
     pub inserts: AtomicBool,
     /// The statement is an INSERT, UPDATE or DELETE of such a table.
     pub changes_rows: AtomicBool,
+    /// The statement does more than read and change rows.
+    pub does_more: AtomicBool,
     /// The statement is VACUUM, whose internal ATTACH is allowed.
     pub vacuuming: AtomicBool,
     /// Why the last statement was not authorized; SQLite itself says no more than that it wasn't.
@@ -53,6 +56,7 @@ pub struct SqlConnection {
     pub changes: Arc<ChangeCount>,
     /// The open transaction was begun as one that must not write.
     pub read_only: Cell<bool>,
+    pub known: KnownTexts,
     /// Statements run so far, to let others run between them.
     pub statements: Cell<u32>,
 }
@@ -77,7 +81,8 @@ impl SqlConnection {
         let (observed, changes) = (Arc::new(Observed::default()), Arc::new(ChangeCount::default()));
         configure(&sql)?;
         install_hooks(&mut sql, file, &observed, &changes)?;
-        Ok(Self { sql, file: file.clone(), observed, changes, read_only: Cell::new(false), statements: Cell::new(0) })
+        let (read_only, known, statements) = (Cell::new(false), KnownTexts::default(), Cell::new(0));
+        Ok(Self { sql, file: file.clone(), observed, changes, read_only, known, statements })
     }
 
     /// Whether the stream that uses this connection must keep it: an open transaction, or state in it.
@@ -111,6 +116,7 @@ fn configure(sql: &Connection) -> rusqlite::Result<()> {
     ] {
         sql.set_limit(limit, value)?;
     }
+    sql.set_prepared_statement_cache_capacity(limits::KEPT_STATEMENTS_MAX);
     sql.pragma_update(None, "cache_size", limits::CONNECTION_CACHE_KIB)?;
     sql.query_row("PRAGMA journal_mode=MEMORY", [], |_| Ok(()))?;
     Ok(())
@@ -133,6 +139,9 @@ fn install_hooks(
 
 fn authorize(context: &AuthContext<'_>, observed: &Observed, changes: &ChangeCount) -> Authorization {
     let of_a_trigger = context.accessor.is_some();
+    if !only_rows(&context.action) {
+        observed.does_more.store(true, Ordering::Relaxed);
+    }
     match context.action {
         // VACUUM attaches a nameless temporary file. Any other name could be a file of this machine:
         // `file:…?vfs=unix` in it reaches around our VFS.
@@ -171,6 +180,12 @@ fn authorize(context: &AuthContext<'_>, observed: &Observed, changes: &ChangeCou
         _ => {}
     }
     Authorization::Allow
+}
+
+/// Whether an action reads or changes rows, and nothing else.
+fn only_rows(action: &AuthAction<'_>) -> bool {
+    use AuthAction::{Delete, Function, Insert, Read, Recursive, Select, Update};
+    matches!(action, Delete { .. } | Function { .. } | Insert { .. } | Read { .. } | Recursive | Select | Update { .. })
 }
 
 const ONE_DATABASE: &str =

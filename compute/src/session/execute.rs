@@ -8,6 +8,7 @@ use rusqlite::{Batch, Rows, Statement, ffi};
 
 use super::arguments;
 use super::connection::SqlConnection;
+use super::prepared::{Known, Prepared};
 use crate::database::file::Reads;
 use crate::error::{Fault, ServerError};
 use crate::hrana::error::{HranaError, ProtocolError};
@@ -123,7 +124,7 @@ impl SqlConnection {
         output: &mut dyn Output,
     ) -> Result<Effect, Failure> {
         let sql = stmt.sql.text(stored)?;
-        let mut statement = self.prepare_one(sql)?;
+        let mut statement = self.prepare(sql)?;
         arguments::bind(&mut statement, stmt)?;
         let effect = self.run(&mut statement, sql, stmt.want_rows, output)?;
         if is_begin_read_only(sql) {
@@ -170,6 +171,28 @@ impl SqlConnection {
         })
     }
 
+    /// A statement out of those that are kept, or prepares it.
+    fn prepare(&self, sql: &str) -> Result<Prepared<'_>, HranaError> {
+        if let Some(Known { inserts, changes_rows }) = self.known.get(sql) {
+            self.before_prepare();
+            self.observed.inserts.store(inserts, Ordering::Relaxed);
+            self.observed.changes_rows.store(changes_rows, Ordering::Relaxed);
+            self.changes.began.fetch_or(changes_rows, Ordering::Relaxed);
+            let statement = self.sql.prepare_cached(sql).map_err(|error| self.explain(&error))?;
+            return Ok(Prepared::Kept(statement));
+        }
+        let statement = self.prepare_one(sql)?;
+        // What writes must not begin before its columns are known to fit into an answer, and those of a kept statement
+        // are known only once it has begun.
+        let is_keepable = statement.readonly() || statement.column_count() == 0;
+        if is_keepable && !self.observed.does_more.load(Ordering::Relaxed) {
+            let inserts = self.observed.inserts.load(Ordering::Relaxed);
+            let changes_rows = self.observed.changes_rows.load(Ordering::Relaxed);
+            self.known.add(&self.sql, sql, Known { inserts, changes_rows });
+        }
+        Ok(Prepared::Fresh(statement))
+    }
+
     /// Prepares a text that must hold exactly one statement.
     fn prepare_one(&self, sql: &str) -> Result<Statement<'_>, HranaError> {
         self.before_prepare();
@@ -204,6 +227,7 @@ impl SqlConnection {
         self.file.cancelled.borrow_mut().take();
         self.observed.inserts.store(false, Ordering::Relaxed);
         self.observed.changes_rows.store(false, Ordering::Relaxed);
+        self.observed.does_more.store(false, Ordering::Relaxed);
         // Also the schema is read from a snapshot: outside of a transaction the durable one, so that
         // preparing never waits for the gate.
         if self.sql.is_autocommit() {
@@ -235,8 +259,7 @@ impl SqlConnection {
         let result = match turn {
             Ok(()) => {
                 self.file.start_statement();
-                let cols = columns(statement);
-                output.begin(cols).and_then(|()| self.step_to_end(statement, want_rows, output))
+                self.step_to_end(statement, want_rows, output)
             }
             Err(error) => Err(error.into()),
         };
@@ -260,24 +283,42 @@ impl SqlConnection {
         output: &mut dyn Output,
     ) -> Result<u64, HranaError> {
         let writes = !statement.readonly();
-        let width = statement.column_count();
+        let (mut count, mut width, mut has_begun) = (0, statement.column_count(), writes);
+        if writes {
+            output.begin(columns(statement))?;
+        }
         let mut rows: Rows<'_> = statement.raw_query();
-        let mut count = 0;
         loop {
             let row = match rows.next() {
                 Ok(Some(row)) => row,
-                Ok(None) => return Ok(count),
+                Ok(None) => break,
                 Err(error) => return Err(self.explain(&error)),
             };
             count += 1;
-            if want_rows && width > 0 {
-                let values: Vec<ValueRef<'_>> = (0..width).map(|index| value(row.get_ref(index))).collect();
-                if let Err(error) = output.row(&values) {
-                    self.give_up(rows, writes);
-                    return Err(error);
+            let begun = if std::mem::replace(&mut has_begun, true) {
+                Ok(())
+            } else {
+                // Only now: the first step may have prepared it anew, for another schema.
+                width = row.as_ref().column_count();
+                output.begin(columns(row.as_ref()))
+            };
+            let taken = begun.and_then(|()| {
+                if !want_rows || width == 0 {
+                    return Ok(());
                 }
+                let values: Vec<ValueRef<'_>> = (0..width).map(|index| value(row.get_ref(index))).collect();
+                output.row(&values)
+            });
+            if let Err(error) = taken {
+                self.give_up(rows, writes);
+                return Err(error);
             }
         }
+        drop(rows);
+        if !has_begun {
+            output.begin(columns(statement))?;
+        }
+        Ok(count)
     }
 
     /// Ends a statement whose rows nobody takes. One that writes (`INSERT … RETURNING`) would commit what it

@@ -7,4 +7,5 @@ pub mod arguments;
 pub mod connection;
 pub mod execute;
 pub mod pool;
+pub mod prepared;
 pub mod stream;

@@ -48,9 +48,9 @@ impl Pool {
         }
     }
 
-    /// Closes all idle connections.
-    pub fn clear(&self) {
-        self.readers.borrow_mut().clear();
-        self.writers.borrow_mut().clear();
+    /// Closes all idle connections, and tells how many there were.
+    pub fn clear(&self) -> usize {
+        let idle = (self.readers.take(), self.writers.take());
+        idle.0.len() + idle.1.len()
     }
 }

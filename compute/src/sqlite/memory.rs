@@ -109,6 +109,19 @@ pub(super) fn install() {
     assert_eq!(code, ffi::SQLITE_OK, "BUG: SQLite was initialised before its allocator was installed");
 }
 
+/// Has the allocator give memory that nobody uses back to the operating system. It looks at all that it has free, so this
+/// is for when much was freed.
+pub fn give_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        unsafe extern "C" {
+            fn malloc_trim(pad: usize) -> c_int;
+        }
+        // SAFETY: documented as callable at any time, from any thread.
+        unsafe { malloc_trim(0) };
+    }
+}
+
 fn layout(size: usize) -> Option<Layout> {
     Layout::from_size_align(size.checked_add(HEADER_BYTES)?, 16).ok()
 }

@@ -9,10 +9,12 @@
 //! | [`cost`] | a commit is one log PUT, a cached read nothing, the first use of a database a fixed few |
 //! | [`idle`] | a thousand idle databases cost their node's heartbeat, and nothing else |
 //! | [`cold`] | after a restart on an empty cache little is fetched, and a small change folds small |
+//! | [`ahead`] | cold scans, points, and many who want the same |
 //! | [`memory`] | memory stays bounded however much is written |
 //! | [`crowd`] | many writers of one database share PUTs |
 //! | [`gate`] | what depends on a commit that is not durable yet is not shown |
 
+mod ahead;
 mod client;
 mod clock;
 mod cold;

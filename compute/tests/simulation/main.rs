@@ -78,7 +78,7 @@ fn every_seed_keeps_its_promises_and_repeats_itself() {
     assert!(counts.events / seeds >= 200, "the simulation does too little");
     assert!(counts.takeovers * 10 >= seeds * 3, "too few takeovers");
     if seeds >= SEEDS {
-        for (what, count) in [("pause", counts.pauses), ("fence", counts.fenced), ("deletion", counts.deletions)] {
+        for (what, count) in [("pause", counts.pauses), ("fence", counts.fenced), ("log given up", counts.given_up), ("deletion", counts.deletions)] {
             assert!(count > 0, "no seed had a {what}");
         }
     }

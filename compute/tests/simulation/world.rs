@@ -55,6 +55,8 @@ pub struct Counts {
     pub pauses: u64,
     pub shutdowns: u64,
     pub fenced: u64,
+    /// Of these, logs that were given up because the store refused them.
+    pub given_up: u64,
     /// Logs that were sealed by another node than their own.
     pub takeovers: u64,
     pub acknowledged: u64,
@@ -72,6 +74,7 @@ impl std::ops::AddAssign for Counts {
         self.pauses += more.pauses;
         self.shutdowns += more.shutdowns;
         self.fenced += more.fenced;
+        self.given_up += more.given_up;
         self.takeovers += more.takeovers;
         self.acknowledged += more.acknowledged;
         self.unknown += more.unknown;
@@ -301,6 +304,14 @@ impl World {
                 machine.clock.jump(jump);
                 continue;
             }
+            if rng.is_one_in(4) {
+                let denial = Duration::from_millis(rng.between(500, 20_000));
+                self.note(format!("machine {at}: is denied access for {denial:?}"));
+                store.set_denied(true);
+                sleep(denial).await;
+                store.set_denied(false);
+                continue;
+            }
             let pause = Duration::from_millis(rng.between(50, 9_000));
             self.note(format!("machine {at}: stands still for {pause:?}"));
             self.count(|counts| counts.pauses += 1);
@@ -346,6 +357,10 @@ impl World {
             reason = node.over() => {
                 self.note(format!("machine {at}: its incarnation is over: {reason}"));
                 self.count(|counts| counts.fenced += 1);
+                if node.has_given_up() {
+                    self.count(|counts| counts.given_up += 1);
+                    let _ = node.seal_given_up().await;
+                }
                 // Requests in progress hear of it, as they do before a process ends.
                 seam.sleep(Duration::from_millis(100)).await;
             }

@@ -29,13 +29,34 @@ pub struct Interest {
     pub cache: Option<PageCache>,
 }
 
+impl Interest {
+    /// What is in memory already, for somebody who waits for it.
+    fn cached(&self, wanted: &Wanted) -> Option<Fetched> {
+        let cache = self.cache.as_ref().filter(|_| self.answer.is_some())?;
+        wanted.cached(cache)
+    }
+}
+
 struct Flight {
     /// Whose turn it takes.
     of: DatabaseId,
+    /// It began by being read ahead.
+    is_ahead: bool,
     interests: Vec<Interest>,
 }
 
 impl Flight {
+    /// Puts what has come where those who want it look for it.
+    fn keep(&self, wanted: &Wanted, fetched: &Fetched) {
+        for Interest { answer, cache } in &self.interests {
+            match (answer, cache) {
+                (_, None) => {}
+                (Some(_), Some(cache)) => wanted.keep(fetched, cache),
+                (None, Some(cache)) => wanted.keep_ahead(fetched, cache),
+            }
+        }
+    }
+
     /// Whether anybody wants it still.
     fn is_wanted(&self) -> bool {
         self.interests.iter().any(|it| it.answer.as_ref().is_none_or(|answer| !answer.is_closed()))
@@ -51,11 +72,13 @@ pub struct Flights {
 struct State {
     queue: Queue,
     flights: BTreeMap<Wanted, Flight>,
+    /// How many of them began by being read ahead.
+    ahead_count: usize,
 }
 
 impl Flights {
     pub fn new(source: Source, bytes_max: usize) -> Self {
-        Self { source, state: Mutex::new(State { queue: Queue::new(bytes_max), flights: BTreeMap::new() }) }
+        Self { source, state: Mutex::new(State { queue: Queue::new(bytes_max), flights: BTreeMap::new(), ahead_count: 0 }) }
     }
 
     pub fn source(&self) -> &Source {
@@ -65,6 +88,11 @@ impl Flights {
     /// Bytes of memory that requests on their way take at most.
     pub fn bytes(&self) -> usize {
         self.state().queue.bytes()
+    }
+
+    /// How many flights began by being read ahead.
+    pub fn ahead_count(&self) -> usize {
+        self.state().ahead_count
     }
 
     /// Joins flights or starts them. What is requested in one call can go in one request.
@@ -92,7 +120,7 @@ impl Flights {
             batch.wanted.retain(|wanted| {
                 let is_wanted = state.flights.get(wanted).is_some_and(Flight::is_wanted);
                 if !is_wanted {
-                    state.flights.remove(wanted);
+                    state.remove(wanted);
                 }
                 is_wanted
             });
@@ -120,14 +148,22 @@ impl State {
             return;
         }
         // It may have come between the question and the request.
-        if let Some(fetched) = interest.cache.as_ref().and_then(|cache| wanted.cached(cache)) {
+        if let Some(fetched) = interest.cached(&wanted) {
             if let Some(answer) = interest.answer {
                 let _ = answer.send(Ok(fetched));
             }
             return;
         }
-        self.flights.insert(wanted, Flight { of, interests: vec![interest] });
+        let is_ahead = urgency == Urgency::Ahead;
+        self.ahead_count += usize::from(is_ahead);
+        self.flights.insert(wanted, Flight { of, is_ahead, interests: vec![interest] });
         self.queue.push(of, wanted, urgency);
+    }
+
+    fn remove(&mut self, wanted: &Wanted) -> Option<Flight> {
+        let flight = self.flights.remove(wanted)?;
+        self.ahead_count -= usize::from(flight.is_ahead);
+        Some(flight)
     }
 }
 
@@ -165,9 +201,9 @@ impl Flying {
         let interests = {
             let mut state = self.flights.state();
             if let (Ok(fetched), Some(flight)) = (answer, state.flights.get(wanted)) {
-                flight.interests.iter().filter_map(|it| it.cache.as_ref()).for_each(|cache| wanted.keep(fetched, cache));
+                flight.keep(wanted, fetched);
             }
-            state.flights.remove(wanted).map_or_else(Vec::new, |flight| flight.interests)
+            state.remove(wanted).map_or_else(Vec::new, |flight| flight.interests)
         };
         for interest in interests {
             if let Some(waiting) = interest.answer {
@@ -181,7 +217,7 @@ impl Drop for Flying {
     fn drop(&mut self) {
         let mut state = self.flights.state();
         for wanted in &self.batch.wanted[self.landed..] {
-            state.flights.remove(wanted);
+            state.remove(wanted);
         }
         state.queue.done(&self.batch);
     }

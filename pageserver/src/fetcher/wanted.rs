@@ -101,12 +101,21 @@ impl Wanted {
         }
     }
 
+    /// Keeps what somebody has asked for.
     pub fn keep(&self, fetched: &Fetched, cache: &PageCache) {
         match (self, fetched) {
             (Self::Frame(at), Fetched::Frame(frame)) => cache.insert_frame(at, frame.clone()),
             (Self::Index(delta), Fetched::Index(index)) => cache.insert_index(delta, index.clone()),
             // A chunk becomes a part of its map.
             _ => {}
+        }
+    }
+
+    /// Keeps what somebody will probably ask for.
+    pub fn keep_ahead(&self, fetched: &Fetched, cache: &PageCache) {
+        match (self, fetched) {
+            (Self::Frame(at), Fetched::Frame(frame)) => cache.insert_frame_ahead(at, frame.clone()),
+            _ => self.keep(fetched, cache),
         }
     }
 }

@@ -41,6 +41,7 @@ use std::collections::BTreeMap;
 pub use decode::{ApplyError, CheckedCommit, UncheckedCommit};
 pub use encode::{Base, Encoded, encode};
 use walstore::id::Lsn;
+use walstore::mutant::{self, Mutant};
 
 use crate::limits;
 use crate::page::{Page, PageNo};
@@ -94,6 +95,9 @@ impl Commit {
             return Err(CommitTooLarge { pages: u64::from(grown) });
         }
         for page in PageNo::grown(tip.page_count, page_count) {
+            if mutant::is_on(Mutant::IgnoreValidUpto) {
+                break;
+            }
             pages.entry(page).or_insert_with(Page::zeroed);
         }
         if pages.len() > limits::COMMIT_PAGES_MAX {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use walstore::envelope::{Corrupt, Reader, Writer};
 use walstore::id::Lsn;
+use walstore::mutant::{self, Mutant};
 
 use super::Indexes;
 use crate::id::{ID_BYTES, PackId};
@@ -55,7 +56,8 @@ impl DeltaRef {
 
     /// The positions of `segment` for which this delta may speak.
     pub(crate) fn valid(&self, segment: SegmentNo) -> PageMask {
-        PageMask::first(segment.pages_within(self.valid_upto))
+        let upto = if mutant::is_on(Mutant::IgnoreValidUpto) { u32::MAX } else { self.valid_upto };
+        PageMask::first(segment.pages_within(upto))
     }
 }
 
@@ -103,7 +105,7 @@ impl Delta {
 
     /// Whether it may hold `page`.
     pub fn reaches(&self, page: PageNo) -> bool {
-        page.get() <= self.reference.valid_upto
+        page.get() <= self.reference.valid_upto || mutant::is_on(Mutant::IgnoreValidUpto)
     }
 
     pub fn encode(&self, out: &mut Writer) {

@@ -38,6 +38,11 @@ impl SegmentSources {
         let part = self.parts[number];
         Some((number, Source { at: part.at, place: part.in_frame.rank(position) }))
     }
+
+    /// The frames that have them.
+    pub fn frames(&self) -> impl Iterator<Item = FrameAt> {
+        self.parts.iter().filter(|part| !part.pages.is_empty()).map(|part| part.at)
+    }
 }
 
 impl PageMap {

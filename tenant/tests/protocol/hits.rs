@@ -153,6 +153,7 @@ fn heading(fault: Fault) -> &'static str {
         Fault::DisorderedList => "disorder",
         Fault::BlackHole => "hole",
         Fault::Outage => "outage",
+        Fault::Denied => "403",
     }
 }
 

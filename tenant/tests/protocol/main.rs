@@ -45,6 +45,7 @@ struct Sum {
     acknowledged: u64,
     unknown: u64,
     drained: [u64; 3],
+    given_up: [u64; 2],
     hits: Hits,
 }
 
@@ -56,6 +57,7 @@ impl Sum {
         self.acknowledged += run.acknowledged;
         self.unknown += run.unknown;
         self.drained = std::array::from_fn(|at| self.drained[at] + run.drained[at]);
+        self.given_up = std::array::from_fn(|at| self.given_up[at] + run.given_up[at]);
         self.hits.add(&run.hits);
     }
 }
@@ -86,14 +88,16 @@ fn every_seed_keeps_every_invariant() {
         }
     });
     println!("{}", sum.hits);
-    let Sum { seeds, events, with_takeover, acknowledged, unknown, drained, hits } = sum;
+    let Sum { seeds, events, with_takeover, acknowledged, unknown, drained, given_up, hits } = sum;
     println!("simulation: {seeds} seeds, events {events} ({} a seed), with a takeover {with_takeover}", events / seeds);
     println!("simulation: commits acknowledged {acknowledged} and lost 0, with an unknown outcome {unknown}");
     let [databases, bundled, forgotten] = drained;
     println!("simulation: databases drained {databases}, logs bundled {bundled}, logs forgotten {forgotten}");
+    println!("simulation: logs given up {}, of these sealed by their own node {}", given_up[0], given_up[1]);
     assert!(events / seeds >= 200, "the simulation does too little");
     assert!(with_takeover * 10 >= seeds * 3, "too few takeovers");
     assert!(drained.iter().all(|count| *count * 8 >= seeds), "too little is drained");
+    assert!(seeds < 5_000 || given_up.iter().all(|count| *count > 0), "no log was given up and sealed");
     if seeds >= 5_000 {
         every_cell_was_hit(&hits);
     }
@@ -135,6 +139,7 @@ impl Sum {
         self.acknowledged += other.acknowledged;
         self.unknown += other.unknown;
         self.drained = std::array::from_fn(|at| self.drained[at] + other.drained[at]);
+        self.given_up = std::array::from_fn(|at| self.given_up[at] + other.given_up[at]);
         self.hits.add(&other.hits);
     }
 }
@@ -176,7 +181,7 @@ fn every_cell_was_hit(hits: &Hits) {
     demand(&[writes.as_slice(), &swaps].concat(), &write);
     demand(&deletes, &any);
     demand(&swaps, &conditional);
-    demand(&["lease renewal", "log PUT"], &[Fault::Outage, Fault::BlackHole, Fault::Truncated]);
+    demand(&["lease renewal", "log PUT"], &[Fault::Outage, Fault::Denied, Fault::BlackHole, Fault::Truncated]);
     demand(&["LIST"], &[Fault::StaleList, Fault::DisorderedList, Fault::Unavailable, Fault::Truncated]);
     for event in [
         "crash",
@@ -184,6 +189,7 @@ fn every_cell_was_hit(hits: &Hits) {
         "clock",
         "shutdown",
         "outage",
+        "denial",
         "straggler",
         "drop",
         "release",

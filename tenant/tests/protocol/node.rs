@@ -25,6 +25,9 @@ use crate::watch::Watch;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long the store may refuse the log. Rather short, so that it happens.
+const GIVE_UP_AFTER: Duration = Duration::from_millis(1200);
+
 /// Opened once, however many ask for it.
 type Opening = Arc<tokio::sync::Mutex<Option<Arc<Database>>>>;
 
@@ -91,6 +94,10 @@ impl LogSink for Sink {
         }
         // Production ends the process; the next one starts with a new incarnation.
         node.is_draining.store(true, Ordering::Relaxed);
+        if node.log.has_given_up() {
+            self.watch.known().given_up += 1;
+            node.seam.clone().spawn(async move { node.give_up().await });
+        }
     }
 }
 
@@ -105,6 +112,7 @@ impl Node {
         predecessor: Option<IncarnationId>,
     ) -> Arc<Self> {
         let (log, inbox) = log::channel();
+        log.give_up_after(GIVE_UP_AFTER);
         let node = Arc::new(Self {
             id,
             others: Others::new(stores.clone(), seam.clone()),
@@ -137,6 +145,19 @@ impl Node {
             }
         });
         node
+    }
+
+    /// Seals its own log once the store lets it; then the process is gone.
+    async fn give_up(self: Arc<Self>) {
+        // The log may be running a moment before it is registered here.
+        while !self.has_started() {
+            self.seam.sleep(Duration::from_millis(100)).await;
+        }
+        let incarnation = self.incarnation.get().expect("it has started");
+        let sealed = incarnation.seal_given_up().await;
+        sealed.map(|_| ()).unwrap_or_else(|error| self.examine_seal(&error));
+        self.watch.known().sealed_given_up += 1;
+        self.life.die();
     }
 
     pub fn has_started(&self) -> bool {

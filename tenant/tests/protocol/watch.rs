@@ -67,6 +67,9 @@ pub struct Known {
     pub drained: u64,
     pub bundled: u64,
     pub forgotten: u64,
+    /// Nodes that gave their logs up because the store refused them, and those that sealed them then.
+    pub given_up: u64,
+    pub sealed_given_up: u64,
     /// No clock lies and nobody seals rashly here: then a lease bounds stale reads.
     pub is_honest: bool,
     pub nodes: BTreeMap<IncarnationId, Weak<Node>>,
@@ -303,7 +306,8 @@ impl Known {
     pub fn fenced(&self, id: IncarnationId, reason: &str) -> Result<(), String> {
         let state = self.logs.get(&id).and_then(|log| log.record.as_ref()).map(|record| record.state);
         // Shutting down with a store that takes nothing, it gives up what is not durable before it seals.
-        demand(state != Some(State::Open) || reason.contains("shutting down"), || {
+        let is_own = reason.contains("shutting down") || reason.contains("the store has refused");
+        demand(state != Some(State::Open) || is_own, || {
             format!("I12: {id} takes itself for fenced, though nobody did that: {reason}")
         })
     }

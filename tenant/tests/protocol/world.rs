@@ -46,6 +46,8 @@ pub struct Run {
     pub unknown: u64,
     /// Databases drained, logs bundled, logs forgotten.
     pub drained: [u64; 3],
+    /// Logs given up, and sealed by themselves then.
+    pub given_up: [u64; 2],
 }
 
 /// Where one node runs after the other.
@@ -319,6 +321,7 @@ impl World {
             acknowledged: known.ledger.count(Outcome::Acknowledged) as u64,
             unknown: known.ledger.count(Outcome::Unknown) as u64,
             drained: [known.drained, known.bundled, known.forgotten],
+            given_up: [known.given_up, known.sealed_given_up],
         }
     }
 }

@@ -65,7 +65,7 @@ pub async fn run(
     loop {
         let now = driver.seam.boot_micros();
         let wake = driver.core.wake_at(now).map(|at| Duration::from_micros(at.saturating_sub(now)));
-        let timer = driver.seam.clone();
+        let (timer, shared) = (driver.seam.clone(), driver.shared.clone());
         tokio::select! {
             biased;
             Some((slot, outcome)) = answered.recv() => driver.on_answer(slot, outcome),
@@ -74,6 +74,7 @@ pub async fn run(
                 Some(command) => driver.on_command(command),
                 None => return,
             },
+            reason = shared.refusals.over() => driver.on_command(Command::Fence(reason)),
             () = timer.sleep(wake.unwrap_or_default()), if wake.is_some() => driver.on_tick(),
         }
         driver.publish();
@@ -93,6 +94,9 @@ impl Driver {
                 self.advance(advance);
             }
             Command::Fence(reason) => {
+                if self.core.is_fenced() {
+                    return;
+                }
                 self.fence_reason = reason;
                 let actions = self.core.on_fenced();
                 self.perform(actions);

@@ -2,13 +2,15 @@
 //!
 //! [`core`] decides (`pace`: when a batch closes; `queue` and `bucket`: what is in it; `unfolded`: which slots may
 //! go), [`run`] talks to the store (`slot_put`: until a slot decides; [`crate::hedge`]: when a PUT is sent twice;
-//! `side`: what is stored before it is in a slot). A [`LogHandle`] is what the rest of the node holds.
+//! `side`: what is stored before it is in a slot; `refusals`: when a store that refuses is given up). A [`LogHandle`] is
+//! what the rest of the node holds.
 
 mod bucket;
 pub mod core;
 mod driver;
 mod pace;
 mod queue;
+mod refusals;
 pub(crate) mod side;
 mod slot_put;
 mod unfolded;
@@ -16,12 +18,14 @@ mod unfolded;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub use self::core::{Acknowledged, Commit};
 pub use driver::run;
 
+use self::refusals::Refusals;
 use crate::hedge::Hedging;
 use crate::id::{DatabaseId, Lsn, Slot};
 
@@ -55,6 +59,7 @@ struct Shared {
     /// Side objects of durable commits, by the slot that refers to them.
     sides: Mutex<BTreeMap<Slot, Vec<side::Nonce>>>,
     failing: side::Failing,
+    refusals: Refusals,
 }
 
 impl Shared {
@@ -100,6 +105,16 @@ impl LogHandle {
     /// Everything of `database` up to `lsn` is in packs that its head links.
     pub fn folded(&self, database: DatabaseId, lsn: Lsn) {
         let _ = self.commands.send(Command::Folded(database, lsn));
+    }
+
+    /// How long the store may refuse this log's slots before the log is given up.
+    pub fn give_up_after(&self, bound: Duration) {
+        self.shared.refusals.bound(bound);
+    }
+
+    /// Whether it was: then its own node is to seal it.
+    pub fn has_given_up(&self) -> bool {
+        self.shared.refusals.are_over()
     }
 
     /// Ends the log: the incarnation's record is no longer open.

@@ -89,6 +89,10 @@ impl SlotPut {
     /// the hedge: then the slot holds our own bytes, and their put id.
     async fn judge(&self, answer: Answer, tries: u32) -> Option<PutOutcome> {
         let key = &self.key;
+        match &answer {
+            Ok(_) => self.shared.refusals.on_answer(),
+            Err(error) => self.shared.refusals.on_error(error, self.seam.boot_micros()),
+        }
         match answer {
             Ok(Put::Done(_)) => return Some(PutOutcome::Stored),
             Ok(Put::Refused) if mutant::is_on(Mutant::OwnRefusalIsFence) => return Some(PutOutcome::Fenced),

@@ -44,6 +44,7 @@ struct Network<S> {
     seam: Seam,
     trace: Option<Trace>,
     is_out: AtomicBool,
+    is_denied: AtomicBool,
     is_crashed: AtomicBool,
     state: Mutex<State>,
 }
@@ -66,6 +67,7 @@ impl<S: Store> FaultyStore<S> {
             seam,
             trace,
             is_out: AtomicBool::new(false),
+            is_denied: AtomicBool::new(false),
             is_crashed: AtomicBool::new(false),
             state: Mutex::new(state),
         };
@@ -82,6 +84,11 @@ impl<S: Store> FaultyStore<S> {
     /// While the store is out, requests that arrive do nothing and are answered 503.
     pub fn set_outage(&self, is_out: bool) {
         self.network.is_out.store(is_out, Ordering::SeqCst);
+    }
+
+    /// While access is denied, requests that arrive do nothing and are answered 403.
+    pub fn set_denied(&self, is_denied: bool) {
+        self.network.is_denied.store(is_denied, Ordering::SeqCst);
     }
 
     /// From here on nothing is sent and no answer arrives: every call waits for ever. What was sent before
@@ -139,6 +146,12 @@ impl<S: Store> Network<S> {
         (number, plan)
     }
 
+    /// Why the store does nothing at all at the moment, if so.
+    fn off(&self) -> Option<Fault> {
+        let is_out = self.is_out.load(Ordering::SeqCst).then_some(Fault::Outage);
+        is_out.or_else(|| self.is_denied.load(Ordering::SeqCst).then_some(Fault::Denied))
+    }
+
     /// The way of one request to the store and of its answer back.
     async fn carry(
         self: Arc<Self>,
@@ -151,13 +164,13 @@ impl<S: Store> Network<S> {
             answer.send(Err(request.failure("connection reset"))).ok();
             self.wait(plan.request_time).await;
             self.count(Fault::Reset);
-            if !self.is_out.load(Ordering::SeqCst) {
+            if self.off().is_none() {
                 self.apply(number, &request, plan.fault).await.ok();
             }
             return;
         }
         self.wait(plan.request_time).await;
-        let fault = if self.is_out.load(Ordering::SeqCst) { Some(Fault::Outage) } else { plan.fault };
+        let fault = self.off().or(plan.fault);
         if let Some(fault) = fault {
             self.count(fault);
         }
@@ -223,6 +236,10 @@ impl<S: Store> Network<S> {
             Fault::Late => Err(request.failure("no answer came")),
             Fault::Lost | Fault::BlackHole => turned_away("no answer came"),
             Fault::Unavailable | Fault::Outage => turned_away("503 ServiceUnavailable"),
+            Fault::Denied => {
+                self.tell(number, request, Effect::None, Some(fault));
+                Err(StoreError::new(StoreErrorKind::Denied, request.key(), "403 AccessDenied"))
+            }
             Fault::Throttled => turned_away("429 SlowDown"),
             Fault::Conflict => turned_away("409 ConditionalRequestConflict"),
         }

@@ -1,6 +1,7 @@
 //! Everything that can happen to the nodes of a world.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Place, World};
 use crate::node::Node;
@@ -52,11 +53,22 @@ impl World {
                 self.note("listing", node.id);
             }
             _ => {
-                let is_out = self.rng.one_in(2);
-                if let Some(store) = &self.places[at].store {
-                    store.set_outage(is_out);
+                let (is_out, is_denied) = (self.rng.one_in(2), self.rng.one_in(3));
+                let lasts = Duration::from_millis(self.rng.below(6_000));
+                if let Some(store) = self.places[at].store.clone() {
+                    match is_denied {
+                        false => store.set_outage(is_out),
+                        true => {
+                            store.set_denied(true);
+                            let network = self.network.clone();
+                            self.network.spawn(async move {
+                                network.sleep(lasts).await;
+                                store.set_denied(false);
+                            });
+                        }
+                    }
                 }
-                self.note("outage", format_args!("{}: {is_out}", node.id));
+                self.note(if is_denied { "denial" } else { "outage" }, format_args!("{}: {is_out}", node.id));
             }
         }
     }

@@ -98,6 +98,8 @@ pub enum Fault {
     BlackHole,
     /// The whole store is switched off.
     Outage,
+    /// The store refuses everybody.
+    Denied,
 }
 
 /// What can go wrong with a request depends on its kind.

@@ -1,0 +1,85 @@
+//! Reading ahead for a connection: what it reads says what it will read next.
+//!
+//! [`streams`] sees segments that follow each other, [`trees`] children of the same inner page. Both plan only; the
+//! node's fetcher reads, as far as there is room ([`pageserver::fetcher::Fetcher::room_ahead`]). As long as everything
+//! that is read is in memory, nothing is planned.
+
+mod btree;
+mod streams;
+mod trees;
+
+use std::cell::RefCell;
+
+use segments::map::Lookup;
+use segments::page::{Page, PageNo, SegmentNo};
+
+use self::streams::Streams;
+use self::trees::Trees;
+use super::{Database, Snapshot};
+
+/// What one connection has read lately.
+#[derive(Default)]
+pub struct ReadAhead(RefCell<State>);
+
+#[derive(Default)]
+struct State {
+    streams: Streams,
+    trees: Trees,
+}
+
+impl ReadAhead {
+    /// A page was read.
+    pub fn saw(&self, page_no: PageNo, page: &Page) {
+        if btree::is_inner(page_no, page) {
+            self.0.borrow_mut().trees.saw_inner(page_no);
+        }
+    }
+
+    pub fn end_statement(&self) {
+        self.0.borrow_mut().trees.end_statement();
+    }
+
+    /// The connection has come to another segment than before, or to one that is not in memory.
+    pub fn enter(&self, database: &Database, snapshot: &Snapshot, page_no: PageNo, is_miss: bool) {
+        let state = &mut *self.0.borrow_mut();
+        let fetcher = &database.node.fetcher;
+        let count = SegmentNo::count_of(snapshot.base.tip.page_count);
+        let room = || u32::try_from(fetcher.room_ahead()).unwrap_or(u32::MAX);
+        let segments = state.streams.enter(page_no.segment().get(), is_miss, count, room);
+        if !segments.is_empty() {
+            let sources = segments.filter_map(SegmentNo::new).map(|segment| snapshot.base.sources(fetcher.cache(), segment));
+            let frames = sources.flat_map(|sources| sources.frames().collect::<Vec<_>>());
+            fetcher.read_ahead(database.id, frames.filter(|at| !snapshot.base.is_in_head(at)));
+        }
+        if is_miss || state.trees.is_trigger(page_no) {
+            state.look_at_siblings(database, snapshot, page_no);
+        }
+    }
+}
+
+impl State {
+    fn look_at_siblings(&mut self, database: &Database, snapshot: &Snapshot, page_no: PageNo) {
+        let fetcher = &database.node.fetcher;
+        let is_in_memory = |page_no: PageNo| {
+            database.overlay_page(page_no, snapshot).is_some() || snapshot.base.is_resident(fetcher.cache(), page_no)
+        };
+        let mut found = None;
+        for parent in self.trees.parents() {
+            let page = database.overlay_page(parent, snapshot);
+            let page = page.or_else(|| snapshot.base.resident_page(fetcher.cache(), parent));
+            let Some(page) = page else { continue };
+            let children = btree::children(parent, &page);
+            if let Some(index) = children.iter().position(|child| *child == page_no) {
+                found = Some((parent, children, index));
+                break;
+            }
+        }
+        let Some((parent, children, index)) = found else { return };
+        let ahead = self.trees.descend(parent, &children, index, fetcher.room_ahead(), &is_in_memory);
+        let frames = ahead.into_iter().filter_map(|page_no| match snapshot.base.locate(fetcher.cache(), page_no) {
+            Lookup::Found(source) if !snapshot.base.is_in_head(&source.at) => Some(source.at),
+            _ => None,
+        });
+        fetcher.read_ahead(database.id, frames);
+    }
+}
