@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use anyhow::{Context, bail};
 use compute::cli::args::{Cli, Command as Cmd};
 use compute::cli::config::ServeConfig;
-use compute::serve::{self, Server};
+use compute::serve::{Server, serve};
 use emulator::Emulator;
 
 use crate::hrana;
@@ -31,7 +31,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
     let code = runtime.block_on(async {
         let server = Server::start(&config).await?;
         println!("{} {}", server.http_addr, server.admin_addr);
-        serve::serve(config, server).await
+        serve(config, server).await
     })?;
     runtime.shutdown_background();
     Ok(code)

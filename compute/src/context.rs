@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pageserver::fetcher::Fetcher;
+use pageserver::service::follow::Peers;
 use segments::cache::PageCache;
 use tokio::sync::oneshot;
 use walstore::id::{DatabaseId, IncarnationId, Lsn, Slot};
@@ -58,6 +59,10 @@ pub struct Settings {
     pub drain_interval: Duration,
     /// Bytes of temporary files on disk, of all databases.
     pub temp_bytes_max: u64,
+    /// Whether what another node owns is read here.
+    pub read_replicas: bool,
+    /// Where other nodes reach this one, as `http://host:port`; empty if they cannot.
+    pub address: String,
 }
 
 impl Default for Settings {
@@ -82,6 +87,8 @@ impl Default for Settings {
             temp_directory: std::env::temp_dir(),
             drain_interval: Duration::from_secs(300),
             temp_bytes_max: 1 << 30,
+            read_replicas: false,
+            address: String::new(),
         }
     }
 }
@@ -97,10 +104,13 @@ pub struct NodeContext {
     /// Reads what is not in `cache`.
     pub fetcher: Fetcher,
     pub overlays: Arc<OverlaySpace>,
+    /// The same for replicas. Nothing that this node folds makes room there, so its writers do not wait for it.
+    pub replica_overlays: Arc<OverlaySpace>,
     pub temp: Arc<TempSpace>,
     pub others: Others,
     pub sealed: SealedLogs,
     lease: OnceLock<Arc<Lease>>,
+    peers: OnceLock<Arc<dyn Peers>>,
 }
 
 impl NodeContext {
@@ -112,6 +122,8 @@ impl NodeContext {
             fetcher: Fetcher::new(stores.main.clone(), seam.clone(), cache.clone(), settings.fetch_bytes_max),
             cache,
             overlays: OverlaySpace::new(settings.overlay_bytes_max),
+            replica_overlays: OverlaySpace::new(settings.overlay_bytes_max),
+            peers: OnceLock::new(),
             temp: TempSpace::new(settings.temp_bytes_max),
             others: Others::new(stores.clone(), seam.clone()),
             sealed: SealedLogs::new(stores.clone(), seam.clone()),
@@ -126,6 +138,15 @@ impl NodeContext {
     /// Its incarnation is in the bucket and has this lease.
     pub fn registered(&self, lease: Arc<Lease>) {
         let _ = self.lease.set(lease);
+    }
+
+    /// How this node reaches others.
+    pub fn reaches_others_by(&self, peers: Arc<dyn Peers>) {
+        let _ = self.peers.set(peers);
+    }
+
+    pub fn peers(&self) -> Option<Arc<dyn Peers>> {
+        self.peers.get().cloned()
     }
 
     /// Whether this node may serve reads and begin writes.

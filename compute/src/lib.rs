@@ -12,6 +12,7 @@ pub mod hrana;
 pub mod http;
 pub mod limits;
 pub mod node;
+pub mod pageserve;
 pub mod serve;
 pub mod session;
 pub mod sqlite;

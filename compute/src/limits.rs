@@ -86,4 +86,28 @@ pub const STORED_SQL_BYTES_MAX: usize = 64 << 10;
 /// Open streams per node.
 pub const STREAMS_MAX: usize = 100_000;
 
+/// What one follower of a database may have waiting at the owner. Beyond it the follower is cut off, unless a single
+/// commit is larger.
+pub const FOLLOWER_BYTES_MAX: usize = 8 << 20;
+pub const FOLLOWER_NOTICES_MAX: usize = 16 << 10;
+/// A follower that asks for nothing, or takes nothing, for so long is forgotten.
+pub const FOLLOWER_SILENCE: Duration = Duration::from_secs(10);
+
+/// How often a replica asks its owner whether it has everything. With the way there and back this stays below the
+/// second that replicas promise.
+pub const REPLICA_TICK: Duration = Duration::from_millis(400);
+/// An owner that says nothing for so long cannot be reached: the replica looks into the bucket.
+pub const REPLICA_SILENCE: Duration = Duration::from_secs(2);
+/// How often a replica without an owner to follow looks into the bucket, at first and at last.
+pub const REPLICA_LOOK_MIN: Duration = Duration::from_millis(500);
+pub const REPLICA_LOOK_MAX: Duration = Duration::from_secs(5);
+/// How long a request waits for a replica to get as far as its client has seen.
+pub const REPLICA_WAIT: Duration = Duration::from_secs(2);
+/// Pages of one replica's overlay beyond which it starts over from what is folded, as nothing else would free them.
+pub const REPLICA_OVERLAY_BYTES_MAX: usize = 2 * OVERLAY_BYTES_MAX;
+/// Pages that applying one commit reads at the same time, for its patches.
+pub const BASES_AT_ONCE: usize = 16;
+
+const _: () = assert!(REPLICA_TICK.as_millis() <= 500, "a heartbeat at least every 500 ms");
+
 const _: () = assert!(STACK_BYTES >= 512 << 10, "the design reserves 512 KiB or more");

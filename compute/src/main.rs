@@ -2,11 +2,12 @@
 
 use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use compute::cli::args::{Cli, Command};
 use compute::cli::config::ServeConfig;
 use compute::serve::{self, Server};
-use compute::{cli, dev};
+use compute::{cli, dev, pageserve};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -19,18 +20,33 @@ fn main() -> ExitCode {
     }
 }
 
+/// What this process is for.
+#[derive(PartialEq, Eq)]
+enum Role {
+    Dev,
+    Serve,
+    Pageserver { drain_interval: Duration },
+}
+
 fn run() -> anyhow::Result<ExitCode> {
-    let (config, is_dev) = match Cli::from_command_line().command {
+    let (config, role) = match Cli::from_command_line().command {
         Command::Client(command) => return cli::run(command),
-        Command::Dev(args) => (ServeConfig::for_dev(args)?, true),
-        Command::Serve(args) => (ServeConfig::resolve(args)?, false),
+        Command::Dev(args) => (ServeConfig::for_dev(args)?, Role::Dev),
+        Command::Serve(args) => (ServeConfig::resolve(args)?, Role::Serve),
+        Command::Pageserver(args) => {
+            let drain_interval = args.drain_interval.as_duration();
+            (ServeConfig::for_pageserver(args)?, Role::Pageserver { drain_interval })
+        }
     };
     let filter = EnvFilter::try_new(&config.log)?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let code = runtime.block_on(async {
+        if let Role::Pageserver { drain_interval } = role {
+            return pageserve::run(&config, drain_interval).await;
+        }
         let server = Server::start(&config).await?;
-        if is_dev {
+        if role == Role::Dev {
             dev::welcome(&server).await?;
         }
         serve::serve(config, server).await

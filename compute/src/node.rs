@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pageserver::drain::Drainer;
+use pageserver::service::follow::{Publish, Publisher, Start};
 use tenant::name::Name;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
@@ -144,11 +145,20 @@ impl NodeHandle {
         let (done, ran) = oneshot::channel();
         let body = Box::new(move |stream: &mut Stream| drop(sender.send(body(stream))));
         let work = Work::Local { body, done };
-        let job = Job { database: database.clone(), create: false, baton: None, version: HranaVersion::Hrana3, work };
+        let (database_name, version) = (database.clone(), HranaVersion::Hrana3);
+        let job = Job { database: database_name, create: false, baton: None, version, min_lsn: 0, work };
         self.send(database, Message::Job(job))?;
         let going_down = || ServerError::new(Fault::Closed, "the node is shutting down");
         ran.await.map_err(|_| going_down())??;
         Ok(result.await.map_err(|_| going_down())?)
+    }
+}
+
+impl Publish for NodeHandle {
+    fn follow(&self, start: Start, publisher: Publisher) {
+        let name = start.name.clone();
+        // A core that has stopped drops the publisher, which ends the subscription.
+        let _ = self.send(&name, Message::Follow { start, publisher });
     }
 }
 
@@ -170,8 +180,8 @@ impl Node {
         let (inboxes, receivers): (Vec<_>, Vec<_>) =
             (0..context.settings.cores.max(1)).map(|_| mpsc::unbounded_channel()).unzip();
         let sink = Arc::new(Cores { inboxes: inboxes.clone(), over: over_sender });
-        let lease = context.settings.lease;
-        let incarnation = Incarnation::start(id, stores, seam.clone(), lease, (log, inbox), sink).await?;
+        let (lease, address) = (context.settings.lease, context.settings.address.clone());
+        let incarnation = Incarnation::start_at(address, id, stores, seam.clone(), lease, (log, inbox), sink).await?;
         context.registered(incarnation.lease.clone());
         for (number, inbox) in receivers.into_iter().enumerate() {
             let number = u16::try_from(number).expect("BUG: fewer than 2^16 cores");

@@ -2,9 +2,13 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use pageserver::service::client::GrpcPeers;
+use pageserver::service::pages::PageReader;
+use pageserver::service::server::PageServer;
 use tenant::name::Name;
 use tokio::sync::watch;
 use tracing::{error, info};
@@ -66,7 +70,14 @@ impl Server {
         let store = store::open(&store_url, config.create_on_first_use).await.context("cannot open the store")?;
         crate::cluster::prepare(&*store, &seam).await.context("cannot use the store")?;
         let stores = Stores::one(store.clone());
-        let node = start_node(config, &cache_dir, stores, &seam).await?;
+        let address = match &config.advertise_url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => reachable_at(http.local_addr()?),
+        };
+        let node = start_node(config, &cache_dir, stores, &seam, address).await?;
+        node.context.reaches_others_by(Arc::new(GrpcPeers::new(seam.clone())));
+        let (pages, publish) = (PageReader::new(store.clone(), seam.clone(), node.context.fetcher.clone()), node.handle());
+        let peers = data::peers_router(PageServer::new(Some(Arc::new(publish)), Arc::new(pages)));
         let (stop, stopped) = watch::channel(false);
         let plane = data::DataPlane {
             node: node.handle(),
@@ -77,7 +88,7 @@ impl Server {
         };
         let (http_addr, admin_addr) = (http.local_addr()?, admin_listener.local_addr()?);
         let planes = vec![
-            spawn(listen::serve(http, data::router(plane), seam.clone(), stopped.clone())),
+            spawn(listen::serve(http, peers.merge(data::router(plane)), seam.clone(), stopped.clone())),
             spawn(listen::serve(admin_listener, admin::router(node.handle()), seam.clone(), stopped)),
         ];
         info!(%http_addr, %admin_addr, store = store.describe(), "serving");
@@ -149,9 +160,20 @@ fn random_key(seam: &Seam) -> [u8; 32] {
 const OVERLAY_SHARE: usize = 4;
 /// The part of `--memory` that requests for pages may take while they are on their way, up to
 /// [`crate::limits::FETCH_BYTES_MAX`]. The page cache has the rest.
-const FETCH_SHARE: usize = 8;
+pub(crate) const FETCH_SHARE: usize = 8;
 
-async fn start_node(config: &ServeConfig, cache_dir: &CacheDir, stores: Stores, seam: &Seam) -> anyhow::Result<Node> {
+/// What other nodes are told, unless it would mean nothing to them.
+fn reachable_at(listening: SocketAddr) -> String {
+    if listening.ip().is_unspecified() { String::new() } else { format!("http://{listening}") }
+}
+
+async fn start_node(
+    config: &ServeConfig,
+    cache_dir: &CacheDir,
+    stores: Stores,
+    seam: &Seam,
+    address: String,
+) -> anyhow::Result<Node> {
     let id = IncarnationId::random(seam);
     if let Some(predecessor) = cache_dir.predecessor() {
         let patience = Patience::for_duration(seam, SEAL_PREDECESSOR);
@@ -176,12 +198,15 @@ async fn start_node(config: &ServeConfig, cache_dir: &CacheDir, stores: Stores, 
         window: config.window.as_duration(),
         temp_directory: cache_dir.temp_directory(),
         temp_bytes_max: config.cache_size.as_usize() as u64,
+        read_replicas: config.read_replicas,
+        address,
         ..Settings::default()
     };
     Ok(Node::start(id, stores, seam.clone(), settings, &CoreThreads).await?)
 }
 
-async fn signalled() {
+/// Returns at SIGTERM or SIGINT.
+pub(crate) async fn signalled() {
     use tokio::signal::unix::{SignalKind, signal};
     let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {

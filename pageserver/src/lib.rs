@@ -7,5 +7,6 @@ pub mod fetcher;
 pub mod fold;
 pub mod garbage;
 pub mod limits;
+pub mod service;
 pub mod tail;
 pub mod warm;

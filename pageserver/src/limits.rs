@@ -62,6 +62,27 @@ pub const FETCH_GAP_BYTES_MAX: u64 = 16 << 10;
 /// How long a page fetch keeps asking the store before the query fails.
 pub const FETCH_PATIENCE: Duration = Duration::from_secs(15);
 
+/// Notices on their way between the two ends of a subscription. What waits beyond it counts in the owner's queue.
+pub const FOLLOW_NOTICES_MAX: usize = 16;
+
+/// Ticks on their way. They come a few times a second.
+pub const FOLLOW_TICKS_MAX: usize = 4;
+
+/// The largest message: a commit, and what names it.
+pub const MESSAGE_BYTES_MAX: usize = walstore::limits::COMMIT_BYTES_MAX + (1 << 10);
+
+/// How long a connection to another node may take to come about.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often an idle connection to another node is tried, and how long the answer may take.
+pub const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Pages that one request may ask for: 4 MiB, as much as other programs' gRPC takes in one message.
+pub const PAGES_AT_ONCE_MAX: usize = 1000;
+
+/// Databases of which a page reader remembers where their pages are.
+pub const VIEWS_MAX: usize = 4096;
+
 const _: () = assert!(FETCH_BYTES_MAX <= walstore::limits::HEDGE_BYTES_MAX, "every request for pages may be hedged");
 const _: () = assert!(FETCHES_AHEAD_MAX < FETCHES_MAX, "there is room for what somebody waits for");
 const _: () = assert!(

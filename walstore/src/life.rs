@@ -63,13 +63,26 @@ impl Incarnation {
         stores: Stores,
         seam: Seam,
         lease: Duration,
+        ends: (LogHandle, LogInbox),
+        sink: Arc<dyn LogSink>,
+    ) -> Result<Self, StartError> {
+        Self::start_at(String::new(), id, stores, seam, lease, ends, sink).await
+    }
+
+    /// Like [`start`](Self::start), telling others where they reach this node.
+    pub async fn start_at(
+        address: String,
+        id: IncarnationId,
+        stores: Stores,
+        seam: Seam,
+        lease: Duration,
         (log, inbox): (LogHandle, LogInbox),
         sink: Arc<dyn LogSink>,
     ) -> Result<Self, StartError> {
         let patience = Patience::for_duration(&seam, START_PATIENCE);
         put_live_marker(&*stores.main, &seam, id, patience).await?;
         let lease_micros = u64::try_from(lease.as_micros()).unwrap_or(u64::MAX);
-        let record = IncarnationRecord::new(PutId::random(&seam), lease_micros, String::new());
+        let record = IncarnationRecord::new(PutId::random(&seam), lease_micros, address);
         let sent = seam.boot_micros();
         let key = keys::incarnation(id);
         let record = match register::create(&*stores.main, &seam, &key, record, patience).await? {

@@ -108,6 +108,9 @@ const _: () = assert!(
     "one database cannot fill the pipeline for long"
 );
 const _: () = assert!(TURN_BYTES * 32 * 2 == FRAGMENT_BYTES_TARGET, "the bound that log/queue.rs states");
+/// Slots beyond the hint that a reader of an open log asks for at once: as many as may be in flight.
+pub const OPEN_PROBES: u64 = 8;
+
 const _: () = assert!(FRAGMENT_BYTES_TARGET <= HEDGE_BYTES_MAX, "a batch of small commits may be hedged");
 const _: () = assert!(FRAGMENT_BYTES_MAX < u32::MAX as usize, "offsets in a fragment are u32");
 const _: () = assert!(BUNDLES_MAX * crate::bundle::REFERENCE_BYTES < RECORD_BYTES_MAX / 2, "references fit the record");

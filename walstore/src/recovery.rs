@@ -239,6 +239,85 @@ pub async fn read_own(
     Ok(commits)
 }
 
+/// What a log that may still grow holds for certain.
+#[derive(Debug)]
+pub struct OpenRead {
+    /// The first slot that was not there.
+    pub next: Slot,
+    pub commits: Vec<LoggedCommit>,
+}
+
+/// The commits of one (database, epoch) in a log without an end, from slot `from` on: those below the hint, and above
+/// it the run without a gap. A sealer probes upward from the hint, so whatever it does, this run is part of what it
+/// keeps.
+///
+/// Commits below `low` are not here: the caller has read the head *after* `record`, so it has them as folded. If
+/// slots were deleted meanwhile, that is [`SealError::Stale`].
+pub async fn read_open(
+    access: Access<'_>,
+    id: IncarnationId,
+    record: &IncarnationRecord,
+    from: Slot,
+    (database, epoch): (DatabaseId, u64),
+) -> Result<OpenRead, SealError> {
+    let stale = |slot: Slot| SealError::Stale(keys::fragment(id, slot).to_string());
+    let mut next = from.max(record.low);
+    let mut runs: Vec<Run> = Vec::new();
+    let mut keep = |fragment: Fragment| {
+        runs.extend(fragment.runs.into_iter().filter(|run| (run.database, run.epoch) == (database, epoch)));
+    };
+    let slots = |slots: std::ops::Range<u64>| stream::iter(slots.map(Slot)).map(|slot| probe_slot(access, id, slot));
+    {
+        let mut durable = std::pin::pin!(slots(next.0..record.hint.0).buffered(limits::RECOVERY_GETS_MAX));
+        while let Some(found) = durable.try_next().await? {
+            keep(found.ok_or_else(|| stale(next))?);
+            next = next.next();
+        }
+    }
+    'run: loop {
+        let first = next.0;
+        let mut found = std::pin::pin!(slots(first..first + limits::OPEN_PROBES).buffered(limits::RECOVERY_GETS_MAX));
+        while let Some(fragment) = found.try_next().await? {
+            let Some(fragment) = fragment else { break 'run };
+            keep(fragment);
+            next = next.next();
+        }
+    }
+    let key = keys::incarnation(id);
+    let now = register::read::<IncarnationRecord>(&*access.stores.main, access.seam, &key, access.patience).await?;
+    // Slots are deleted only below a written `low`: what is not there now may have been, if that has passed it.
+    if now.is_none_or(|now| now.value.low > next) {
+        return Err(stale(next));
+    }
+    let mut commits = Vec::new();
+    for run in &runs {
+        for (lsn, content) in run.commits() {
+            let bytes = match content {
+                Content::Inline(bytes) => bytes.clone(),
+                Content::Side(reference) => {
+                    let side = SideId { incarnation: id, database, epoch, lsn };
+                    let read = side::read(&*access.stores.main, access.seam, side, reference, access.patience).await?;
+                    read.ok_or_else(|| SealError::Stale(keys::side(id, reference.nonce).to_string()))?
+                }
+            };
+            commits.push(LoggedCommit { epoch, lsn, bytes });
+        }
+    }
+    Ok(OpenRead { next, commits })
+}
+
+/// The fragment in a slot; `None` where nothing is, or the log's end.
+async fn probe_slot(access: Access<'_>, id: IncarnationId, slot: Slot) -> Result<Option<Fragment>, SealError> {
+    let key = keys::fragment(id, slot);
+    let Some((bytes, _)) = register::get(&*access.stores.log, access.seam, &key, access.patience).await? else {
+        return Ok(None);
+    };
+    match fragment::decode(&bytes, id, slot).map_err(|corrupt| corrupt.at(&key))? {
+        SlotObject::Fragment(fragment) => Ok(Some(fragment)),
+        SlotObject::Tombstone { .. } => Ok(None),
+    }
+}
+
 /// The fragments in the slots `low..end`, in order, read many at once.
 pub(crate) fn fragments<'a>(
     access: Access<'a>,

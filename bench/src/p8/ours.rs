@@ -114,6 +114,7 @@ fn from_text(stream: &mut Stream, work: Work, first_key: u64, count: u64) -> any
             args: vec![Value::Integer(key)],
             named_args: Vec::new(),
             want_rows: true,
+            replication_index: None,
         };
         let results = stream.pipeline(&[StreamRequest::Execute { stmt }], HranaVersion::Hrana3);
         let mut results = results.map_err(|error| anyhow!("{error}"))?;

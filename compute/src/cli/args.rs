@@ -14,6 +14,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::settings::Settings;
+use super::units::{ByteSize, Span};
 
 const ABOUT: &str = "\
 Shoal serves SQLite databases over libSQL's protocol and keeps them in object storage.
@@ -43,6 +44,7 @@ pub struct Cli {
 pub enum Command {
     Dev(DevArgs),
     Serve(ServeArgs),
+    Pageserver(PageserverArgs),
     #[command(flatten)]
     Client(ClientCommand),
 }
@@ -126,6 +128,47 @@ pub struct ServeArgs {
 
     #[command(flatten)]
     pub settings: Settings,
+}
+
+const PAGESERVER_EXAMPLES: &str = "\
+Examples:
+  shoal pageserver --store s3://bucket/prefix
+  shoal pageserver --store file:///srv/shoal --listen-addr 127.0.0.1:9000 --drain-interval 1m
+
+It drains the logs of nodes that are over, which every `shoal serve` does too, and answers the gRPC
+request shoal.pageserver.v1.PageServer/Pages for any database as of what is folded. It owns no
+database and keeps nothing: run none, one or several, and stop them at any time.";
+
+/// Do the background work of a bucket, without serving SQL
+#[derive(Debug, Clone, Args)]
+#[command(after_help = PAGESERVER_EXAMPLES)]
+pub struct PageserverArgs {
+    /// Where the databases live: s3://bucket/prefix or file:///directory
+    #[arg(long, value_name = "URL", env = "SHOAL_STORE")]
+    pub store: String,
+
+    /// Where it answers other nodes
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8082", env = "SHOAL_PAGESERVER_LISTEN_ADDR")]
+    #[arg(value_parser = listen_addr)]
+    pub listen_addr: SocketAddr,
+
+    /// The memory for pages
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", env = "SHOAL_MEMORY")]
+    pub memory: ByteSize,
+
+    /// How often it looks for logs to drain
+    #[arg(long, value_name = "DURATION", default_value = "5m", env = "SHOAL_DRAIN_INTERVAL")]
+    pub drain_interval: Span,
+
+    /// Listen beyond this machine although there is no authentication
+    #[arg(long, env = "SHOAL_NO_AUTH", value_name = "BOOL", value_parser = clap::value_parser!(bool))]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(default_value = "false", hide_default_value = true, hide_possible_values = true)]
+    pub no_auth: bool,
+
+    /// What to log: a level, or a filter such as `info,pageserver=debug`
+    #[arg(long, value_name = "FILTER", default_value = "info", env = "SHOAL_LOG")]
+    pub log: String,
 }
 
 const SHELL_EXAMPLES: &str = "\
@@ -289,7 +332,6 @@ fn variable_behind(error: &clap::Error, words: &[OsString]) -> Option<String> {
 mod tests {
     use clap::CommandFactory;
 
-    use super::super::units::{ByteSize, Span};
     use super::*;
 
     fn read(line: &str) -> Result<Command, clap::Error> {
@@ -308,6 +350,17 @@ mod tests {
         assert_eq!(dev.http_listen_addr.to_string(), "127.0.0.1:8080");
         assert_eq!(dev.admin_listen_addr.to_string(), "127.0.0.1:8081");
         assert!(!dev.no_auth);
+    }
+
+    #[test]
+    fn a_pageserver_needs_only_a_store() {
+        let line = "shoal pageserver --store file:///s --drain-interval 1m";
+        let Command::Pageserver(args) = read(line).expect("a store") else { panic!("pageserver") };
+        assert_eq!(args.listen_addr.to_string(), "127.0.0.1:8082");
+        assert_eq!(args.drain_interval.as_duration().as_secs(), 60);
+        let wrong = read("shoal pageserver").map(|_| ());
+        // Unless the environment names one.
+        assert!(wrong.is_err() || std::env::var_os("SHOAL_STORE").is_some());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use tracing_subscriber::EnvFilter;
 
-use super::args::{DevArgs, ServeArgs};
+use super::args::{DevArgs, PageserverArgs, ServeArgs};
 use super::environment::{self, UnknownVariables};
 use super::limits::CONFIG_FILE_BYTES_MAX;
 use super::settings::Settings;
@@ -37,6 +37,10 @@ pub struct ServeConfig {
     pub cores: NonZeroUsize,
     pub http_listen_addr: SocketAddr,
     pub admin_listen_addr: SocketAddr,
+    /// Where other nodes reach this one; `None` if that is where it listens.
+    pub advertise_url: Option<String>,
+    /// Whether databases of other nodes are read here.
+    pub read_replicas: bool,
     /// The database of a URL that names none. Its name has not been checked.
     pub default_database: Option<String>,
     /// Whether the first use of a name creates its database: only in development.
@@ -138,6 +142,20 @@ impl ServeConfig {
         ServeConfig::for_dev_unaware_of_the_environment(args)
     }
 
+    /// The settings of `shoal pageserver` that it shares with a server.
+    pub fn for_pageserver(args: PageserverArgs) -> Result<ServeConfig, ConfigError> {
+        environment::check(std::env::vars_os())?;
+        let settings = Settings {
+            store: Some(args.store),
+            memory: Some(args.memory),
+            http_listen_addr: Some(args.listen_addr),
+            no_auth: Some(args.no_auth),
+            log: Some(args.log),
+            ..Settings::default()
+        };
+        resolve_settings(settings, Settings::default(), Sources::new(PathBuf::new()))
+    }
+
     fn for_dev_unaware_of_the_environment(args: DevArgs) -> Result<ServeConfig, ConfigError> {
         let settings = Settings {
             store: Some(file_url(&args.data_dir.join("bucket"))),
@@ -207,6 +225,8 @@ fn resolve_settings(flags: Settings, file: Settings, from: Sources) -> Result<Se
         cores: check_cores(pick!(cores, cores_of_this_machine()))?,
         http_listen_addr: http.value,
         admin_listen_addr: admin.value,
+        advertise_url: check_advertise_url(from.pick_optional("advertise_url", flags.advertise_url, file.advertise_url))?,
+        read_replicas: pick!(read_replicas, false).value,
         default_database: flags.default_database.or(file.default_database),
         create_on_first_use: false,
         log: check_log(pick!(log, LOG.into()))?,
@@ -225,6 +245,16 @@ fn check_store(store: Option<Found<String>>) -> Result<String, ConfigError> {
         return Ok(url);
     }
     Err(ConfigError::NotAStore { origin, url })
+}
+
+/// What others make requests to: plain HTTP, and no path.
+fn check_advertise_url(url: Option<Found<String>>) -> Result<Option<String>, ConfigError> {
+    let Some(found) = url else { return Ok(None) };
+    let is_origin = |url: &String| {
+        let parsed = url.parse::<http::Uri>().ok();
+        parsed.is_some_and(|url| url.scheme_str() == Some("http") && url.authority().is_some() && url.path() == "/")
+    };
+    found.require(is_origin, "write http://host:port, as other nodes reach this one").map(Some)
 }
 
 fn check_addresses(http: &Found<SocketAddr>, admin: &Found<SocketAddr>, no_auth: bool) -> Result<(), ConfigError> {

@@ -57,6 +57,18 @@ pub struct Settings {
     #[arg(value_parser = listen_addr)]
     pub admin_listen_addr: Option<SocketAddr>,
 
+    /// Where other nodes reach this one, if not at the address of --http-listen-addr (http://host:port). Without one
+    /// they read its log in the bucket [default: the address of --http-listen-addr, unless it is 0.0.0.0 or ::]
+    #[arg(long, value_name = "URL", env = "SHOAL_ADVERTISE_URL", help_heading = "Listening")]
+    pub advertise_url: Option<String>,
+
+    /// Answer requests that only read also for databases that other nodes own, from a replica that follows the owner,
+    /// about half a second behind. Answers say how old they may be (shoal-staleness-ms)
+    #[arg(long, value_name = "BOOL", env = "SHOAL_READ_REPLICAS", help_heading = "Listening")]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(hide_possible_values = true)]
+    pub read_replicas: Option<bool>,
+
     /// Listen beyond this machine although there is no authentication
     #[arg(long, env = "SHOAL_NO_AUTH", value_name = "BOOL", help_heading = "Listening")]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use pageserver::warm::Cold;
 use segments::commit::UncheckedCommit;
 use segments::map::PageMap;
@@ -76,6 +77,24 @@ pub struct OpenDatabase {
 }
 
 impl OpenDatabase {
+    /// A replica: nothing of it is in this node's log, and this node never folds it.
+    pub fn of_replica(database: Rc<Database>, head: Versioned<Head>) -> Self {
+        Self {
+            used_micros: Cell::new(database.node.seam.boot_micros()),
+            database,
+            pool: Rc::default(),
+            head: RefCell::new(head),
+            claim: Claim::won(),
+            own_after: None,
+            deleted: RefCell::default(),
+            folding: Mutex::new(()),
+            is_idle: Cell::new(false),
+            is_closed: Cell::new(false),
+            unfolded: RefCell::default(),
+            folds: Cell::new(0),
+        }
+    }
+
     pub fn on_durable(&self, lsn: Lsn, slot: Slot) {
         self.unfolded.borrow_mut().push_back((lsn, slot));
         self.database.on_durable(lsn);
@@ -168,6 +187,11 @@ pub struct Databases {
 impl Databases {
     fn opening(&self, name: &Name) -> Rc<Opening> {
         self.by_name.borrow_mut().entry(name.clone()).or_default().clone()
+    }
+
+    /// Whether this node serves a database of this name, or is about to.
+    pub fn is_open(&self, name: &Name) -> bool {
+        self.by_name.borrow().get(name).is_some_and(|opening| opening.cell.initialized())
     }
 
     /// Forgets a database that has ended on this node.
@@ -270,13 +294,17 @@ impl Core {
         self.check_not_ended(&head.value)?;
         match self.acquire(name, head).await? {
             Acquired::Owned(head) => {
+                self.close_replica_of(name, "this node owns the database by now").await;
                 let warm = self.warm(&head.value);
                 let open = self.load(head, warm, Claim::won()).await?;
                 self.register(&open);
                 self.start_folding(&open);
                 Ok(open)
             }
-            Acquired::Claimable(head) => self.open_claimed(head).await,
+            Acquired::Claimable(head) => {
+                self.close_replica_of(name, "this node claims the database").await;
+                self.open_claimed(head).await
+            }
         }
     }
 
@@ -554,10 +582,11 @@ pub async fn recover(
     };
     let unchecked = UncheckedCommit::decode(&logged.bytes).map_err(|error| corrupt(&error))?;
     let commit = unchecked.check(&database.newest()).map_err(|error| corrupt(&error))?;
-    let mut bases: BTreeMap<_, Page> = BTreeMap::new();
-    for (page_no, _) in commit.bases() {
-        bases.insert(page_no, database.page_for_recovery(page_no).await?);
-    }
+    let wanted: Vec<_> = commit.bases().map(|(page_no, _)| page_no).collect();
+    let reads = stream::iter(wanted).map(|page_no| async move {
+        Ok::<_, ServerError>((page_no, database.page_for_recovery(page_no).await?))
+    });
+    let mut bases: BTreeMap<_, Page> = reads.buffer_unordered(limits::BASES_AT_ONCE).try_collect().await?;
     let tip = commit.tip();
     let commit = commit.apply(|page_no, _| bases.remove(&page_no).ok_or("the page was not read"));
     database.recover(commit.map_err(|error| corrupt(&error))?, tip, logged.bytes.len());

@@ -44,6 +44,7 @@ impl Core {
         self.close_idle_connections();
         let idle = self.node.settings.idle_database_timeout;
         self.evict(0, idle);
+        self.evict_replicas(idle);
     }
 
     /// A database that nobody uses at the moment needs no connections: opening one takes less than a millisecond.
@@ -164,7 +165,7 @@ impl Core {
         Ok(unfolded)
     }
 
-    async fn own_commits(
+    pub(super) async fn own_commits(
         &self,
         database: &Rc<Database>,
         unfolded: &VecDeque<(Lsn, Slot)>,

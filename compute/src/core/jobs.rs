@@ -7,12 +7,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
+use walstore::id::Lsn;
 use walstore::mutant::{self, Mutant};
 
 use super::databases::OpenDatabase;
 use super::streams::Idle;
-use super::{Core, CursorReply, Job, JobError, LocalWork, PipelineReply, Work, spawn_local};
+use super::replicas::{self, Asks};
+use super::{Core, CursorReply, Job, JobError, LocalWork, PipelineReply, Shown, Work, spawn_local};
 use crate::database::file;
+use crate::database::replica::Replica;
 use crate::error::{Fault, ServerError};
 use crate::hrana::HranaVersion;
 use crate::hrana::baton::Baton;
@@ -30,10 +33,11 @@ impl Core {
     /// Starts a request. Its task runs to the end even if the client goes away: then it is told to stop.
     pub(super) fn start(self: Rc<Self>, job: Job) {
         spawn_local(async move {
-            let Job { database, create, baton, version, work } = job;
+            let Job { database, create, baton, version, min_lsn, work } = job;
+            let asks = Asks { only_reads: replicas::only_reads(&work), min_lsn };
             // A pipeline is answered as a whole, so it may run before this node owns the database.
             let may_claim = matches!(work, Work::Pipeline { .. });
-            let opened = self.begin(&database, create, baton.as_ref(), may_claim).await;
+            let opened = self.begin(&database, create, baton.as_ref(), asks, may_claim).await;
             match work {
                 Work::Pipeline { requests, reply } => match opened {
                     Ok((mut open, id, stream)) => {
@@ -43,7 +47,7 @@ impl Core {
                         let mut answer = self.pipeline(&open, (id, stream), requests, version, client).await;
                         if let Some(requests) = again.filter(|_| open.claim.is_overtaken()) {
                             // It has seen what it must not show, and had no turn to write.
-                            answer = match self.begin(&database, create, None, false).await {
+                            answer = match self.begin(&database, create, None, asks, false).await {
                                 Ok((opened, id, stream)) => {
                                     open = opened;
                                     let client = Client::of_reply(&reply);
@@ -81,14 +85,22 @@ impl Core {
         name: &tenant::name::Name,
         create: bool,
         baton: Option<&Baton>,
+        asks: Asks,
         may_claim: bool,
     ) -> Result<(Rc<OpenDatabase>, u64, Stream), JobError> {
-        if !self.node.lease_is_valid() {
-            return Err(self.out_of_touch().into());
-        }
-        let open = match may_claim {
-            true => self.open_to_read(name, create).await?,
-            false => self.open(name, create).await?,
+        let open = match self.replica_for(name, baton, asks).await? {
+            Some(replica) => replica,
+            None if !self.node.lease_is_valid() => return Err(self.out_of_touch().into()),
+            None => {
+                let open = match may_claim {
+                    true => self.open_to_read(name, create).await?,
+                    false => self.open(name, create).await?,
+                };
+                // A replica that read the bucket may have shown what this node does not know to be durable yet.
+                let newest = Lsn::raw(open.database.newest().lsn);
+                self.wait_for(&open, asks.min_lsn.min(newest)).await?;
+                open
+            }
         };
         open.used_micros.set(self.node.seam.boot_micros());
         open.is_idle.set(false);
@@ -115,6 +127,13 @@ impl Core {
         Ok((open, id, stream))
     }
 
+    /// What state an answer shows that has seen `seen`.
+    fn shown(&self, open: &OpenDatabase, seen: u64, as_of: Option<u64>) -> Shown {
+        let lsn = if seen > 0 { seen } else { open.database.gate.durable() };
+        let now = self.node.seam.boot_micros();
+        Shown { lsn, staleness: as_of.map(|as_of| Replica::staleness(as_of, now)) }
+    }
+
     fn out_of_touch(&self) -> ServerError {
         let text = "this node has not heard from the bucket for longer than its lease; nothing was done; try again later";
         ServerError::new(Fault::Retry, text)
@@ -129,6 +148,7 @@ impl Core {
         client: Client,
     ) -> Result<PipelineReply, JobError> {
         let commits_before = stream.commits();
+        let as_of = as_of(open, &stream);
         let count = requests.len();
         let running = stream.running.clone();
         let body = move || {
@@ -157,12 +177,13 @@ impl Core {
                 // What these results say must not be shown; each request is told why.
                 self.end(open, id, stream).await;
                 let told = HranaError::from(error);
-                return Ok(PipelineReply { baton: None, results: vec![Err(told); count] });
+                return Ok(PipelineReply { baton: None, results: vec![Err(told); count], shown: Shown::default() });
             }
             (Ok(results), Ok(())) => results,
         };
+        let shown = self.shown(open, stream.seen(), as_of);
         let baton = self.park(open, id, stream);
-        Ok(PipelineReply { baton, results })
+        Ok(PipelineReply { baton, results, shown })
     }
 
     /// Code of this process: its stream ends with it, and it has no client who could go away.
@@ -195,7 +216,8 @@ impl Core {
         // out to hold no state ends when its client closes it or does not come back.
         let sequence = self.streams.reserve(id, &open.database.name);
         let baton = Baton { stream_id: id, sequence, core: self.number };
-        if head.send(Ok(CursorReply { baton: Some(baton), pieces })).is_err() {
+        let shown = self.shown(open, stream.seen(), as_of(open, &stream));
+        if head.send(Ok(CursorReply { baton: Some(baton), pieces, shown })).is_err() {
             return self.end(open, id, stream).await;
         }
         let gone = sender.clone();
@@ -270,11 +292,12 @@ impl Core {
                 tokio::task::yield_now().await;
                 Wake::Ready
             }
-            Wait::Fetch(fetch) => match open.fetch(fetch).await {
-                Ok(()) => Wake::Ready,
+            Wait::Fetch(fetch) => match (fetch.base_lsn(), open.fetch(fetch).await) {
+                (_, Ok(())) => Wake::Ready,
                 // What it reads may be gone because this node has no say in it any more: that is no damage.
-                Err(error) => Wake::Failed(match open.database.lost() {
+                (base, Err(error)) => Wake::Failed(match open.database.lost() {
                     Some(reason) => ServerError::new(Fault::Fenced, reason),
+                    None if open.database.replica.is_some() => self.look_why(&open, base, error).await,
                     None => error,
                 }),
             },
@@ -379,7 +402,7 @@ impl Core {
                 Err(format!("the bucket has not confirmed it within {limit:?}")),
         };
         match passed {
-            Ok(()) if wrote || self.node.lease_is_valid() => Ok(()),
+            Ok(()) if wrote || open.database.replica.is_some() || self.node.lease_is_valid() => Ok(()),
             Ok(()) => Err(self.out_of_touch()),
             Err(reason) if wrote => Err(ServerError::new(
                 Fault::Indefinite,
@@ -493,6 +516,14 @@ impl Core {
             }
         }
     }
+}
+
+/// As of when what a request at a replica is going to see was known to be complete: now, or when its open
+/// transaction began.
+fn as_of(open: &OpenDatabase, stream: &Stream) -> Option<u64> {
+    let replica = open.database.replica.as_ref()?;
+    let began = stream.file().filter(|_| stream.is_in_transaction()).map(|file| file.as_of_micros());
+    Some(began.unwrap_or_else(|| replica.as_of_micros()))
 }
 
 /// The other end of a running request.

@@ -10,14 +10,18 @@ mod eviction;
 mod folding;
 mod jobs;
 mod names;
+mod publishing;
 mod release;
+mod replicas;
 mod streams;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use pageserver::service::follow::{Publisher, Start};
 use tenant::name::Name;
 use tokio::sync::{mpsc, oneshot};
 use walstore::id::DatabaseId;
@@ -26,6 +30,7 @@ use walstore::log::Acknowledged;
 pub use self::databases::{OpenError, recover};
 
 use self::databases::Databases;
+use self::replicas::Replicas;
 use self::streams::Streams;
 use crate::error::ServerError;
 use crate::hrana::HranaVersion;
@@ -50,7 +55,10 @@ pub enum Message {
     Delete { name: Name, reply: oneshot::Sender<Result<(), OpenError>> },
     /// Give a database up, so that another node can take it at once.
     Release { name: Name, reply: oneshot::Sender<Result<(), OpenError>> },
-    /// The node is about to stop. Roll back what no request is running for, now and from now on.
+    /// Another node wants to follow a database of this one.
+    Follow { start: Start, publisher: Publisher },
+    /// The node is about to stop. Roll back what no request is running for, now and from now on, and send followers
+    /// away.
     EndIdleStreams,
     /// Finish: roll back, fold nothing, close everything.
     Stop { done: oneshot::Sender<()> },
@@ -63,6 +71,8 @@ pub struct Job {
     pub create: bool,
     pub baton: Option<Baton>,
     pub version: HranaVersion,
+    /// The last commit (raw) that the client has seen and wants to see again. A replica waits for it.
+    pub min_lsn: u64,
     pub work: Work,
 }
 
@@ -81,12 +91,23 @@ pub type LocalWork = Box<dyn FnOnce(&mut Stream) + Send>;
 pub struct PipelineReply {
     pub baton: Option<Baton>,
     pub results: Vec<Result<StreamResponse, HranaError>>,
+    pub shown: Shown,
+}
+
+/// What state an answer shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// The last commit (raw) that it shows. A cursor's answer shows this or a later one.
+    pub lsn: u64,
+    /// How old that may be at most; `None`: the owner answered, and nothing is newer.
+    pub staleness: Option<Duration>,
 }
 
 /// A cursor's answer so far: the baton that goes on after it, and the pieces as they come.
 pub struct CursorReply {
     pub baton: Option<Baton>,
     pub pieces: mpsc::Receiver<Bytes>,
+    pub shown: Shown,
 }
 
 /// Why a request as a whole has no result.
@@ -123,12 +144,13 @@ struct Core {
     number: u16,
     node: Arc<NodeContext>,
     databases: Databases,
+    replicas: Replicas,
     streams: Streams,
     stacks: RefCell<StackPool>,
     /// Why the log has ended, if it has: what is opened from then on is lost at once.
     fenced: RefCell<Option<String>>,
     /// Whether the node is about to stop. Nobody can come back to a stream then, and a transaction that is
-    /// parked nevertheless would keep its turn from requests that the stop waits for.
+    /// parked nevertheless would keep its turn from requests that the stop waits for. No more followers are taken.
     is_stopping: Cell<bool>,
 }
 
@@ -139,6 +161,7 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
     let core = Rc::new(Core {
         number,
         databases: Databases::default(),
+        replicas: Replicas::default(),
         streams: Streams::default(),
         stacks: RefCell::default(),
         fenced: RefCell::default(),
@@ -165,8 +188,10 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
                 let core = core.clone();
                 spawn_local(async move { drop(reply.send(core.release(name).await)) });
             }
+            Message::Follow { start, publisher } => core.publish(start, publisher),
             Message::EndIdleStreams => {
                 core.is_stopping.set(true);
+                core.send_followers_away();
                 core.close_streams().await;
             }
             Message::Stop { done } => {
@@ -201,6 +226,7 @@ impl Core {
             open.database.lose(reason);
             open.pool.clear();
         }
+        self.close_replicas(reason);
         self.close_streams().await;
     }
 }

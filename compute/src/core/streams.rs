@@ -59,6 +59,13 @@ impl Streams {
         Ok(stream)
     }
 
+    /// Whether the stream of a baton is parked and reads this database.
+    pub fn is_of(&self, baton: &Baton, database: &Rc<Database>) -> bool {
+        let slots = self.slots.borrow();
+        let parked = slots.get(&baton.stream_id).and_then(|slot| slot.parked.as_ref());
+        parked.is_some_and(|stream| Rc::ptr_eq(&stream.database, database))
+    }
+
     /// Parks a stream and names the sequence number of its next baton.
     pub fn park(&self, id: u64, database: &Name, stream: Stream) -> u64 {
         let mut slots = self.slots.borrow_mut();

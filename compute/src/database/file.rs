@@ -56,6 +56,8 @@ pub struct Connection {
     turn_flag: Arc<AtomicBool>,
     statement_started: Cell<u64>,
     snapshot: RefCell<Option<Snapshot>>,
+    /// As of when a replica's snapshot was known to be complete.
+    as_of_micros: Cell<u64>,
     pub(super) last_segment: LastSegment,
     pub(super) ahead: ReadAhead,
     level: Cell<c_int>,
@@ -78,6 +80,7 @@ impl Connection {
             turn_flag: Arc::default(),
             statement_started: Cell::new(0),
             snapshot: RefCell::new(None),
+            as_of_micros: Cell::new(0),
             last_segment: LastSegment::default(),
             ahead: ReadAhead::default(),
             level: Cell::new(ffi::SQLITE_LOCK_NONE),
@@ -147,6 +150,9 @@ impl Connection {
 
     /// Waits until this connection holds the write turn and the overlay has room.
     pub fn take_turn(&self) -> Result<(), ServerError> {
+        if let Some(replica) = &self.database.replica {
+            return Err(replica.refusal(&self.database.name));
+        }
         if self.has_turn() {
             return Ok(());
         }
@@ -190,7 +196,13 @@ impl Connection {
         self.commits.get()
     }
 
+    /// See [`Replica::as_of_micros`](super::replica::Replica::as_of_micros): as it was when the snapshot was pinned.
+    pub fn as_of_micros(&self) -> u64 {
+        self.as_of_micros.get()
+    }
+
     fn pin(&self) {
+        self.as_of_micros.set(self.database.replica.as_ref().map_or(0, super::replica::Replica::as_of_micros));
         let durable_is_enough = self.database.gate.durable() >= self.seen.get();
         let snapshot = match self.reads.get() {
             Reads::Durable if durable_is_enough => self.database.durable_snapshot(),
@@ -234,9 +246,25 @@ impl Connection {
             // freed again. Committed ones are always explicit.
             return Ok(Page::zeroed());
         }
-        let page = super::pages::read(self, &snapshot, page_no).map_err(|error| self.fail(Code::IO_READ, error))?;
+        let read = match super::pages::read(self, &snapshot, page_no) {
+            Err(_) if self.moves_on(&snapshot) => super::pages::read(self, &self.pinned(), page_no),
+            read => read,
+        };
+        let page = read.map_err(|error| self.fail(Code::IO_READ, error))?;
         self.ahead.saw(page_no, &page);
         Ok(page)
+    }
+
+    /// The base of a replica's snapshot may be gone, as its owner folds without asking. A later one does as well, if
+    /// the overlay reaches from there to the snapshot.
+    fn moves_on(&self, failed: &Snapshot) -> bool {
+        let base = self.database.base();
+        let fits = base.tip.lsn > failed.base.tip.lsn && base.tip.lsn <= failed.lsn;
+        let moves = self.database.replica.is_some() && fits && self.cancelled.borrow().is_none();
+        if moves && let Some(snapshot) = &mut *self.snapshot.borrow_mut() {
+            snapshot.base = base;
+        }
+        moves
     }
 
     /// A page of the pinned snapshot that is in memory.
@@ -387,6 +415,9 @@ impl VfsFile for DatabaseFile {
             }
             connection.pin();
         } else if connection.level.get() < ffi::SQLITE_LOCK_RESERVED {
+            if let Some(replica) = &connection.database.replica {
+                return Err(connection.fail(Code::READONLY, replica.refusal(&connection.database.name)));
+            }
             let is_stale = || connection.snapshot.borrow().as_ref().is_none_or(|it| !connection.database.is_newest(it));
             if !connection.has_turn() && connection.database.is_overfull() && is_stale() {
                 // Waiting for room would wait for this very reader.

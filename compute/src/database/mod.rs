@@ -10,12 +10,14 @@
 //! the oldest living base needs, so readers never block the writer or the fold.
 
 mod ahead;
+pub mod feed;
 pub mod file;
 pub mod gate;
 mod hit;
 pub mod overlay;
 pub mod overlay_space;
 pub mod pages;
+pub mod replica;
 pub mod turn;
 
 use std::cell::{Cell, RefCell};
@@ -23,6 +25,7 @@ use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+use pageserver::service::follow::Ending;
 use segments::commit::{self, Commit, CommitTooLarge};
 use segments::fold::FoldInput;
 use segments::page::{Page, PageNo};
@@ -34,9 +37,11 @@ use walstore::id::{DatabaseId, Lsn};
 use walstore::log;
 use walstore::mutant::{self, Mutant};
 
+use self::feed::Feed;
 use self::gate::Gate;
 use self::overlay::{Overlay, Unfolded, Version};
 use self::pages::Base;
+use self::replica::Replica;
 use self::turn::Turn;
 use crate::limits;
 use crate::context::NodeContext;
@@ -59,6 +64,10 @@ pub struct Database {
     pub turn: Rc<Turn>,
     pub gate: Gate,
     pub meter: Arc<Meter>,
+    /// What replicas are sent.
+    pub feed: Feed,
+    /// Whether this is a copy of what another node owns, which only reads.
+    pub replica: Option<Replica>,
     /// How long a commit may wait for company, in microseconds.
     pub window_micros: u64,
     /// The history after its newest commit.
@@ -93,6 +102,8 @@ impl Database {
             gate: Gate::opened_up_to(Lsn::raw(newest.lsn)),
             meter: Meter::new(node.settings.memory_per_database, node.temp.share()),
             window_micros,
+            feed: Feed::default(),
+            replica: None,
             newest: Cell::new(newest),
             overlay: RefCell::new(Overlay::new(node.overlays.clone())),
             bases: RefCell::new(vec![Rc::downgrade(&base)]),
@@ -102,6 +113,17 @@ impl Database {
             folded: Notify::new(),
             node,
         }
+    }
+
+    /// A copy of a database that another node owns.
+    pub fn replica(identity: (DatabaseId, Name, u64), node: Arc<NodeContext>, home: u16, base: Base, replica: Replica) -> Self {
+        let overlay = RefCell::new(Overlay::new(node.replica_overlays.clone()));
+        Self { overlay, replica: Some(replica), ..Self::new(identity, node, home, 0, base) }
+    }
+
+    /// The history right after a commit that is not folded, if it is in memory.
+    pub fn tip_at(&self, lsn: Lsn) -> Option<Tip> {
+        self.overlay.borrow().tip(lsn)
     }
 
     /// Adds a commit found in a sealed log while the database is being opened: durable already.
@@ -149,6 +171,7 @@ impl Database {
         let encoded = commit::encode(&commit, &before, &|page_no| self.patch_base(page_no));
         let lsn = commit.lsn;
         self.add(commit, encoded.tip, encoded.patched, encoded.bytes.len());
+        self.feed.published(lsn, encoded.bytes.clone());
         let entry = Entry { database: self.id, epoch: self.epoch, lsn, bytes: encoded.bytes.into() };
         self.node.log.append(log::Commit { entry, window_micros: self.window_micros, home: self.home });
         Ok(lsn)
@@ -177,6 +200,9 @@ impl Database {
     /// Commits up to `lsn` are in the bucket.
     pub fn on_durable(&self, lsn: Lsn) {
         self.gate.open_up_to(lsn.get());
+        if self.gate.durable() >= lsn.get() {
+            self.feed.durable(self.epoch, lsn);
+        }
         self.changed.notify_one();
     }
 
@@ -240,6 +266,9 @@ impl Database {
         self.bases.borrow_mut().push(Rc::downgrade(&base));
         *self.base.borrow_mut() = base.clone();
         self.forget_folded();
+        if let Some(lsn) = self.base.borrow().tip.lsn {
+            self.feed.folded(lsn);
+        }
         self.folded.notify_waiters();
     }
 
@@ -267,6 +296,7 @@ impl Database {
     pub fn lose(&self, reason: &str) {
         self.lost.borrow_mut().get_or_insert_with(|| reason.to_owned());
         self.gate.lose(reason);
+        self.feed.end(Ending::Over(reason.to_owned()));
         self.changed.notify_one();
         self.folded.notify_waiters();
     }

@@ -14,7 +14,7 @@ use segments::page::{MissingPage, Page, PageNo, SegmentNo};
 use segments::tip::Tip;
 use tenant::head::Head;
 use walstore::envelope::Corrupt;
-use walstore::id::DatabaseId;
+use walstore::id::{DatabaseId, Lsn};
 use walstore::mutant::{self, Mutant};
 
 use super::file::Connection;
@@ -135,6 +135,13 @@ impl Base {
             cache.insert_frame(at, frame.clone());
         }
         Some(frame)
+    }
+}
+
+impl Fetch {
+    /// As of which commit the map is that led to it.
+    pub fn base_lsn(&self) -> Option<Lsn> {
+        self.base.tip.lsn
     }
 }
 

@@ -107,9 +107,9 @@ mod tests {
     }
 
     fn batch(conditions: Vec<Option<BatchCond>>) -> Batch {
-        let stmt = Stmt { sql: SqlSource::default(), args: vec![], named_args: vec![], want_rows: true };
+        let stmt = Stmt { sql: SqlSource::default(), args: vec![], named_args: vec![], want_rows: true, replication_index: None };
         let steps = conditions.into_iter().map(|condition| BatchStep { condition, stmt: stmt.clone() }).collect();
-        Batch { steps }
+        Batch { steps, replication_index: None }
     }
 
     #[test]

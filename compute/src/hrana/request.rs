@@ -1,8 +1,7 @@
 //! What clients send over HTTP: the bodies of `pipeline` and `cursor`.
 //!
-//! Unknown fields are ignored (clients of later versions and other servers send some, such as
-//! `replication_index`, which is a hint we have no use for), absent and `null` mean the same, and
-//! fields may come in any order. What is read is read strictly: an unknown request type, a wrong
+//! Unknown fields are ignored (clients of later versions and other servers send some), absent and
+//! `null` mean the same, and fields may come in any order. What is read is read strictly: an unknown request type, a wrong
 //! type of a field, or a value that isn't exactly representable fails the whole HTTP request, so
 //! that nothing of a misunderstood pipeline has run.
 
@@ -58,6 +57,40 @@ pub enum StreamRequest {
     Close,
 }
 
+impl StreamRequest {
+    /// The last commit that the client wants to see, if it says so.
+    pub fn replication_index(&self) -> Option<u64> {
+        match self {
+            StreamRequest::Execute { stmt } => stmt.replication_index,
+            StreamRequest::Batch { batch } => batch.replication_index(),
+            _ => None,
+        }
+    }
+}
+
+impl Batch {
+    /// The highest of its own and of its steps'.
+    pub fn replication_index(&self) -> Option<u64> {
+        let steps = self.steps.iter().filter_map(|step| step.stmt.replication_index);
+        steps.chain(self.replication_index).max()
+    }
+}
+
+/// A string, as results carry it, or a number.
+fn replication_index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    #[derive(serde::Deserialize)]
+    #[serde(untagged, expecting = "a replication index: a number, or a string that is one")]
+    enum Index {
+        Number(u64),
+        Text(String),
+    }
+    match Option::<Index>::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(Index::Number(index)) => Ok(Some(index)),
+        Some(Index::Text(text)) => text.parse().map(Some).map_err(serde::de::Error::custom),
+    }
+}
+
 /// Where the text of a statement comes from. Which of the two it must be is checked when it is
 /// looked up, because stored texts belong to the stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -88,6 +121,8 @@ pub struct Stmt {
     pub args: Vec<Value>,
     pub named_args: Vec<NamedArg>,
     pub want_rows: bool,
+    /// The last commit that the client has seen and wants to see again.
+    pub replication_index: Option<u64>,
 }
 
 /// An argument by name; the name may have its prefix (`:`, `@`, `$`) or not.
@@ -103,6 +138,9 @@ pub struct NamedArg {
 #[serde(expecting = "a batch such as {\"steps\":[]}")]
 pub struct Batch {
     pub steps: Vec<BatchStep>,
+    /// See [`Stmt::replication_index`].
+    #[serde(default, deserialize_with = "replication_index")]
+    pub replication_index: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
@@ -173,6 +211,8 @@ struct UncheckedStmt {
     args: Option<Vec<Value>>,
     named_args: Option<Vec<NamedArg>>,
     want_rows: Option<bool>,
+    #[serde(default, deserialize_with = "replication_index")]
+    replication_index: Option<u64>,
 }
 
 impl<'de> Deserialize<'de> for Stmt {
@@ -183,6 +223,7 @@ impl<'de> Deserialize<'de> for Stmt {
             args: unchecked.args.unwrap_or_default(),
             named_args: unchecked.named_args.unwrap_or_default(),
             want_rows: unchecked.want_rows.unwrap_or(true),
+            replication_index: unchecked.replication_index,
         })
     }
 }

@@ -28,7 +28,7 @@ fn stored(sql_id: i32) -> SqlSource {
 }
 
 fn plain(sql: SqlSource) -> Stmt {
-    Stmt { sql, args: vec![], named_args: vec![], want_rows: true }
+    Stmt { sql, args: vec![], named_args: vec![], want_rows: true, replication_index: None }
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn every_type_of_request_is_read() {
         [
             StreamRequest::Execute { stmt: with_args },
             StreamRequest::Execute { stmt: Stmt { named_args: vec![named], ..plain(stored(-7)) } },
-            StreamRequest::Batch { batch: Batch { steps: vec![] } },
+            StreamRequest::Batch { batch: Batch { steps: vec![], replication_index: None } },
             StreamRequest::Sequence { sql: given("SELECT 1; SELECT 2") },
             StreamRequest::Sequence { sql: stored(3) },
             StreamRequest::Describe { sql: given("") },
@@ -74,8 +74,8 @@ fn absent_null_and_unknown_fields_do_no_harm() {
         r#"{"type":"execute","stmt":{"sql":"SELECT 1"}}"#,
         r#"{"stmt":{"want_rows":null,"sql":"SELECT 1"},"type":"execute"}"#,
         r#"{"type":"execute","stmt":{"sql":"SELECT 1","sql_id":null,"args":null,"named_args":null,"want_rows":null}}"#,
-        r#"{"type":"execute","stmt":{"sql":"SELECT 1","replication_index":"12"},"sql":null}"#,
-        r#"{"type":"execute","stmt":{"sql":"SELECT 1","replication_index":12},"future":{"a":[1]}}"#,
+        r#"{"type":"execute","stmt":{"sql":"SELECT 1","hint":"12"},"sql":null}"#,
+        r#"{"type":"execute","stmt":{"sql":"SELECT 1","hint":12},"future":{"a":[1]}}"#,
         r#"{"\u0074ype":"\u0065xecute","stmt":{"sql":"SELECT\u00201","replication_index":null}}"#,
     ] {
         assert_eq!(parse_one(request), Ok(expected.clone()), "{request}");
@@ -83,6 +83,18 @@ fn absent_null_and_unknown_fields_do_no_harm() {
     let empty = PipelineRequestBody { baton: None, requests: vec![] };
     assert_eq!(parse(r#"{"requests":[]}"#), Ok(empty.clone()));
     assert_eq!(parse(r#"{"x":1,"requests":[],"baton":null}"#), Ok(empty));
+}
+
+#[test]
+fn what_a_client_has_seen_is_read_as_text_and_as_number() {
+    let index = |request: &str| parse_one(request).expect(request).replication_index();
+    for stmt in [r#"{"sql":"SELECT 1","replication_index":"12"}"#, r#"{"replication_index":12,"sql":"SELECT 1"}"#] {
+        assert_eq!(index(&format!(r#"{{"type":"execute","stmt":{stmt}}}"#)), Some(12));
+        let batch = format!(r#"{{"type":"batch","batch":{{"steps":[{{"stmt":{stmt}}}],"replication_index":"9"}}}}"#);
+        assert_eq!(index(&batch), Some(12), "the highest");
+    }
+    assert_eq!(index(r#"{"type":"close"}"#), None);
+    assert!(parse_one(r#"{"type":"execute","stmt":{"sql":"SELECT 1","replication_index":"-1"}}"#).is_err());
 }
 
 #[test]

@@ -2,6 +2,15 @@
 //!
 //! One handler serves every path: which database and endpoint are meant is [`route`]'s business. Bodies
 //! are read whatever their content type, since clients send odd ones or none.
+//!
+//! | header of an answer | what |
+//! |---|---|
+//! | `shoal-lsn` | the last commit that it shows (a cursor's answer: this, or a later one) |
+//! | `shoal-role` | `owner` or `replica` |
+//! | `shoal-staleness-ms` | of a replica: everything that was acknowledged longer ago is in the answer |
+//!
+//! A request with `shoal-min-lsn`, or with a `replication_index` in its statements or its batch, is not answered with
+//! less than that: a replica waits for it, and refuses if it takes too long.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,27 +18,34 @@ use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::response::Response;
+use axum::routing::post;
 use bytes::Bytes;
 use futures_util::stream::poll_fn;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
+use pageserver::service::server::PageServer;
 use tenant::name::Name;
 use tokio::sync::{mpsc, oneshot};
 use tower_http::cors::CorsLayer;
 
 use super::route::{self, Endpoint, Route};
 use super::{failure, going_down, json, read_body, server_failure};
-use crate::core::{CursorReply, Job, JobError, Message, PipelineReply, Work};
+use crate::core::{CursorReply, Job, JobError, Message, PipelineReply, Shown, Work};
 use crate::hrana::HranaVersion;
 use crate::hrana::baton::BatonKey;
 use crate::hrana::cursor::{self, CursorResponseBody};
 use crate::hrana::error::ProtocolError;
 use crate::hrana::json::WriteJson;
-use crate::hrana::request::{CursorRequestBody, PipelineRequestBody};
+use crate::hrana::request::{CursorRequestBody, PipelineRequestBody, StreamRequest};
 use crate::hrana::response::PipelineResponseBody;
 use crate::node::NodeHandle;
+
+pub const LSN_HEADER: &str = "shoal-lsn";
+pub const MIN_LSN_HEADER: &str = "shoal-min-lsn";
+pub const ROLE_HEADER: &str = "shoal-role";
+pub const STALENESS_HEADER: &str = "shoal-staleness-ms";
 
 /// What the data plane is told.
 pub struct DataPlane {
@@ -46,6 +62,16 @@ pub fn router(plane: DataPlane) -> Router {
     Router::new().fallback(handle).with_state(Arc::new(plane)).layer(cors)
 }
 
+/// What other nodes ask for, by gRPC, to be merged into a router of the same port.
+pub fn peers_router(pages: PageServer) -> Router {
+    let path = format!("/{}/{{method}}", pageserver::service::SERVICE);
+    Router::new().route(&path, post(answer_peer)).with_state(pages)
+}
+
+async fn answer_peer(State(pages): State<PageServer>, Path(method): Path<String>, request: Request<Body>) -> Response {
+    pages.call(&method, request).await.map(Body::new)
+}
+
 async fn handle(State(plane): State<Arc<DataPlane>>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
     let default = plane.default_database.as_ref();
@@ -60,13 +86,17 @@ async fn handle(State(plane): State<Arc<DataPlane>>, request: Request<Body>) -> 
         Route::Probe(version) => return text(&format!("Hello, this is HTTP API {version} (Hrana over HTTP)\n")),
         Route::Database { name, endpoint } => (name, endpoint),
     };
+    let min_lsn = match min_lsn(&parts.headers) {
+        Ok(min_lsn) => min_lsn,
+        Err(response) => return *response,
+    };
     let body = match read_body(body, plane.body_bytes_max).await {
         Ok(body) => body,
         Err(response) => return response,
     };
     let answered = match endpoint {
-        Endpoint::Pipeline(version) => pipeline(&plane, &name, version, &body).await,
-        Endpoint::Cursor => cursor(&plane, &name, &body).await,
+        Endpoint::Pipeline(version) => pipeline(&plane, &name, version, min_lsn, &body).await,
+        Endpoint::Cursor => cursor(&plane, &name, min_lsn, &body).await,
     };
     answered.unwrap_or_else(|error| job_failure(&error))
 }
@@ -83,34 +113,66 @@ fn refuse(error: &route::RouteError) -> Response {
     response
 }
 
-async fn pipeline(plane: &DataPlane, name: &Name, version: HranaVersion, body: &[u8]) -> Result<Response, JobError> {
+async fn pipeline(
+    plane: &DataPlane,
+    name: &Name,
+    version: HranaVersion,
+    min_lsn: u64,
+    body: &[u8],
+) -> Result<Response, JobError> {
     let PipelineRequestBody { baton, requests } = PipelineRequestBody::parse(body)?;
     let baton = baton.map(|text| plane.batons.open(&text, name.as_str())).transpose().map_err(ProtocolError::from)?;
+    let min_lsn = requests.iter().filter_map(StreamRequest::replication_index).fold(min_lsn, u64::max);
     let (reply, answer) = oneshot::channel();
     let work = Work::Pipeline { requests, reply };
-    let job = Job { database: name.clone(), create: plane.create_on_first_use, baton, version, work };
+    let job = Job { database: name.clone(), create: plane.create_on_first_use, baton, version, min_lsn, work };
     plane.node.send(name, Message::Job(job)).map_err(JobError::from)?;
-    let PipelineReply { baton, results } = answer.await.map_err(|_| going_down())??;
+    let PipelineReply { baton, results, shown } = answer.await.map_err(|_| going_down())??;
     let baton = baton.map(|baton| plane.batons.seal(&baton, name.as_str()));
     let body = PipelineResponseBody { baton, base_url: None, results };
-    Ok(json(StatusCode::OK, body.to_json()))
+    Ok(showing(shown, json(StatusCode::OK, body.to_json())))
 }
 
-async fn cursor(plane: &DataPlane, name: &Name, body: &[u8]) -> Result<Response, JobError> {
+async fn cursor(plane: &DataPlane, name: &Name, min_lsn: u64, body: &[u8]) -> Result<Response, JobError> {
     let CursorRequestBody { baton, batch } = CursorRequestBody::parse(body)?;
     let baton = baton.map(|text| plane.batons.open(&text, name.as_str())).transpose().map_err(ProtocolError::from)?;
+    let min_lsn = batch.replication_index().map_or(min_lsn, |index| index.max(min_lsn));
     let (head, answer) = oneshot::channel();
     let work = Work::Cursor { batch, head };
     let version = HranaVersion::Hrana3;
-    let job = Job { database: name.clone(), create: plane.create_on_first_use, baton, version, work };
+    let job = Job { database: name.clone(), create: plane.create_on_first_use, baton, version, min_lsn, work };
     plane.node.send(name, Message::Job(job)).map_err(JobError::from)?;
-    let CursorReply { baton, pieces } = answer.await.map_err(|_| going_down())??;
+    let CursorReply { baton, pieces, shown } = answer.await.map_err(|_| going_down())??;
     let baton = baton.map(|baton| plane.batons.seal(&baton, name.as_str()));
     let mut first = Vec::new();
     cursor::write_line(&mut first, &CursorResponseBody { baton, base_url: None });
     let mut response = Response::new(stream_body(first.into(), pieces));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    Ok(response)
+    Ok(showing(shown, response))
+}
+
+/// Says what state an answer shows.
+fn showing(shown: Shown, mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(LSN_HEADER, HeaderValue::from(shown.lsn));
+    let role = if shown.staleness.is_some() { "replica" } else { "owner" };
+    headers.insert(ROLE_HEADER, HeaderValue::from_static(role));
+    if let Some(staleness) = shown.staleness {
+        // Rounded up: it is a bound.
+        let millis = u64::try_from(staleness.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
+        headers.insert(STALENESS_HEADER, HeaderValue::from(millis));
+    }
+    response
+}
+
+/// The last commit that a client says it has seen.
+fn min_lsn(headers: &HeaderMap) -> Result<u64, Box<Response>> {
+    let Some(value) = headers.get(MIN_LSN_HEADER) else { return Ok(0) };
+    let lsn = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+    lsn.ok_or_else(|| {
+        let text = format!("the header {MIN_LSN_HEADER} is not a number: send what {LSN_HEADER} said");
+        Box::new(failure(StatusCode::BAD_REQUEST, &text, "SHOAL_INVALID"))
+    })
 }
 
 /// The first line, then the pieces as they come.

@@ -342,10 +342,10 @@ impl SqlConnection {
             }
             other => return HranaError::fault(Fault::Invalid, other.to_string()),
         };
-        use rusqlite::ErrorCode::{AuthorizationForStatementDenied, CannotOpen, DatabaseBusy, DiskFull, OperationInterrupted, SystemIoFailure};
+        use rusqlite::ErrorCode::{AuthorizationForStatementDenied, CannotOpen, DatabaseBusy, DiskFull, OperationInterrupted, ReadOnly, SystemIoFailure};
         match failure.code {
             OperationInterrupted => self.file.abandoned().into(),
-            SystemIoFailure | DiskFull | DatabaseBusy | CannotOpen if cause.is_some() => {
+            SystemIoFailure | DiskFull | DatabaseBusy | CannotOpen | ReadOnly if cause.is_some() => {
                 cause.expect("BUG: just seen").into()
             }
             // Without a cause of the file's, it is a temporary file that found no room.

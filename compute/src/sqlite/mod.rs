@@ -26,6 +26,7 @@ impl Code {
     pub const FULL: Self = Self(ffi::SQLITE_FULL);
     pub const BUSY: Self = Self(ffi::SQLITE_BUSY);
     pub const BUSY_SNAPSHOT: Self = Self(ffi::SQLITE_BUSY_SNAPSHOT);
+    pub const READONLY: Self = Self(ffi::SQLITE_READONLY);
     pub const CANTOPEN: Self = Self(ffi::SQLITE_CANTOPEN);
 }
 

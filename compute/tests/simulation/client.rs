@@ -75,12 +75,14 @@ pub struct Client {
     at: usize,
     notes: Rc<dyn Fn(String)>,
     counter: u64,
+    /// The list as this client has seen it last: LSN and length.
+    pub seen: (u64, usize),
 }
 
 impl Client {
     pub fn new(number: u64, mut rng: Rng, cluster: Rc<Cluster>, story: Rc<Story>, notes: Rc<dyn Fn(String)>) -> Self {
         let at = rng.below(cluster.size() as u64) as usize;
-        Self { number, rng, story, cluster, at, notes, counter: 0 }
+        Self { number, rng, story, cluster, at, notes, counter: 0, seen: (0, 0) }
     }
 
     pub async fn run(mut self) {
@@ -124,9 +126,14 @@ impl Client {
 
     /// Asks nodes until one of them does not refuse.
     pub async fn ask(&mut self, database: &str, requests: &Value) -> Answer {
+        self.ask_at_least(database, requests, 0).await
+    }
+
+    /// The same, for at least this LSN.
+    pub async fn ask_at_least(&mut self, database: &str, requests: &Value, lsn: u64) -> Answer {
         let mut answer = Answer::Refused(String::new());
         for _ in 0..TRIES {
-            answer = self.cluster.pipeline(self.at, database, None, requests).await;
+            answer = self.cluster.pipeline_at_least(self.at, database, None, requests, lsn).await;
             if !matches!(answer, Answer::Refused(_)) {
                 break;
             }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use http::Request;
+use compute::http::data;
+use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -59,8 +60,21 @@ impl Cluster {
 
     /// `POST /db/<database>/v3/pipeline` to the node at `at`.
     pub async fn pipeline(&self, at: usize, database: &str, baton: Option<&str>, requests: &Value) -> Answer {
+        self.pipeline_at_least(at, database, baton, requests, 0).await
+    }
+
+    /// The same, asking for at least this LSN.
+    pub async fn pipeline_at_least(
+        &self,
+        at: usize,
+        database: &str,
+        baton: Option<&str>,
+        requests: &Value,
+        lsn: u64,
+    ) -> Answer {
         let body = json!({"baton": baton, "requests": requests}).to_string();
-        let request = Request::post(format!("/db/{database}/v3/pipeline")).body(Body::from(body)).unwrap();
+        let request = Request::post(format!("/db/{database}/v3/pipeline")).header(data::MIN_LSN_HEADER, lsn);
+        let request = request.body(Body::from(body)).unwrap();
         self.send(at, request, |server| server.data).await
     }
 
@@ -77,22 +91,41 @@ impl Cluster {
         let router = plane(server);
         let answer = pause.obeyed_by(async move {
             let response = router.oneshot(request).await.unwrap();
-            let is_ok = response.status().is_success();
-            (is_ok, response.into_body().collect().await.unwrap().to_bytes())
+            let (is_ok, shown) = (response.status().is_success(), Shown::of(response.headers()));
+            (is_ok, response.into_body().collect().await.unwrap().to_bytes(), shown)
         });
         tokio::select! {
             biased;
             _ = is_dead.wait_for(|is_dead| *is_dead) => Answer::Unknown("connection reset".into()),
-            (is_ok, body) = answer => classify(is_ok, &body),
+            (is_ok, body, shown) = answer => classify(is_ok, &body, shown),
             () = sleep(CLIENT_PATIENCE) => Answer::Unknown("the client has waited long enough".into()),
         }
     }
 }
 
-fn classify(is_ok: bool, body: &[u8]) -> Answer {
-    let body = serde_json::from_slice(body).unwrap_or_else(|_| Value::from(String::from_utf8_lossy(body)));
+/// What the headers of an answer say. It is put into the answer's body.
+struct Shown {
+    lsn: Option<u64>,
+    staleness_millis: Option<u64>,
+}
+
+impl Shown {
+    fn of(headers: &HeaderMap) -> Self {
+        let number = |name| headers.get(name).map(|value| value.to_str().unwrap().parse().unwrap());
+        Self { lsn: number(data::LSN_HEADER), staleness_millis: number(data::STALENESS_HEADER) }
+    }
+}
+
+fn classify(is_ok: bool, body: &[u8], shown: Shown) -> Answer {
+    let mut body = serde_json::from_slice(body).unwrap_or_else(|_| Value::from(String::from_utf8_lossy(body)));
     match is_ok {
-        true => Answer::Done(body),
+        true => {
+            if body.is_object() {
+                body["lsn"] = shown.lsn.into();
+                body["staleness_millis"] = shown.staleness_millis.into();
+            }
+            Answer::Done(body)
+        }
         // An error for the whole request may leave its outcome open; then it says so.
         false if says_unknown(&body) => Answer::Unknown(body.to_string()),
         false => Answer::Refused(body.to_string()),

@@ -11,7 +11,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::client::{Client, LIST, Outcome};
+use serde_json::json;
+
+use crate::client::{Client, LIST, Outcome, rows};
+use crate::cluster::Answer;
 use crate::oracle::Examiner;
 
 #[derive(Clone, Debug)]
@@ -29,6 +32,10 @@ pub struct Read {
     pub began: u64,
     pub ended: u64,
     pub values: Vec<String>,
+    /// Of a replica: how old what it showed may have been, in the story's time.
+    pub staleness: Option<u64>,
+    /// How much its client had seen already, and asked for.
+    pub at_least: usize,
 }
 
 #[derive(Default)]
@@ -80,12 +87,18 @@ impl Client {
     }
 
     pub async fn read_list(&mut self) {
+        let (lsn, at_least) = if self.rng.clone().is_one_in(2) { self.seen } else { (0, 0) };
         let began = self.story.now();
-        let Some(rows) = self.query(LIST, "SELECT value FROM list ORDER BY rowid").await else { return };
+        let requests = json!([{"type": "execute", "stmt": {"sql": "SELECT value FROM list ORDER BY rowid"}}]);
+        let Answer::Done(body) = self.ask_at_least(LIST, &requests, lsn).await else { return };
         let ended = self.story.now();
+        let Some(rows) = rows(&body, 0) else { return };
         let values: Vec<String> = rows.into_iter().map(|mut row| row.remove(0)).collect();
-        self.note(format!("read {} elements", values.len()));
-        self.story.list.borrow_mut().reads.push(Read { began, ended, values });
+        let staleness = body["staleness_millis"].as_u64().map(|millis| millis * 1_000_000);
+        let shown = body["lsn"].as_u64().unwrap_or_default();
+        self.note(format!("read {} elements at LSN {shown}, of a replica: {staleness:?}", values.len()));
+        self.seen = self.seen.max((shown, values.len()));
+        self.story.list.borrow_mut().reads.push(Read { began, ended, values, staleness, at_least });
     }
 }
 
@@ -137,14 +150,21 @@ impl List {
             if !list.starts_with(&read.values) {
                 return Err(format!("I2: a read showed another order: {:?} of {list:?}", read.values));
             }
+            if read.values.len() < read.at_least {
+                return Err(format!("I4: a read showed {} elements to who had seen {}", read.values.len(), read.at_least));
+            }
             if self.may_be_stale {
                 continue;
             }
-            let missing = acknowledged.iter().find(|it| it.ended < read.began && !read.values.contains(&it.value));
+            // By what is acknowledged before this a read is bound.
+            let as_of = read.began.saturating_sub(read.staleness.unwrap_or(0));
+            let missing = acknowledged.iter().find(|it| it.ended < as_of && !read.values.contains(&it.value));
             if let Some(missing) = missing {
                 return Err(format!("I4: a read did not show {}, which had been acknowledged before", missing.value));
             }
-            let longer = self.reads.iter().find(|it| it.ended < read.began && it.values.len() > read.values.len());
+            // A replica that reads the bucket may show a commit a moment before its owner knows that it is durable.
+            let mut owners = self.reads.iter().filter(|it| it.staleness.is_none());
+            let longer = owners.find(|it| it.ended < as_of && it.values.len() > read.values.len());
             if longer.is_some() {
                 return Err("I4: a read showed less than one that had ended before".into());
             }
@@ -162,7 +182,11 @@ mod tests {
     }
 
     fn read(began: u64, ended: u64, values: &str) -> Read {
-        Read { began, ended, values: letters(values) }
+        Read { began, ended, values: letters(values), staleness: None, at_least: 0 }
+    }
+
+    fn replica(read: Read, staleness: u64) -> Read {
+        Read { staleness: Some(staleness), ..read }
     }
 
     fn letters(text: &str) -> Vec<String> {
@@ -178,6 +202,8 @@ mod tests {
         use Outcome::{Acknowledged, Refused, Unknown};
         let two = || vec![append("a", 0, 10, Acknowledged), append("b", 20, 30, Acknowledged)];
         assert_eq!(check(two(), vec![read(12, 14, "a"), read(22, 24, "ab")], "ab"), Ok(()));
+        assert_eq!(check(two(), vec![replica(read(12, 14, ""), 5)], "ab"), Ok(()));
+        assert_eq!(check(two(), vec![read(22, 24, "ab"), replica(read(25, 26, "a"), 3)], "ab"), Ok(()));
         let overlapping = || vec![append("a", 0, 10, Acknowledged), append("b", 5, 15, Acknowledged)];
         assert_eq!(check(overlapping(), vec![], "ba"), Ok(()));
         let with_unknown = || vec![append("a", 0, u64::MAX, Unknown), append("b", 20, 30, Acknowledged)];
@@ -189,6 +215,8 @@ mod tests {
             ("I2", check(overlapping(), vec![read(6, 7, "b")], "ab")),
             ("I4", check(two(), vec![read(12, 14, "")], "ab")),
             ("I4", check(two(), vec![read(22, 24, "ab"), read(25, 26, "a")], "ab")),
+            ("I4", check(two(), vec![replica(read(14, 15, ""), 3)], "ab")),
+            ("I4", check(two(), vec![Read { at_least: 2, ..replica(read(32, 33, "a"), 30) }], "ab")),
             ("I5", check(with_unknown(), vec![read(1, 2, "a")], "b")),
             ("I11", check(vec![append("a", 0, 10, Refused)], vec![], "a")),
             ("I12", check(two(), vec![], "aba")),

@@ -13,6 +13,9 @@
 //! what was acknowledged is there (I1), once and in order (I2), linearizable (I4), nothing is shown that is not
 //! part of history (I5), pages are right (I9), transactions are whole, and what was refused is absent (I11, I12),
 //! and somebody serves (I16).
+//!
+//! In every other seed nodes read what others own: then what a replica shows is part of history (I5), at least what its
+//! client asked for, and at most as old as it says.
 
 mod bank;
 mod bulk;
@@ -25,6 +28,7 @@ mod machine;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod oracle;
+mod peers;
 mod rng;
 mod scratch;
 mod world;
@@ -78,6 +82,7 @@ fn every_seed_keeps_its_promises_and_repeats_itself() {
     assert!(counts.events / seeds >= 200, "the simulation does too little");
     assert!(counts.takeovers * 10 >= seeds * 3, "too few takeovers");
     if seeds >= SEEDS {
+        assert!(counts.replica_reads * 4 >= seeds, "too few reads at replicas: {counts:?}");
         for (what, count) in [("pause", counts.pauses), ("fence", counts.fenced), ("log given up", counts.given_up), ("deletion", counts.deletions)] {
             assert!(count > 0, "no seed had a {what}");
         }

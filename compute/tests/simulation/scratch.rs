@@ -80,8 +80,13 @@ impl Client {
     async fn read_scratch(&mut self) {
         let name = self.story.scratch.borrow().name();
         let sql = "SELECT value FROM scratch ORDER BY rowid";
-        let answer = self.ask(&name, &json!([{"type": "execute", "stmt": {"sql": sql}}])).await;
-        let Answer::Done(body) = answer else { return };
+        let transactions = self.story.scratch.borrow().values.len() as u64;
+        let requests = json!([{"type": "execute", "stmt": {"sql": sql}}]);
+        let Answer::Done(body) = self.ask_at_least(&name, &requests, transactions).await else { return };
+        if self.story.scratch.borrow().generation > 1 && !body["staleness_millis"].is_null() {
+            // A replica may show the deleted one for a moment.
+            return;
+        }
         let found = if is_ok(&body, 0) { rows(&body, 0).unwrap_or_default().concat() } else { Vec::new() };
         let expected = self.story.scratch.borrow().values.clone();
         let has_no_table = body.to_string().contains("no such table");

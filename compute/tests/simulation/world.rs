@@ -26,9 +26,12 @@ use crate::cluster::{Cluster, Server, sleep};
 use crate::hits::{self, Hits};
 use crate::machine::Machine;
 use crate::oracle;
+use crate::peers;
 use crate::rng::Rng;
 
 const CLIENTS: u64 = 4;
+/// Makes the random numbers of connections between nodes differ from all others.
+const PEERS: u64 = 0x7065_6572_7300_0000;
 const LEASE: Duration = Duration::from_secs(3);
 /// Short, so that logs are bundled and drained under those who read them.
 const DRAIN_INTERVAL: Duration = Duration::from_secs(8);
@@ -64,6 +67,7 @@ pub struct Counts {
     pub appends: u64,
     pub reads: u64,
     pub deletions: u64,
+    pub replica_reads: u64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -81,6 +85,7 @@ impl std::ops::AddAssign for Counts {
         self.appends += more.appends;
         self.reads += more.reads;
         self.deletions += more.deletions;
+        self.replica_reads += more.replica_reads;
     }
 }
 
@@ -90,6 +95,9 @@ struct World {
     bucket: MemoryStore,
     network: Machine,
     cluster: Rc<Cluster>,
+    peers: Arc<peers::Network>,
+    /// Whether nodes read what others own.
+    has_replicas: bool,
     story: Rc<Story>,
     trace: Arc<Mutex<Vec<String>>>,
     hits: Arc<Mutex<Hits>>,
@@ -114,10 +122,13 @@ pub fn run(seed: u64) -> Run {
         vfs::reset_randomness();
         let (over, is_over) = watch::channel(false);
         let (out, is_out) = watch::channel(false);
+        let network = Machine::new(&mut rng, started, 0);
         let world = Rc::new(World {
             started,
             bucket: MemoryStore::new(),
-            network: Machine::new(&mut rng, started, 0),
+            peers: peers::Network::new(network.seam.clone(), Rng::of_seed(seed ^ PEERS)),
+            has_replicas: seed % 2 == 1,
+            network,
             cluster: Rc::new(Cluster::new(2 + rng.below(2) as usize)),
             story: Rc::new(Story::new(started)),
             trace: Arc::default(),
@@ -242,6 +253,7 @@ impl World {
             () = self.disturb(at, &machine, &store, rng.fork()) => {}
         }
         self.cluster.set(at, None);
+        self.peers.disconnect(&format!("http://{id}"));
         let _ = death.send(true);
         store.crash();
         // First what runs on the I/O runtime stops, then the core's coroutines end with errors.
@@ -340,9 +352,13 @@ impl World {
             // Like a process that holds the lock of its predecessor's cache directory.
             let _ = seal::seal(&stores, &seam, predecessor, Patience::for_duration(&seam, LEASE)).await;
         }
-        let Ok(mut node) = Node::start(id, stores, seam.clone(), self.settings(), &LocalCores).await else {
+        let address = format!("http://{id}");
+        let settings = Settings { address: address.clone(), read_replicas: self.has_replicas, ..self.settings() };
+        let Ok(mut node) = Node::start(id, stores, seam.clone(), settings, &LocalCores).await else {
             return self.note(format!("machine {at}: the node could not start"));
         };
+        node.context.reaches_others_by(self.peers.clone());
+        self.peers.connect(address, node.handle());
         let plane = plane(&node, false);
         let server = Server {
             data: data::router(plane),
@@ -406,6 +422,7 @@ impl World {
             counts.appends += story.list.borrow().appends.len() as u64;
             counts.reads += story.list.borrow().reads.len() as u64;
             counts.deletions += story.scratch.borrow().deletions;
+            counts.replica_reads += story.list.borrow().reads.iter().filter(|read| read.staleness.is_some()).count() as u64;
         });
         let bucket = self.bucket.snapshot();
         Run {

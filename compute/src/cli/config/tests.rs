@@ -92,6 +92,8 @@ fn every_setting_can_be_written_in_the_file() {
         no-auth = false
         default-database = \"main\"
         log = \"info,compute=debug\"
+        advertise-url = \"http://10.0.0.5:8080\"
+        read-replicas = true
         max-body-size = \"1MiB\"
         max-response-size = \"2MiB\"
         max-transaction-size = \"3MiB\"
@@ -108,6 +110,8 @@ fn every_setting_can_be_written_in_the_file() {
         cores: NonZeroUsize::new(3).expect("three"),
         http_listen_addr: loopback(1),
         admin_listen_addr: loopback(2),
+        advertise_url: Some("http://10.0.0.5:8080".into()),
+        read_replicas: true,
         default_database: Some("main".into()),
         create_on_first_use: false,
         log: "info,compute=debug".into(),

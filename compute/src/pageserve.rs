@@ -1,0 +1,63 @@
+//! `shoal pageserver`: the background work without SQL. It drains the logs of nodes that are over, and serves pages of
+//! any database as of what is folded, from a cache of its own.
+//!
+//! It owns nothing and has no record in the bucket, so it can be started, stopped and killed at any time: every step of
+//! a drain is a CAS that others may win, or a delete of what nobody can reach.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::routing::get;
+use pageserver::drain::Drainer;
+use pageserver::fetcher::Fetcher;
+use pageserver::service::pages::PageReader;
+use pageserver::service::server::PageServer;
+use segments::cache::PageCache;
+use tokio::sync::watch;
+use tracing::info;
+use walstore::id::IncarnationId;
+use walstore::life::Stores;
+use walstore::seam::Seam;
+use walstore::store::{self, StoreUrl};
+
+use crate::cli::config::ServeConfig;
+use crate::http::{data, listen};
+use crate::limits;
+use crate::serve::{FETCH_SHARE, signalled};
+
+/// Runs until a signal comes.
+pub async fn run(config: &ServeConfig, drain_interval: Duration) -> anyhow::Result<ExitCode> {
+    let seam = Seam::production();
+    let listener = listen::bind(config.http_listen_addr).await?;
+    let store_url = StoreUrl::parse(&config.store)?;
+    let store = store::open(&store_url, false).await.context("cannot open the store")?;
+    crate::cluster::prepare(&*store, &seam).await.context("cannot use the store")?;
+    let stores = Stores::one(store.clone());
+    // Nobody's: a drainer leaves the log of its own node alone, and this process has none.
+    let me = IncarnationId::random(&seam);
+    let fetch_bytes_max = (config.memory.as_usize() / FETCH_SHARE).min(limits::FETCH_BYTES_MAX);
+    let cache = PageCache::new((config.memory.as_usize() - fetch_bytes_max) as u64);
+    let fetcher = Fetcher::new(store.clone(), seam.clone(), cache, fetch_bytes_max);
+    let pages = PageServer::new(None, Arc::new(PageReader::new(store.clone(), seam.clone(), fetcher.clone())));
+    let router = Router::new().route("/health", get(|| async {})).merge(data::peers_router(pages));
+    info!(http_addr = %listener.local_addr()?, store = store.describe(), "serving pages");
+    let (stop, stopped) = watch::channel(false);
+    let drain = Drainer::new(me, stores, seam.clone(), &fetcher).run(drain_interval);
+    let until_stopped = async {
+        signalled().await;
+        info!("stopping");
+        let _ = stop.send(true);
+    };
+    let serving = async {
+        tokio::join!(listen::serve(listener, router, seam.clone(), stopped), until_stopped);
+    };
+    tokio::select! {
+        () = serving => {}
+        // Endless: what is half done when the process ends, the next one goes on with.
+        () = drain => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}

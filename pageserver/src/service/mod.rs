@@ -1,0 +1,18 @@
+//! What a node serves to other nodes: pages at rest, and durable commits as they come.
+//!
+//! | file | idea |
+//! |---|---|
+//! | [`follow`] | a subscription to a database's durable commits, whatever carries it |
+//! | [`pages`] | pages as of what is folded |
+//! | [`messages`] | the messages on the wire (`proto/pageserver.proto`) |
+//! | [`server`] | the gRPC service over these, to be mounted in an HTTP server |
+//! | [`client`] | the other end |
+
+pub mod client;
+pub mod follow;
+pub mod messages;
+pub mod pages;
+pub mod server;
+
+/// The service's name in request paths: `/shoal.pageserver.v1.PageServer/<method>`.
+pub const SERVICE: &str = "shoal.pageserver.v1.PageServer";
