@@ -8,8 +8,10 @@ mod bulk;
 mod cgroup;
 mod chain;
 mod clock;
+mod cold;
 mod hrana;
 mod p1;
+mod p10;
 mod p11;
 mod p14;
 mod p19b;
@@ -20,6 +22,7 @@ mod p23;
 mod p5;
 mod p6;
 mod p8;
+mod p9;
 mod pair;
 mod process;
 mod raw;
@@ -74,6 +77,9 @@ struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     log_seconds: u64,
 
+    /// P10: how large the database is
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
+    megabytes: u64,
     /// P22: for how many minutes rows are written
     #[arg(long, value_name = "MINUTES", default_value_t = 1)]
     minutes: u64,
@@ -95,6 +101,10 @@ enum Row {
     P6,
     /// Speed in process through our VFS against SQLite on a plain file
     P8,
+    /// Round trips of the first query of a small cold database
+    P9,
+    /// Round trips, GETs and bytes of a point query in a large cold database
+    P10,
     /// A cold scan against raw parallel GETs
     P11,
     /// What an open, idle database costs
@@ -118,6 +128,7 @@ pub struct Options {
     pub kills: u32,
     pub databases: u32,
     pub log_seconds: u64,
+    pub megabytes: u64,
     pub minutes: u64,
     pub gib: f64,
 }
@@ -131,8 +142,8 @@ fn main() -> ExitCode {
 }
 
 fn measure(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { rounds, sqld, kills, databases, log_seconds, minutes, gib, .. } = args;
-    let options = Options { rounds, sqld, kills, databases, log_seconds, minutes, gib };
+    let Args { rounds, sqld, kills, databases, log_seconds, megabytes, minutes, gib, .. } = args;
+    let options = Options { rounds, sqld, kills, databases, log_seconds, megabytes, minutes, gib };
     let commit = args.commit.unwrap_or_else(report::commit_of_this_directory);
     let mut reports: Vec<Report> = Vec::new();
     for row in args.rows {
@@ -142,6 +153,8 @@ fn measure(args: Args) -> anyhow::Result<ExitCode> {
             Row::P5 => p5::run(&options),
             Row::P6 => p6::run(&options),
             Row::P8 => p8::run(&options),
+            Row::P9 => p9::run(&options),
+            Row::P10 => p10::run(&options),
             Row::P11 => p11::run(&options),
             Row::P14 => p14::run(&options),
             Row::P19b => p19b::run(&options),

@@ -19,6 +19,10 @@ pub const POOLED_STACK_BYTES: usize = 256 << 10;
 /// Virtual machine steps between two calls of the progress handler, where a long query yields.
 pub const PROGRESS_STEPS: i32 = 4_000;
 
+/// Names of which a core remembers the database: some 10 MB. A name costs a request when it is used after this many
+/// others.
+pub const KNOWN_NAMES_MAX: usize = 65_536;
+
 /// Idle connections that a database keeps per pool.
 pub const POOLED_CONNECTIONS_MAX: usize = 8;
 /// SQLite's own page cache per connection, in KiB (the sign is SQLite's).

@@ -1,9 +1,15 @@
 //! What a head says is folded.
 
+use segments::image::Image;
 use segments::map::PageMap;
 use segments::tip::{ChainHash, Tip};
 use tenant::head::{Head, MapField};
 use walstore::envelope::Corrupt;
+
+/// The pages that stand in the head itself.
+pub fn image_of(head: &Head) -> Result<Option<Image>, Corrupt> {
+    head.inline_image.as_ref().map(Image::decode).transpose()
+}
 
 /// The state after the last folded commit, and where its pages are.
 pub fn base_of(head: &Head) -> Result<(Tip, PageMap), Corrupt> {

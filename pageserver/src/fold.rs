@@ -1,18 +1,25 @@
 //! Running a fold: read what the plan lacks, write pack and map chunks, then link them by one CAS of the
 //! head.
 //!
+//! A small database stands in its head as a whole (`image`): then the CAS is all that is written.
+//!
 //! A crash before the CAS leaves objects that nobody refers to (legal, swept later); after it, the fold has
 //! happened. Nothing is deleted here.
 
+mod boot;
+mod image;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use segments::disk::CacheKey;
-use segments::fold::{FoldError, FoldInput, FoldPlan, Planned, build_fold, plan_fold};
+use segments::fold::{self, FoldError, FoldInput, FoldPlan, Planned, build_fold, plan_fold};
 use segments::id::{MapChunkId, PackId};
+use segments::image::Image;
 use segments::keys;
-use segments::map::{DeltaRef, MapChunkRef, PageMap};
+use segments::map::{DeltaRef, Indexes, MapChunkRef, PageMap};
 use segments::pack::{Frame, FrameAt, FrameIndex, Pack};
 use segments::tip::Tip;
 use tenant::head::{Folded, Head, MapField, PackRef};
@@ -51,7 +58,21 @@ pub struct FoldJob {
 pub struct Linked {
     pub head: Versioned<Head>,
     pub map: PageMap,
+    pub image: Option<Image>,
 }
+
+/// What a fold made, before the head refers to it.
+struct Made {
+    /// The root of the new map.
+    root: Bytes,
+    map: PageMap,
+    image: Option<Image>,
+    /// What the new map no longer needs.
+    dead: Vec<PackRef>,
+}
+
+/// How the pages of a fold are laid out: [`plan_fold`] or [`fold::plan_whole`].
+type Planner = fn(&PageMap, &FoldInput, Indexes<'_>) -> Result<Planned, FoldError>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum FoldFailure {
@@ -90,24 +111,38 @@ impl Folder<'_> {
     /// Folds and links. On success the new head is in the bucket.
     pub async fn fold(&self, mut job: FoldJob) -> Result<Linked, FoldFailure> {
         let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
-        let (root, map, dead) = match self.plan(&mut job).await? {
-            None => (None, job.map.clone(), Vec::new()),
-            Some(plan) => self.write(&job, &plan, patience).await?,
+        let image = image::of_head(&job.head.value)?;
+        let mut made = match self.fold_whole(&mut job, image.as_ref(), patience).await? {
+            Some(made) => Some(made),
+            None => match self.plan(&mut job, plan_fold).await? {
+                None => None,
+                Some(plan) => {
+                    let folded = self.build(&job, &plan, image.as_ref()).await?;
+                    Some(self.write(&job, folded, patience).await?)
+                }
+            },
         };
-        if mutant::is_on(Mutant::DeleteBeforeUnlink) {
-            garbage::delete(self.store, dead.clone()).await;
+        if let Some(made) = &mut made
+            && made.image.is_none()
+        {
+            made.image = self.boot(&job, image.as_ref(), made).await;
         }
-        match self.link(&job, root, dead).await {
-            Ok(head) => Ok(Linked { head, map }),
-            Err(failure) => {
-                discard::unlinked(self.store, &job.map, &map, &failure).await;
-                Err(failure)
-            }
+        if let Some(made) = made.as_ref().filter(|_| mutant::is_on(Mutant::DeleteBeforeUnlink)) {
+            garbage::delete(self.store, made.dead.clone()).await;
         }
+        let linked = self.link(&job, made.as_ref()).await;
+        if let (Err(failure), Some(made)) = (&linked, &made) {
+            discard::unlinked(self.store, &job.map, &made.map, failure).await;
+        }
+        let head = linked?;
+        Ok(match made {
+            Some(Made { map, image, .. }) => Linked { head, map, image },
+            None => Linked { head, map: job.map, image },
+        })
     }
 
     /// Plans, reading chunks and indexes until the plan has all it wants.
-    async fn plan(&self, job: &mut FoldJob) -> Result<Option<FoldPlan>, FoldFailure> {
+    async fn plan(&self, job: &mut FoldJob, planner: Planner) -> Result<Option<FoldPlan>, FoldFailure> {
         // Which packs become garbage can be told only with the whole map in memory.
         let missing = job.map.missing_chunks();
         self.read_chunks(job, &missing).await?;
@@ -118,7 +153,7 @@ impl Folder<'_> {
                 let known = held.iter().find(|(known, _)| known == delta);
                 known.map(|(_, index)| index.clone()).or_else(|| self.fetcher.cache().index(delta))
             };
-            match plan_fold(&job.map, &job.input, &indexes)? {
+            match planner(&job.map, &job.input, &indexes)? {
                 Planned::Nothing => return Ok(None),
                 Planned::Ready(plan) => return Ok(Some(plan)),
                 Planned::Needs { chunks, indexes } => {
@@ -143,18 +178,29 @@ impl Folder<'_> {
         Ok(())
     }
 
-    /// Builds and uploads everything that the new head will refer to.
-    async fn write(
+    async fn build(
         &self,
         job: &FoldJob,
         plan: &FoldPlan,
-        patience: Patience,
-    ) -> Result<(Option<Bytes>, PageMap, Vec<PackRef>), FoldFailure> {
+        image: Option<&Image>,
+    ) -> Result<fold::Folded, FoldFailure> {
         let (owner, epoch) = (job.head.value.database, job.head.value.epoch);
+        let (mut frames, mut wanted) = (BTreeMap::new(), plan.reads());
+        for at in plan.reads() {
+            if let Some(frame) = image.and_then(|image| image.frame(&at)) {
+                frames.insert(at, frame.map_err(FoldError::from)?);
+                wanted.remove(&at);
+            }
+        }
         // Not to be cached: what a merge reads is about to be superseded.
-        let frames = self.fetcher.frames_once(owner, plan.reads()).await?;
+        frames.extend(self.fetcher.frames_once(owner, wanted).await?);
         let pack_id = PackId { owner, epoch, seq: job.seq, nonce: self.seam.random_u64() };
-        let folded = heavy(|| build_fold(plan, &job.input, &frames, pack_id)).await?;
+        Ok(heavy(|| build_fold(plan, &job.input, &frames, pack_id)).await?)
+    }
+
+    /// Uploads everything that the new head will refer to.
+    async fn write(&self, job: &FoldJob, folded: fold::Folded, patience: Patience) -> Result<Made, FoldFailure> {
+        let (owner, epoch) = (job.head.value.database, job.head.value.epoch);
         let mut seq = 0;
         let stored = folded.map.store(&mut || {
             seq += 1;
@@ -176,7 +222,7 @@ impl Folder<'_> {
         let kept = stored.map.chunk_ids();
         let mut dead: Vec<PackRef> = folded.dead.iter().map(garbage::dead_pack).collect();
         dead.extend(job.map.chunk_ids().difference(&kept).map(garbage::dead_chunk));
-        Ok((Some(stored.root), stored.map, dead))
+        Ok(Made { root: stored.root, map: stored.map, image: None, dead })
     }
 
     /// What was in memory as the tail stays there as frames: a fold costs its readers nothing. Reading back what
@@ -217,12 +263,11 @@ impl Folder<'_> {
     async fn link(
         &self,
         job: &FoldJob,
-        root: Option<Bytes>,
-        dead: Vec<PackRef>,
+        made: Option<&Made>,
     ) -> Result<Versioned<Head>, FoldFailure> {
         let head = &job.head.value;
         let mut dead_now: Vec<PackRef> = head.dead.iter().filter(|it| !job.deleted.contains(it)).cloned().collect();
-        dead_now.extend(dead);
+        dead_now.extend(made.iter().flat_map(|made| made.dead.iter().cloned()));
         let folded = Folded {
             lsn: job.tip.lsn,
             chain: *job.tip.chain.as_bytes(),
@@ -234,7 +279,11 @@ impl Folder<'_> {
             // Before the first commit the head says nothing of a tip.
             folded: if job.tip.lsn.is_some() { folded } else { head.folded },
             own_after: job.own_after,
-            map: root.map_or_else(|| head.map.clone(), MapField::Inline),
+            map: made.map_or_else(|| head.map.clone(), |made| MapField::Inline(made.root.clone())),
+            image: match made {
+                Some(made) => made.image.as_ref().map(Image::encode),
+                None => head.inline_image.clone(),
+            },
             // Without retention nothing before the folded point can be restored.
             horizon: job.tip.lsn,
             dead: dead_now,

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod at_rest;
 pub mod base;
 mod discard;
 pub mod drain;
@@ -14,3 +15,4 @@ pub mod service;
 pub mod sweep;
 pub mod tail;
 pub mod verify;
+pub mod warm;

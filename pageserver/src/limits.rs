@@ -11,6 +11,13 @@ pub const FOLD_PUTS_MAX: usize = 4;
 /// How long a fold keeps asking the store. A fold that gives up has changed nothing and is tried again.
 pub const FOLD_PATIENCE: Duration = Duration::from_secs(30);
 
+/// Pages that a fold looks up for a boot image besides those of the tail and of the image before. Most are cached.
+pub const BOOT_READS_MAX: usize = 40;
+
+/// Chunks of a page map that are read at once when its database is opened: those of 4 GiB. Of a larger one a query
+/// wants a few, and all of them would be more than it reads otherwise.
+pub const WARM_CHUNKS_MAX: usize = 32;
+
 /// Rounds of planning and reading what the plan lacks. Chunks, then indexes, then both once more after a
 /// shrink: more is a bug in the plan.
 pub const PLAN_ROUNDS_MAX: usize = 8;
@@ -111,3 +118,9 @@ pub const MARKER_LATE_MICROS: u64 = 86_400_000_000;
 
 const _: () = assert!(FETCH_BYTES_MAX <= walstore::limits::HEDGE_BYTES_MAX, "every request for pages may be hedged");
 const _: () = assert!(FETCHES_AHEAD_MAX < FETCHES_MAX, "there is room for what somebody waits for");
+const _: () = assert!(
+    segments::limits::IMAGE_BYTES_MAX < tenant::limits::INLINE_IMAGE_BYTES_MAX
+        && segments::limits::BOOT_BYTES_MAX < tenant::limits::INLINE_IMAGE_BYTES_MAX / 2
+        && segments::limits::MAP_INLINE_BYTES_MAX <= tenant::limits::MAP_INLINE_BYTES_MAX,
+    "a head takes every image and every page map that a fold makes"
+);

@@ -5,12 +5,12 @@
 //! the pages at rest.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use segments::commit::{CheckedCommit, Commit, UncheckedCommit};
 use segments::fold::FoldInput;
-use segments::map::{DeltaRef, Lookup, PageMap};
-use segments::page::{MissingPage, Page, PageNo};
+use segments::image::Image;
+use segments::map::PageMap;
+use segments::page::{Page, PageNo};
 use segments::tip::Tip;
 use tenant::head::Head;
 use walstore::envelope::Corrupt;
@@ -18,13 +18,15 @@ use walstore::id::{DatabaseId, IncarnationId};
 use walstore::recovery::LoggedCommit;
 use walstore::register::RecordError;
 
-use crate::base::base_of;
+use crate::at_rest;
+use crate::base::{base_of, image_of};
 use crate::fetcher::Fetcher;
 
 /// What a head says is folded, and commits after that.
 pub struct Tail {
     database: DatabaseId,
     pub map: PageMap,
+    image: Option<Image>,
     pub input: FoldInput,
     /// The history after the last commit that was added.
     pub tip: Tip,
@@ -40,9 +42,11 @@ pub enum Added {
 
 impl Tail {
     pub fn of_head(head: &Head) -> Result<Self, Corrupt> {
-        let (tip, map) = base_of(head).map_err(|corrupt| corrupt.at(tenant::keys::head(head.database)))?;
+        let at_head = |corrupt: Corrupt| corrupt.at(tenant::keys::head(head.database));
+        let (tip, map) = base_of(head).map_err(at_head)?;
+        let image = image_of(head).map_err(at_head)?;
         let input = FoldInput::new(head.database, &map);
-        Ok(Self { database: head.database, map, input, tip })
+        Ok(Self { database: head.database, map, image, input, tip })
     }
 
     pub fn database(&self) -> DatabaseId {
@@ -116,42 +120,6 @@ impl Tail {
     }
 
     async fn page_at_rest(&mut self, fetcher: &Fetcher, page_no: PageNo) -> Result<Page, RecordError> {
-        page_at_rest(fetcher, self.database, &mut self.map, page_no).await
-    }
-}
-
-/// A page as what is folded has it. `map` learns the chunks that it needs.
-pub async fn page_at_rest(
-    fetcher: &Fetcher,
-    of: DatabaseId,
-    map: &mut PageMap,
-    page_no: PageNo,
-) -> Result<Page, RecordError> {
-    let cache = fetcher.cache();
-    // Held until the page is found, whatever a full cache does.
-    let mut held = Vec::new();
-    loop {
-        let indexes = |delta: &DeltaRef| {
-            let known = held.iter().find(|(known, _)| known == delta).map(|(_, index)| Arc::clone(index));
-            known.or_else(|| cache.index(delta))
-        };
-        match map.lookup(page_no, &indexes) {
-            Lookup::Found(source) => {
-                let frame = fetcher.frame(of, &source.at).await?;
-                let page = frame.page(source.place);
-                return Ok(page.map_err(|corrupt| corrupt.at(segments::keys::pack(&source.at.pack)))?);
-            }
-            Lookup::NeedChunk(reference) => {
-                let object = fetcher.chunk(of, &reference).await?;
-                let with = map.with_chunk(&reference, &object);
-                *map = with.map_err(|corrupt| corrupt.at(segments::keys::page_map(&reference.id)))?;
-            }
-            Lookup::NeedIndexes(deltas) => held.extend(fetcher.indexes(of, &deltas).await?),
-            Lookup::LockPage => return Ok(Page::zeroed()),
-            Lookup::Outside | Lookup::Missing => {
-                let missing = MissingPage { database: of, page: page_no, lsn: map.lsn() };
-                return Err(Corrupt::new(missing.to_string()).at(tenant::keys::head(of)).into());
-            }
-        }
+        at_rest::page(fetcher, self.database, &mut self.map, self.image.as_ref(), page_no).await
     }
 }

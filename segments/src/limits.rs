@@ -33,8 +33,8 @@ pub const PACK_BYTES_MAX: usize = 3 << 30;
 pub const INDEX_BYTES_MAX: usize = 64 << 20;
 
 /// Frame indexes up to this size are repeated in the page map, so that a small delta costs a cold reader no
-/// request. It is some fifty touched segments.
-pub const INDEX_INLINE_BYTES_MAX: usize = 512;
+/// request. It is some two hundred touched segments; those of all deltas together are a fifth of the map.
+pub const INDEX_INLINE_BYTES_MAX: usize = 2 << 10;
 
 /// *Format.* Deltas of one page map.
 pub const DELTAS_MAX: usize = 16;
@@ -73,8 +73,30 @@ pub const CHUNK_SEGMENTS: u32 = 1024;
 /// *Format.* A page map chunk, with every segment in a pack of its own.
 pub const CHUNK_BYTES_MAX: usize = 128 << 10;
 
-/// Page maps up to this size stand in the head as a whole; larger ones are chunks.
-pub const MAP_INLINE_BYTES_MAX: usize = 32 << 10;
+/// Page maps up to this size stand in the head as a whole; larger ones are chunks, of which a cold reader fetches one
+/// before it can fetch a page. A database of 1 GiB has 8,192 segments of 10 bytes each, and, loaded at 1 MB a fold,
+/// 1,024 packs of 44: 125 KiB. Folds of such a database write 1 MB of tail, so that is an eighth more; its chunks, of
+/// which random writes change every one, would be as long, and a PUT each.
+pub const MAP_INLINE_BYTES_MAX: usize = 160 << 10;
+
+/// *Format.* The pack of a small database that stands in its head. An open database keeps it in memory, and every
+/// write of its head carries it.
+pub const IMAGE_BYTES_MAX: usize = 32 << 10;
+
+/// A database that has moved to the bucket comes back into its head only below this, so that one at the limit does
+/// not move with every fold.
+pub const IMAGE_BACK_BYTES_MAX: usize = 20 << 10;
+
+/// Pages of a database that a fold tries to get into the head: 1 MiB is compressed in some milliseconds, in vain if
+/// it stays too large.
+pub const IMAGE_PAGES_MAX: u32 = 256;
+
+/// *Format.* Pages of a boot image: those of one frame.
+pub const BOOT_PAGES_MAX: usize = SEGMENT_PAGES as usize;
+
+/// *Format.* The frame of a boot image. Full interior pages compress to about 2 KB, and the two upper levels of a
+/// table of 1 GB are three of them.
+pub const BOOT_BYTES_MAX: usize = 16 << 10;
 
 /// A fold is due when the tail exceeds a quarter of the database, within these bounds (encoded bytes).
 pub const FOLD_TAIL_BYTES_MIN: u64 = 64 << 10;
@@ -148,6 +170,7 @@ const _: () = assert!(
         < PACK_BYTES_MAX,
     "the largest ordinary fold fits into one pack"
 );
+const _: () = assert!(IMAGE_BACK_BYTES_MAX < IMAGE_BYTES_MAX);
 const _: () = assert!(DELTAS_AFTER_ABSORB < DELTAS_TARGET && DELTAS_TARGET < DELTAS_MAX);
 const _: () = assert!(
     CHUNK_SEGMENTS as usize * (44 + 3 + 1 + 10 + 3 + 4) + 16 <= CHUNK_BYTES_MAX,
@@ -162,7 +185,8 @@ const _: () = assert!(ABSORB_FACTOR * MERGE_SMALL_FOLD_PAGES as u64 <= ABSORB_PA
 const _: () = assert!(
     (ABSORB_PAGES_MIN as usize + SEGMENT_PAGES as usize + MERGE_SMALL_FOLD_PAGES) * (PAGE_BYTES + 12)
         + MAP_INLINE_BYTES_MAX
-        < 256 << 10,
-    "a small fold writes under 256 KiB, head included"
+        + IMAGE_BYTES_MAX
+        < 416 << 10,
+    "a small fold writes under 416 KiB, head included"
 );
 const _: () = assert!(REGION_BYTES_MIN as usize / 2 > FRAME_BYTES_MAX + 4096 && FRAME_BYTES_MAX >= CHUNK_BYTES_MAX);

@@ -86,6 +86,42 @@ proptest! {
     }
 }
 
+/// A database that grows out of its head, shrinks, and comes back, with the same pages all the while.
+#[test]
+fn a_small_database_lives_in_its_head_and_moves_when_it_must() {
+    let mut world = World::new();
+    let mut moves = Vec::new();
+    for page_count in [1, 7, 8, 200, 30, 6, 4, 3, 7, 8, 6, 300, 2] {
+        world.commit(page_count, &(1..=page_count).collect::<Vec<_>>());
+        world.fold(0);
+        world.commit(page_count, &[1]);
+        world.fold(0);
+        world.check();
+        moves.push(world.is_in_head());
+        assert_eq!(world.fold(usize::MAX), 0, "nothing to merge");
+    }
+    // 4 KiB a page: 7 pages fit, and with hysteresis 4 of them come back.
+    assert_eq!(moves, [1, 1, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 1].map(|is_in_head| is_in_head == 1));
+}
+
+#[test]
+fn the_pages_of_a_boot_image_follow_every_fold() {
+    let mut world = World::new();
+    world.load(300);
+    assert!(world.boot_pages() > 2, "{} pages", world.boot_pages());
+    world.commit(300, &[2, 3]);
+    world.fold(0);
+    let kept = world.boot_pages();
+    world.commit(300, &[1, 8]);
+    world.fold(0);
+    assert!(kept > 2 && world.boot_pages() == kept);
+    // Cut off and grown over: what it held of these is not known any more.
+    world.commit(3, &[1]);
+    world.commit(300, &(4..=300).filter(|page| page % 7 != 1).chain([299]).collect::<Vec<_>>());
+    world.fold(0);
+    world.check();
+}
+
 /// A page cut off by a shrink stood in an older delta and came back when the database grew over it again.
 /// Damage would be: rows of a dropped table in a new one.
 #[test]

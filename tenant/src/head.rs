@@ -22,7 +22,7 @@
 //! | 4 + n·24 | pins: child, LSN |
 //! | 4 + … | keys of chunks of spilled pins, each with its length |
 //! | 4 + … | dead: references to packs that this head no longer needs, each with its length |
-//! | 1 + … | optional: length and image of a small database |
+//! | 1 + … | optional: length and bytes of the image: pages that stand here, all those of a small database |
 //!
 //! Times are microseconds since the Unix epoch. The page map, chunk and pack references and the image are
 //! opaque here: they belong to the crate that knows pages.
@@ -169,6 +169,7 @@ pub struct Head {
     pub pins: Vec<Pin>,
     pub pin_chunks: Vec<Key>,
     pub dead: Vec<PackRef>,
+    /// As of the folded point, and opaque like the map.
     pub inline_image: Option<Bytes>,
 }
 

@@ -18,6 +18,7 @@
 //! same node carry the same epoch; what was logged during a lost one could not be told from what is logged
 //! after the other. **Nobody logs one while his own release may still arrive** ([`confirm`]).
 
+use bytes::Bytes;
 use walstore::id::{DatabaseId, IncarnationId, Lsn, PutId};
 use walstore::mutant::{self, Mutant};
 
@@ -126,6 +127,8 @@ pub struct Fold {
     pub own_after: Option<Lsn>,
     /// The page map as of the folded point.
     pub map: MapField,
+    /// Pages that stand in the head, as of the same point.
+    pub image: Option<Bytes>,
     /// The oldest LSN that can be restored from now on.
     pub horizon: Option<Lsn>,
     /// Everything that is dead from now on: the old list, and the packs that the map no longer needs.
@@ -154,6 +157,7 @@ pub fn fold(head: &Head, fold: Fold, put_id: PutId) -> Head {
     next.anchors.retain(|anchor| Some(anchor.lsn) >= fold.horizon);
     next.folded = fold.folded;
     next.map = fold.map;
+    next.inline_image = fold.image;
     next.horizon = fold.horizon;
     next.dead = fold.dead;
     next

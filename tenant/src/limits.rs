@@ -47,7 +47,7 @@ pub const KEY_BYTES_MAX: usize = 512;
 /// Packs that no map of this head references and that are not deleted yet.
 pub const DEAD_MAX: usize = 4096;
 
-/// The compressed image of a small database inside its head.
+/// The image inside a head: a small database, compressed.
 pub const INLINE_IMAGE_BYTES_MAX: usize = 64 << 10;
 
 /// The slowest commit window that a plan may have.

@@ -6,20 +6,24 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use pageserver::warm::Cold;
 use segments::commit::UncheckedCommit;
+use segments::map::PageMap;
 use segments::page::Page;
-use tenant::head::{Head, PackRef};
+use tenant::head::{Head, MapField, PackRef};
 use tenant::lifecycle::{self, OpenPlan, OwnerState};
 use tenant::name::Name;
 use tenant::registry::{self, CreateError, DeleteError};
 use tenant::settings::Settings;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::{Mutex, OnceCell, oneshot};
 use tracing::{info, warn};
 use walstore::id::{DatabaseId, Lsn, PutId, Slot};
 use walstore::register::{Backoff, Patience, Swap, Versioned};
 
-use super::Core;
+use super::claim::Claim;
 use super::eviction::Sleepers;
+use super::names::KnownNames;
+use super::{Core, spawn_local};
 use crate::context::LoggedCommit;
 use crate::database::Database;
 use crate::database::pages::{self, Base, Fetch};
@@ -31,6 +35,9 @@ use crate::session::pool::Pool;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Rounds of reading head and owner again before a client is told to come back.
 const ROUNDS_MAX: usize = 64;
+
+/// Claims that are lost to other nodes before a caller is told to come back.
+const CLAIMS_MAX: usize = 8;
 
 /// Why a database cannot be opened.
 #[derive(Clone, Debug)]
@@ -50,6 +57,8 @@ pub struct OpenDatabase {
     pub database: Rc<Database>,
     pub pool: Rc<Pool>,
     pub head: RefCell<Versioned<Head>>,
+    /// Whether the head is this node's yet.
+    pub claim: Claim,
     /// The last commit before this node's first one.
     pub own_after: Option<Lsn>,
     /// Entries of the head's dead list that are deleted already.
@@ -75,6 +84,7 @@ impl OpenDatabase {
             database,
             pool: Rc::default(),
             head: RefCell::new(head),
+            claim: Claim::won(),
             own_after: None,
             deleted: RefCell::default(),
             folding: Mutex::new(()),
@@ -126,6 +136,20 @@ impl OpenDatabase {
     }
 }
 
+/// What stands between a head and serving its database.
+enum Acquired {
+    Owned(Versioned<Head>),
+    /// It is nobody's, or a dead owner's whose log is sealed.
+    Claimable(Versioned<Head>),
+}
+
+/// Parts of a page map that are being read.
+struct Warm {
+    /// The map, as the head has it.
+    root: MapField,
+    read: oneshot::Receiver<Option<PageMap>>,
+}
+
 /// A database that is open, or on the way to be.
 #[derive(Default)]
 struct Opening {
@@ -157,6 +181,7 @@ pub struct Databases {
     ended: RefCell<BTreeSet<DatabaseId>>,
     /// Closed while nobody used them, with commits that only this log has.
     pub sleepers: RefCell<Sleepers>,
+    names: RefCell<KnownNames>,
 }
 
 impl Databases {
@@ -216,8 +241,23 @@ impl Databases {
 }
 
 impl Core {
-    /// The database of this name, opened if need be. Many may ask at once; it is opened once.
+    /// The database of this name, which this node owns.
     pub(super) async fn open(self: &Rc<Self>, name: &Name, create: bool) -> Result<Rc<OpenDatabase>, OpenError> {
+        let mut rounds = 0;
+        loop {
+            rounds += 1;
+            let open = self.open_to_read(name, create).await?;
+            match open.claim.settled().await {
+                Ok(()) => return Ok(open),
+                Err(why) if why.overtaken && rounds < CLAIMS_MAX => {}
+                Err(why) => return Err(why.error.into()),
+            }
+        }
+    }
+
+    /// The database of this name, opened if need be. Many may ask at once; it is opened once. It may be that this node
+    /// does not own it yet: until its claim is settled nothing that is read may be shown, and nobody gets its turn.
+    pub(super) async fn open_to_read(self: &Rc<Self>, name: &Name, create: bool) -> Result<Rc<OpenDatabase>, OpenError> {
         let (opening, arrived) = (self.databases.opening(name), self.node.seam.boot_micros());
         let open = || async {
             opening.failed_since(arrived, create)?;
@@ -252,28 +292,76 @@ impl Core {
             None => return Err(OpenError::NoSuchDatabase(name.clone())),
         };
         self.check_not_ended(&head.value)?;
-        let head = self.acquire(name, head).await?;
-        self.close_replica_of(name, "this node owns the database by now").await;
-        let open = self.load(head).await?;
+        match self.acquire(name, head).await? {
+            Acquired::Owned(head) => {
+                self.close_replica_of(name, "this node owns the database by now").await;
+                let warm = self.warm(&head.value);
+                let open = self.load(head, warm, Claim::won()).await?;
+                self.register(&open);
+                self.start_folding(&open);
+                Ok(open)
+            }
+            Acquired::Claimable(head) => {
+                self.close_replica_of(name, "this node claims the database").await;
+                self.open_claimed(head).await
+            }
+        }
+    }
+
+    /// Opens a database while the CAS that makes it this node's is on its way.
+    async fn open_claimed(self: &Rc<Self>, before: Versioned<Head>) -> Result<Rc<OpenDatabase>, OpenError> {
+        self.read_ahead(&before.value);
+        let warm = self.warm(&before.value);
+        let sent = self.send_claim(before);
+        let (claim, answer) = Claim::pending();
+        let open = match self.load(sent.head.clone(), warm, claim).await {
+            Ok(open) => open,
+            Err(error) => {
+                sent.ended().await;
+                return Err(error.into());
+            }
+        };
+        self.register(&open);
+        let turn = open.database.turn.try_take().expect("BUG: a writer before the database is open");
+        spawn_local(self.clone().settle(open.clone(), sent, turn, answer));
+        Ok(open)
+    }
+
+    fn register(&self, open: &Rc<OpenDatabase>) {
         self.databases.sleepers.borrow_mut().remove(&open.database.id);
         self.databases.by_id.borrow_mut().insert(open.database.id, open.clone());
         if let Some(reason) = &*self.fenced.borrow() {
             open.database.lose(reason);
         }
-        self.start_folding(&open);
-        Ok(open)
     }
 
     pub(super) fn patience(&self) -> Patience {
         Patience::for_duration(&self.node.seam, PATIENCE)
     }
 
+    /// The head of the database that has this name. It is not looked up where it is known.
     async fn resolve(&self, name: &Name) -> Result<Option<Versioned<Head>>, ServerError> {
-        let (name, patience) = (name.clone(), self.patience());
+        let names = &self.databases.names;
+        let (wanted, patience) = (name.clone(), self.patience());
+        let known = names.borrow_mut().get(name);
+        if let Some(id) = known {
+            let head = self.node.io(move |node| async move {
+                registry::read_head(&*node.stores.main, &node.seam, id, patience).await
+            });
+            let head = head.await?.map_err(ServerError::from)?;
+            if head.as_ref().is_some_and(|head| !head.value.state.is_final() && head.value.name == *name) {
+                return Ok(head);
+            }
+            names.borrow_mut().forget(name);
+        }
         let resolved = self.node.io(move |node| async move {
-            registry::resolve_head(&*node.stores.main, &node.seam, &name, node.id, patience).await
+            registry::resolve_head(&*node.stores.main, &node.seam, &wanted, node.id, patience).await
         });
-        resolved.await?.map_err(ServerError::from)
+        let head = resolved.await?.map_err(ServerError::from)?;
+        if let Some(head) = &head {
+            names.borrow_mut().learn(name, head.value.database);
+        }
+        Ok(head)
     }
 
     async fn create_head(&self, name: &Name) -> Result<Result<Versioned<Head>, CreateError>, ServerError> {
@@ -287,8 +375,8 @@ impl Core {
         created.await
     }
 
-    /// Makes this node the owner, sealing the log of an owner that is gone.
-    async fn acquire(&self, name: &Name, mut head: Versioned<Head>) -> Result<Versioned<Head>, OpenError> {
+    /// Finds out whether this node owns the database or may claim it, sealing the log of an owner that is gone.
+    async fn acquire(&self, name: &Name, mut head: Versioned<Head>) -> Result<Acquired, OpenError> {
         let node = &self.node;
         let mut watched = None;
         for _ in 0..ROUNDS_MAX {
@@ -309,20 +397,16 @@ impl Core {
                 }
             };
             match lifecycle::plan_open(&head.value, node.id, owner) {
-                OpenPlan::Serve => return Ok(head),
-                plan @ (OpenPlan::Acquire | OpenPlan::Confirm) => {
-                    self.read_ahead(&head.value);
-                    let put_id = PutId::random(&node.seam);
-                    let next = match plan {
-                        OpenPlan::Acquire => lifecycle::acquire(&head.value, node.id, put_id),
-                        _ => lifecycle::confirm(&head.value, put_id),
-                    };
+                OpenPlan::Serve => return Ok(Acquired::Owned(head)),
+                OpenPlan::Acquire => return Ok(Acquired::Claimable(head)),
+                OpenPlan::Confirm => {
+                    let next = lifecycle::confirm(&head.value, PutId::random(&node.seam));
                     let (before, patience) = (head.clone(), self.patience());
                     let swap = node.io(move |node| async move {
                         registry::swap_head(&*node.stores.main, &node.seam, &before, next, patience).await
                     });
                     match swap.await?.map_err(ServerError::from)? {
-                        Swap::Won(won) => return Ok(won),
+                        Swap::Won(won) => return Ok(Acquired::Owned(won)),
                         Swap::Lost(Some(found)) => head = found,
                         Swap::Lost(None) => return Err(OpenError::NoSuchDatabase(name.clone())),
                     }
@@ -358,6 +442,17 @@ impl Core {
         }
     }
 
+    /// Begins to read the parts of the page map that are not in the head. What cannot be read is left to the query
+    /// that wants it.
+    fn warm(&self, head: &Head) -> Option<Warm> {
+        let (_, map) = pageserver::base::base_of(head).ok()?;
+        let cold = Cold::of(&map, &self.node.cache)?;
+        let (sender, read) = oneshot::channel();
+        let (fetcher, of) = (self.node.fetcher.clone(), head.database);
+        self.node.seam.spawn(async move { drop(sender.send(cold.read(&fetcher, of, map).await.ok())) });
+        Some(Warm { root: head.map.clone(), read })
+    }
+
     fn tail_is_full(&self, head: &Head) -> ServerError {
         let text = format!("`{}` changed hands {} times without a fold; drain it first", head.name, head.tail.len());
         ServerError::new(Fault::Retry, text)
@@ -374,7 +469,12 @@ impl Core {
     }
 
     /// Builds the open database: what is folded, and then the tail of commits out of sealed logs.
-    async fn load(&self, head: Versioned<Head>) -> Result<Rc<OpenDatabase>, ServerError> {
+    async fn load(
+        &self,
+        head: Versioned<Head>,
+        warm: Option<Warm>,
+        claim: Claim,
+    ) -> Result<Rc<OpenDatabase>, ServerError> {
         let node = &self.node;
         let id = head.value.database;
         // It may have ended while it was acquired.
@@ -383,6 +483,11 @@ impl Core {
             let key = tenant::keys::head(head.value.database);
             ServerError::new(Fault::Corrupt, corrupt.at(key).to_string())
         })?;
+        if let Some(warm) = warm.filter(|warm| warm.root == head.value.map)
+            && let Ok(Some(map)) = warm.read.await
+        {
+            base.learn(map);
+        }
         let window_micros = u64::from(head.value.settings.window_millis) * 1000;
         let identity = (head.value.database, head.value.name.clone(), head.value.epoch);
         let database = Rc::new(Database::new(identity, node.clone(), self.number, window_micros, base));
@@ -408,6 +513,7 @@ impl Core {
             database,
             pool: Rc::default(),
             head: RefCell::new(head),
+            claim,
             deleted: RefCell::default(),
             used_micros: Cell::new(node.seam.boot_micros()),
             folding: Mutex::new(()),

@@ -99,6 +99,7 @@ impl Core {
         // The maps by name and by id, the folder's task, and the caller.
         Rc::strong_count(open) <= 4
             && self.databases.nobody_waits_for(open)
+            && open.claim.is_won()
             && open.folding.try_lock().is_ok()
             && database.lost().is_none()
             && database.gate.durable() == Lsn::raw(database.newest().lsn)

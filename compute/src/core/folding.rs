@@ -151,7 +151,7 @@ impl Core {
         };
         let version = linked.head.value.version;
         *open.head.borrow_mut() = linked.head;
-        self.rebase(open, Base::new(tip, linked.map));
+        self.rebase(open, Base::new(tip, linked.map, linked.image));
         debug!(database = %database.name, lsn = Lsn::raw(tip.lsn), version, "folded");
         if !release {
             self.delete_dead(open).await;

@@ -35,13 +35,27 @@ impl Core {
         spawn_local(async move {
             let Job { database, create, baton, version, min_lsn, work } = job;
             let asks = Asks { only_reads: replicas::only_reads(&work), min_lsn };
-            let opened = self.begin(&database, create, baton.as_ref(), asks).await;
+            // A pipeline is answered as a whole, so it may run before this node owns the database.
+            let may_claim = matches!(work, Work::Pipeline { .. });
+            let opened = self.begin(&database, create, baton.as_ref(), asks, may_claim).await;
             match work {
                 Work::Pipeline { requests, reply } => match opened {
-                    Ok((open, id, stream)) => {
+                    Ok((mut open, id, stream)) => {
                         let reply = Rc::new(RefCell::new(Some(reply)));
+                        let again = (!open.claim.is_won()).then(|| requests.clone());
                         let client = Client::of_reply(&reply);
-                        let answer = self.pipeline(&open, (id, stream), requests, version, client).await;
+                        let mut answer = self.pipeline(&open, (id, stream), requests, version, client).await;
+                        if let Some(requests) = again.filter(|_| open.claim.is_overtaken()) {
+                            // It has seen what it must not show, and had no turn to write.
+                            answer = match self.begin(&database, create, None, asks, false).await {
+                                Ok((opened, id, stream)) => {
+                                    open = opened;
+                                    let client = Client::of_reply(&reply);
+                                    self.pipeline(&open, (id, stream), requests, version, client).await
+                                }
+                                Err(error) => Err(error),
+                            };
+                        }
                         let reply = reply.borrow_mut().take().expect("BUG: a pipeline is answered once");
                         if let Err(Ok(PipelineReply { baton: Some(baton), .. })) = reply.send(answer) {
                             self.end_unreachable(&open, &baton).await;
@@ -64,19 +78,24 @@ impl Core {
         });
     }
 
-    /// The database, and the stream that the baton names or a new one.
+    /// The database, and the stream that the baton names or a new one. With `may_claim` it may be that this node does
+    /// not own it yet.
     async fn begin(
         self: &Rc<Self>,
         name: &tenant::name::Name,
         create: bool,
         baton: Option<&Baton>,
         asks: Asks,
+        may_claim: bool,
     ) -> Result<(Rc<OpenDatabase>, u64, Stream), JobError> {
         let open = match self.replica_for(name, baton, asks).await? {
             Some(replica) => replica,
             None if !self.node.lease_is_valid() => return Err(self.out_of_touch().into()),
             None => {
-                let open = self.open(name, create).await?;
+                let open = match may_claim {
+                    true => self.open_to_read(name, create).await?,
+                    false => self.open(name, create).await?,
+                };
                 // A replica that read the bucket may have shown what this node does not know to be durable yet.
                 let newest = Lsn::raw(open.database.newest().lsn);
                 self.wait_for(&open, asks.min_lsn.min(newest)).await?;
@@ -374,6 +393,7 @@ impl Core {
         if mutant::is_on(Mutant::ReplyBeforeGate) {
             return Ok(());
         }
+        open.claim.settled().await.map_err(|why| why.error)?;
         let limit = self.node.settings.commit_timeout;
         let passed = tokio::select! {
             biased;

@@ -3,11 +3,13 @@
 //! HTTP handlers send a [`Job`] and wait for its reply; the log reports durable commits; the node ends it.
 //! Everything below is single-threaded, so databases, connections and streams need no locks.
 
+mod claim;
 mod databases;
 mod deadlines;
 mod eviction;
 mod folding;
 mod jobs;
+mod names;
 mod publishing;
 mod release;
 mod replicas;

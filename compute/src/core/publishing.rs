@@ -38,7 +38,8 @@ impl Core {
         if start.incarnation != self.node.id || self.is_stopping.get() {
             return Err(elsewhere());
         }
-        if let Some(open) = self.databases.by_id(start.database) {
+        // One that is only claimed yet may be another node's.
+        if let Some(open) = self.databases.by_id(start.database).filter(|open| open.claim.is_won()) {
             return Ok(open);
         }
         let (database, patience) = (start.database, self.patience());

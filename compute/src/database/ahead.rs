@@ -51,7 +51,8 @@ impl ReadAhead {
         let segments = state.streams.enter(page_no.segment().get(), is_miss, count, room);
         if !segments.is_empty() {
             let sources = segments.filter_map(SegmentNo::new).map(|segment| snapshot.base.sources(fetcher.cache(), segment));
-            fetcher.read_ahead(database.id, sources.flat_map(|sources| sources.frames().collect::<Vec<_>>()));
+            let frames = sources.flat_map(|sources| sources.frames().collect::<Vec<_>>());
+            fetcher.read_ahead(database.id, frames.filter(|at| !snapshot.base.is_in_head(at)));
         }
         if is_miss || state.trees.is_trigger(page_no) {
             state.look_at_siblings(database, snapshot, page_no);
@@ -90,7 +91,7 @@ impl State {
         let Some((parent, children, index)) = found else { return };
         let ahead = self.trees.descend(parent, &children, index, fetcher.room_ahead(), &is_in_memory);
         let frames = ahead.into_iter().filter_map(|page_no| match snapshot.base.locate(fetcher.cache(), page_no) {
-            Lookup::Found(source) => Some(source.at),
+            Lookup::Found(source) if !snapshot.base.is_in_head(&source.at) => Some(source.at),
             _ => None,
         });
         fetcher.read_ahead(database.id, frames);

@@ -71,6 +71,9 @@ pub fn page(connection: &Connection, snapshot: &Snapshot, page_no: PageNo) -> Op
     if let Some(page) = database.overlay_page(page_no, snapshot) {
         return Some(page);
     }
+    if let Some(page) = snapshot.base.page_in_head(&database.node.cache, page_no) {
+        return Some(page);
+    }
     let (page, is_other) = last_segment.page(&database.node.cache, &snapshot.base, page_no)?;
     if is_other {
         ahead.enter(database, snapshot, page_no, false);

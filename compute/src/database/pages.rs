@@ -7,7 +7,8 @@ use std::sync::Arc;
 use futures_util::future::try_join;
 use pageserver::fetcher::Fetcher;
 use segments::cache::PageCache;
-use segments::map::{DeltaRef, Lookup, MapChunkRef, PageMap, SegmentSources, Source};
+use segments::image::Image;
+use segments::map::{DeltaRef, Indexes, Lookup, MapChunkRef, PageMap, SegmentSources, Source};
 use segments::pack::{Frame, FrameAt, FrameIndex};
 use segments::page::{MissingPage, Page, PageNo, SegmentNo};
 use segments::tip::Tip;
@@ -26,6 +27,8 @@ pub struct Base {
     pub tip: Tip,
     /// Learns chunks as they are read; says the same all the time.
     map: RefCell<PageMap>,
+    /// Pages that stand in the head.
+    image: Option<Image>,
 }
 
 /// Bytes of the bucket that a read waits for. What came is held here until the read has used it, whatever
@@ -61,11 +64,17 @@ impl Held {
 impl Base {
     /// What a head says is folded.
     pub fn of_head(head: &Head) -> Result<Self, Corrupt> {
-        pageserver::base::base_of(head).map(|(tip, map)| Self::new(tip, map))
+        let (tip, map) = pageserver::base::base_of(head)?;
+        Ok(Self::new(tip, map, pageserver::base::image_of(head)?))
     }
 
-    pub fn new(tip: Tip, map: PageMap) -> Self {
-        Self { tip, map: RefCell::new(map) }
+    pub fn new(tip: Tip, map: PageMap, image: Option<Image>) -> Self {
+        Self { tip, map: RefCell::new(map), image }
+    }
+
+    /// Takes chunks over that were read meanwhile. `map` is the same map.
+    pub fn learn(&self, map: PageMap) {
+        *self.map.borrow_mut() = map;
     }
 
     pub fn map(&self) -> PageMap {
@@ -75,24 +84,57 @@ impl Base {
     /// A page that is in memory already.
     pub fn resident_page(&self, cache: &PageCache, page_no: PageNo) -> Option<Page> {
         match self.locate(cache, page_no) {
-            Lookup::Found(source) => cache.page(&source)?.ok(),
+            Lookup::Found(source) => self.resident_frame(cache, &source.at)?.ok()?.page(source.place).ok(),
             _ => None,
         }
     }
 
     /// Where a page is, as far as what says so is in memory.
     pub fn locate(&self, cache: &PageCache, page_no: PageNo) -> Lookup {
-        self.map.borrow().lookup(page_no, &|delta| cache.index(delta))
+        self.lookup(page_no, &|delta| cache.index(delta))
     }
 
     /// Whether a page is in memory. Unlike reading it, this does not count as being asked for.
     pub fn is_resident(&self, cache: &PageCache, page_no: PageNo) -> bool {
-        matches!(self.locate(cache, page_no), Lookup::Found(source) if cache.has_frame(&source.at))
+        let is_here = |at: &FrameAt| self.is_in_head(at) || cache.has_frame(at);
+        matches!(self.locate(cache, page_no), Lookup::Found(source) if is_here(&source.at))
+    }
+
+    /// Whether a frame stands in the head: there is nothing to fetch then.
+    pub fn is_in_head(&self, at: &FrameAt) -> bool {
+        self.image.as_ref().is_some_and(|image| image.is_pack(&at.pack))
     }
 
     /// Where the pages of a segment are, as far as what says so is in memory.
     pub fn sources(&self, cache: &PageCache, segment: SegmentNo) -> SegmentSources {
         self.map.borrow().sources(segment, &|delta| cache.index(delta))
+    }
+}
+
+impl Base {
+    /// A page that stands in the head besides the packs, if its frame is in the cache.
+    pub fn page_in_head(&self, cache: &PageCache, page_no: PageNo) -> Option<Page> {
+        let source = self.image.as_ref()?.source(&self.map.borrow(), page_no)?;
+        cache.page(&source)?.ok()
+    }
+
+    /// Where a page is: in the head, or where the page map says.
+    fn lookup(&self, page_no: PageNo, indexes: Indexes<'_>) -> Lookup {
+        let map = self.map.borrow();
+        let in_head = self.image.as_ref().and_then(|image| image.source(&map, page_no));
+        in_head.map_or_else(|| map.lookup(page_no, indexes), Lookup::Found)
+    }
+
+    /// A frame that is in memory, in the cache or in the head.
+    fn resident_frame(&self, cache: &PageCache, at: &FrameAt) -> Option<Result<Frame, Corrupt>> {
+        if let Some(frame) = cache.frame(at) {
+            return Some(Ok(frame));
+        }
+        let frame = self.image.as_ref()?.frame(at)?;
+        if let Ok(frame) = &frame {
+            cache.insert_frame(at, frame.clone());
+        }
+        Some(frame)
     }
 }
 
@@ -111,8 +153,8 @@ enum Step {
 
 fn step(base: &Base, cache: &PageCache, held: &Held, database: DatabaseId, page_no: PageNo) -> Result<Step, ServerError> {
     let indexes = |delta: &DeltaRef| held.index(delta).or_else(|| cache.index(delta));
-    match base.map.borrow().lookup(page_no, &indexes) {
-        Lookup::Found(source) => page_of(cache, held, &source),
+    match base.lookup(page_no, &indexes) {
+        Lookup::Found(source) => page_of(base, cache, held, &source),
         Lookup::NeedChunk(chunk) => {
             Ok(Step::Fetch(Wanted::Chunk(chunk, base.map.borrow().missing_indexes(&indexes))))
         }
@@ -126,13 +168,14 @@ fn step(base: &Base, cache: &PageCache, held: &Held, database: DatabaseId, page_
     }
 }
 
-fn page_of(cache: &PageCache, held: &Held, source: &Source) -> Result<Step, ServerError> {
+fn page_of(base: &Base, cache: &PageCache, held: &Held, source: &Source) -> Result<Step, ServerError> {
+    let at_pack = |corrupt: Corrupt| corrupt.at(segments::keys::pack(&source.at.pack));
     let frame = match &held.frame {
-        Some((at, frame)) if *at == source.at => Some(frame.clone()),
-        _ => cache.frame(&source.at),
+        Some((at, frame)) if *at == source.at => Some(Ok(frame.clone())),
+        _ => base.resident_frame(cache, &source.at),
     };
-    let Some(frame) = frame else { return Ok(Step::Fetch(Wanted::Frame(source.at))) };
-    let page = frame.page(source.place).map_err(|corrupt| corrupt.at(segments::keys::pack(&source.at.pack)));
+    let Some(frame) = frame.transpose().map_err(at_pack)? else { return Ok(Step::Fetch(Wanted::Frame(source.at))) };
+    let page = frame.page(source.place).map_err(at_pack);
     page.map(Step::Page).map_err(ServerError::from)
 }
 

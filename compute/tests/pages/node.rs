@@ -202,7 +202,7 @@ impl Node {
             return Err(format!("I3: LSN {folded:?} is folded, but only {durable} are durable"));
         }
         open.head = linked.head;
-        open.database.rebase(Base::new(tip, linked.map));
+        open.database.rebase(Base::new(tip, linked.map, linked.image));
         open.slots.retain(|(lsn, _)| Some(*lsn) > tip.lsn);
         if let Some(lsn) = tip.lsn {
             self.context.log.folded(open.database.id, lsn);

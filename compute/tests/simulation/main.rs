@@ -23,6 +23,7 @@ mod bank;
 mod bulk;
 mod client;
 mod cluster;
+mod cold;
 mod hits;
 mod list;
 mod machine;

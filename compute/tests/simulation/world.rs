@@ -500,7 +500,7 @@ impl World {
     }
 }
 
-fn plane(node: &Node, create_on_first_use: bool) -> DataPlane {
+pub fn plane(node: &Node, create_on_first_use: bool) -> DataPlane {
     DataPlane {
         node: node.handle(),
         batons: BatonKey::new([7; 32]),
@@ -558,7 +558,7 @@ fn draw_disk_faults(rng: &mut Rng) -> DiskFaults {
 }
 
 /// Cores as tasks of the simulated node's own set, which dies with it.
-struct LocalCores;
+pub struct LocalCores;
 
 impl RunCores for LocalCores {
     fn run_core(&self, number: u16, node: Arc<NodeContext>, inbox: mpsc::UnboundedReceiver<Message>) {

@@ -7,19 +7,21 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use segments::image::Image;
 use segments::map::PageMap;
 use segments::page::{Page, PageNo};
 use tenant::registry;
+use walstore::envelope::Corrupt;
 use walstore::id::{DatabaseId, Lsn};
 use walstore::register::{Patience, RecordError};
 use walstore::seam::Seam;
 use walstore::store::Store;
 
 use super::messages::{self, PagesReply};
-use crate::base::base_of;
-use crate::limits;
+use crate::at_rest;
+use crate::base::{base_of, image_of};
 use crate::fetcher::Fetcher;
-use crate::tail::page_at_rest;
+use crate::limits;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PagesError {
@@ -40,6 +42,7 @@ struct View {
     lsn: u64,
     page_count: u32,
     map: Mutex<PageMap>,
+    image: Option<Image>,
 }
 
 impl View {
@@ -96,8 +99,10 @@ impl PageReader {
         let patience = Patience::for_duration(&self.seam, limits::FETCH_PATIENCE);
         let head = registry::read_head(&*self.store, &self.seam, database, patience).await?;
         let head = head.filter(|head| !head.value.state.is_final()).ok_or(PagesError::NoSuchDatabase(database))?;
-        let (tip, map) = base_of(&head.value).map_err(|corrupt| RecordError::from(corrupt.at(tenant::keys::head(database))))?;
-        let view = Arc::new(View { lsn: Lsn::raw(tip.lsn), page_count: tip.page_count, map: Mutex::new(map) });
+        let at_head = |corrupt: Corrupt| RecordError::from(corrupt.at(tenant::keys::head(database)));
+        let (tip, map) = base_of(&head.value).map_err(at_head)?;
+        let image = image_of(&head.value).map_err(at_head)?;
+        let view = Arc::new(View { lsn: Lsn::raw(tip.lsn), page_count: tip.page_count, map: Mutex::new(map), image });
         let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
         if views.len() >= limits::VIEWS_MAX {
             // A view costs one GET to have again: which of them goes hardly matters.
@@ -111,7 +116,7 @@ impl PageReader {
         let mut reply = PagesReply { lsn: view.lsn, page_count: view.page_count, pages: Vec::new() };
         let mut map = view.map();
         for number in numbers.into_iter().filter(|number| number.get() <= view.page_count) {
-            let page = page_at_rest(&self.fetcher, database, &mut map, number).await?;
+            let page = at_rest::page(&self.fetcher, database, &mut map, view.image.as_ref(), number).await?;
             reply.pages.push(message(number, &page));
         }
         *view.map.lock().unwrap_or_else(PoisonError::into_inner) = map;

@@ -24,6 +24,10 @@
 //!
 //! A fold without commits ([`FoldInput::new`] and nothing added) merges if there is something to merge.
 //!
+//! # Small databases
+//! A database of which an [image](crate::image) fits into its head is written whole by every fold, and nothing of it
+//! goes into the bucket ([`wants_image`], [`plan_whole`]). One that outgrows it becomes a pack in the very same way.
+//!
 //! # Shrink and regrow
 //! The old map is first cut to the *smallest* size that the database had in the tail. Every page beyond it
 //! that exists now was written since (see [`crate::commit`]), so it stands in the tail.
@@ -32,10 +36,12 @@ mod build;
 mod input;
 mod merge;
 mod plan;
+mod whole;
 
 pub use build::{Folded, build_fold};
 pub use input::{FoldInput, fold_is_due};
 pub use plan::{FoldPlan, Planned, plan_fold};
+pub use whole::{plan_whole, wants_image};
 use walstore::envelope::Corrupt;
 
 #[cfg(doc)]

@@ -93,7 +93,7 @@ impl Needs {
         self.chunks.is_empty() && self.indexes.is_empty()
     }
 
-    fn into_planned(self) -> Planned {
+    pub fn into_planned(self) -> Planned {
         Planned::Needs { chunks: self.chunks.into_values().collect(), indexes: self.indexes.into_values().collect() }
     }
 }
@@ -133,14 +133,14 @@ pub fn plan_fold(map: &PageMap, input: &FoldInput, indexes: Indexes<'_>) -> Resu
 }
 
 /// Every page that the database grew by since its smallest size must be in the tail.
-fn check_growth(map: &PageMap, input: &FoldInput) -> Result<(), FoldError> {
+pub(super) fn check_growth(map: &PageMap, input: &FoldInput) -> Result<(), FoldError> {
     let start = input.page_count_min.min(map.page_count());
     let mut hole = PageNo::grown(start, input.page_count.max(start)).filter(|page| !input.pages.contains_key(page));
     hole.next().map_or(Ok(()), |page| Err(FoldError::Hole { page, page_count: input.page_count }))
 }
 
 impl FoldPlan {
-    fn add_segments<'a>(
+    pub(super) fn add_segments<'a>(
         &mut self,
         input: &FoldInput,
         segments: impl Iterator<Item = &'a SegmentNo>,

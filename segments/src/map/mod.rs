@@ -128,6 +128,17 @@ impl PageMap {
         }
     }
 
+    /// Stored length of everything that this map refers to, but for the segments in `without`; `None` while chunks
+    /// are missing.
+    pub(crate) fn stored_bytes(&self, without: &dyn Fn(SegmentNo) -> bool) -> Option<u64> {
+        let mut bytes: u64 = self.deltas().map(|delta| u64::from(delta.frames_bytes)).sum();
+        let count = SegmentNo::count_of(self.page_count);
+        for segment in (0..count).filter_map(SegmentNo::new).filter(|segment| !without(*segment)) {
+            bytes += self.segment(segment).ok()?.map_or(0, |segment| u64::from(segment.at.frame.bytes));
+        }
+        Some(bytes)
+    }
+
     pub(crate) fn delta_list(&self) -> &[Delta] {
         &self.deltas
     }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use walstore::id::DatabaseId;
 
 use super::*;
-use crate::pack::{Pack, PackWriter};
+use crate::pack::{FrameAt, FrameRef, Pack, PackWriter};
 use crate::page::{PAGE_BYTES, Page, PageNo, SEGMENT_PAGES};
 
 const OWNER: DatabaseId = DatabaseId::from_bytes([3; 16]);
@@ -116,10 +116,10 @@ fn golden_page_map() {
 
 #[test]
 fn a_large_index_stays_in_its_pack_and_is_asked_for() {
-    let pages: Vec<u32> = (0..60).map(|segment| segment * 32 + 5).collect();
-    let segments: Vec<u32> = (0..60).collect();
-    let map = folded(&PageMap::empty(), &pack(1, 1920, &segments, &[]));
-    let large = pack(2, 1920, &[], &pages);
+    let pages: Vec<u32> = (0..240).map(|segment| segment * 32 + 5).collect();
+    let segments: Vec<u32> = (0..240).collect();
+    let map = folded(&PageMap::empty(), &pack(1, 7680, &segments, &[]));
+    let large = pack(2, 7680, &[], &pages);
     let map = folded(&map, &large);
     let Lookup::NeedIndexes(wanted) = map.lookup(no(5), &no_index) else { panic!() };
     assert_eq!(wanted.len(), 1);
@@ -132,13 +132,13 @@ fn a_large_index_stays_in_its_pack_and_is_asked_for() {
     let Lookup::Found(source) = map.lookup(no(6), &|_| Some(index.clone())) else { panic!() };
     assert_eq!((source.at.pack.seq, source.place), (1, 5));
     // A newer source that is in memory makes the older index unnecessary.
-    let map = folded(&map, &pack(3, 1920, &[], &[5]));
+    let map = folded(&map, &pack(3, 7680, &[], &[5]));
     assert_eq!(found(&map, 5), Some(3));
 }
 
 /// Each segment in a pack of its own, so that the map outgrows the head.
 fn large() -> PageMap {
-    let count = 2 * limits::CHUNK_SEGMENTS + 10;
+    let count = 4 * limits::CHUNK_SEGMENTS + 10;
     let mut map = PageMap::empty();
     for segment in 0..count {
         map = folded(&map, &pack(u64::from(segment) + 1, (segment + 1) * SEGMENT_PAGES, &[segment], &[]));
@@ -155,11 +155,11 @@ fn a_large_map_is_chunks_of_which_only_changed_ones_are_written_again() {
         MapChunkId { owner: OWNER, epoch: 1, seq, nonce: 7 }
     };
     let stored = map.store(&mut next_id);
-    assert_eq!((stored.objects.len(), stored.map.chunk_ids().len()), (3, 3));
-    assert!(stored.root.len() < 200 && stored.objects.iter().all(|(_, object)| object.len() < limits::CHUNK_BYTES_MAX));
+    assert_eq!((stored.objects.len(), stored.map.chunk_ids().len()), (5, 5));
+    assert!(stored.root.len() < 300 && stored.objects.iter().all(|(_, object)| object.len() < limits::CHUNK_BYTES_MAX));
 
     let cold = PageMap::decode(&stored.root).unwrap();
-    assert_eq!((cold.missing_chunks().len(), cold.packs()), (3, None));
+    assert_eq!((cold.missing_chunks().len(), cold.packs()), (5, None));
     let Lookup::NeedChunk(chunk) = cold.lookup(no(32_769), &no_index) else { panic!() };
     let objects: BTreeMap<MapChunkId, Bytes> = stored.objects.iter().cloned().collect();
     let warm = cold.with_chunk(&chunk, &objects[&chunk.id]).unwrap();
@@ -168,7 +168,7 @@ fn a_large_map_is_chunks_of_which_only_changed_ones_are_written_again() {
     assert_eq!(warm.with_chunk(&chunk, &Bytes::from_static(b"not asked for")).unwrap(), warm);
 
     let again = folded(&warm, &pack(9_999, map.page_count(), &[1030], &[])).store(&mut next_id);
-    assert_eq!((again.objects.len(), again.objects[0].0.seq), (1, 4));
+    assert_eq!((again.objects.len(), again.objects[0].0.seq), (1, 6));
     assert_eq!(
         found(
             &PageMap::decode(&again.root)
@@ -183,6 +183,25 @@ fn a_large_map_is_chunks_of_which_only_changed_ones_are_written_again() {
     assert_eq!(cold.truncate(40).unwrap_err().number, 0, "a cut goes through a chunk, which is needed");
     let small = map.truncate(64).unwrap().store(&mut next_id);
     assert!(small.objects.is_empty() && small.map.chunk_ids().is_empty());
+}
+
+#[test]
+fn the_map_of_a_gibibyte_that_was_loaded_at_a_megabyte_a_fold_stands_in_the_head() {
+    let segment = |number: u32| {
+        let id = PackId { owner: OWNER, epoch: 1, seq: number / 8, nonce: 9 };
+        let (offset, crc) = (52 + number % 8 * 131_074, number.wrapping_mul(0x9E37_79B9));
+        let at = FrameAt { pack: id, frame: FrameRef { offset, bytes: 131_074, crc } };
+        Some(SegmentRef { at, lsn: lsn(u64::from(number / 8) + 1), pages: 32 })
+    };
+    let chunks = (0..8).map(|number| {
+        let first = number * limits::CHUNK_SEGMENTS;
+        let segments: Vec<_> = (first..first + limits::CHUNK_SEGMENTS).map(segment).collect();
+        ChunkSlot::Resident { chunk: Arc::new(Chunk::new(&segments)), stored: None }
+    });
+    let map = PageMap { lsn: Lsn::new(1024), page_count: 1 << 18, deltas: Arc::new([]), chunks: chunks.collect() };
+    let root = stored_inline(&map);
+    assert!((100 << 10..limits::MAP_INLINE_BYTES_MAX).contains(&root.len()), "{} bytes", root.len());
+    assert_eq!(PageMap::decode(&root), Ok(map));
 }
 
 #[test]

@@ -86,6 +86,11 @@ impl Frame {
     }
 }
 
+/// The stored form of one frame.
+pub(crate) fn encode_frame<'a>(pages: impl Iterator<Item = &'a Page>) -> Vec<u8> {
+    FrameEncoder::new().encode(pages)
+}
+
 /// Encodes frames one after the other with one compressor.
 pub(super) struct FrameEncoder(zstd::bulk::Compressor<'static>);
 

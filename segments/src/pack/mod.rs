@@ -37,12 +37,13 @@ mod reader;
 mod writer;
 
 pub use footer::{FOOTER_BYTES, Footer, Section};
+pub(crate) use frame::encode_frame;
 pub use frame::{Frame, FrameAt, FrameRef};
 pub use index::{FrameIndex, IndexEntry};
 pub use reader::{PackContents, read_pack};
 pub use writer::{DeltaParts, Pack, PackTooLarge, PackWriter};
 
-const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 
 #[cfg(test)]
 mod tests;

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use segments::cache::PageCache;
 use segments::commit::{Base, Commit, UncheckedCommit, encode};
-use segments::fold::{FoldInput, Planned, build_fold, plan_fold};
+use segments::fold::{FoldInput, Folded, Planned, build_fold, plan_fold, plan_whole, wants_image};
 use segments::id::{MapChunkId, PackId};
+use segments::image::{BootImage, Carried, Image, WholeImage};
 use segments::keys;
 use segments::map::{DeltaRef, Lookup, PageMap};
 use segments::pack::{Frame, FrameAt, FrameIndex};
@@ -26,6 +27,7 @@ pub struct World {
     bucket: BTreeMap<Key, Bytes>,
     /// What the head would hold, and what came of reading it.
     root: Bytes,
+    image: Option<Bytes>,
     map: PageMap,
     tip: Tip,
     /// Commits that are not folded.
@@ -44,6 +46,7 @@ impl World {
         Self {
             bucket: BTreeMap::new(),
             root: map.store(&mut || unreachable!()).root,
+            image: None,
             map,
             tip: Tip::before_first(DATABASE),
             tail: Vec::new(),
@@ -56,6 +59,18 @@ impl World {
 
     pub fn page_count(&self) -> u32 {
         self.tip.page_count
+    }
+
+    pub fn is_in_head(&self) -> bool {
+        matches!(self.image(), Some(Image::Whole(_)))
+    }
+
+    /// The pages that stand in the head besides the packs.
+    pub fn boot_pages(&self) -> usize {
+        match self.image() {
+            Some(Image::Boot(boot)) => boot.pages().len(),
+            _ => 0,
+        }
     }
 
     pub fn map(&self) -> &PageMap {
@@ -119,11 +134,27 @@ impl World {
     }
 
     fn run_fold(&mut self, input: &FoldInput) -> usize {
+        let wanted = wants_image(&self.map, input, self.is_in_head());
+        let whole = wanted.and_then(|bytes_max| {
+            let folded = self.plan_and_build(input, true).expect("there is something to fold");
+            let pack = folded.pack.as_ref().expect("a database has pages");
+            let image = WholeImage::of_pack(pack, bytes_max).map(|image| Image::Whole(image).encode());
+            // One that leaves its head is written whole, for the last time.
+            (image.is_some() || self.is_in_head()).then_some((folded, image))
+        });
+        match whole {
+            Some((folded, image)) => self.link(folded, image, input),
+            None => self.plan_and_build(input, false).map_or(0, |folded| self.link(folded, None, input)),
+        }
+    }
+
+    fn plan_and_build(&mut self, input: &FoldInput, whole: bool) -> Option<Folded> {
         let cache = PageCache::new(1 << 30);
+        let plan_fold = if whole { plan_whole } else { plan_fold };
         // As a runner does it: plan, read what the plan lacks, plan again.
         let plan = loop {
             match plan_fold(&self.map, input, &|delta| cache.index(delta)).unwrap() {
-                Planned::Nothing => return 0,
+                Planned::Nothing => return None,
                 Planned::Ready(plan) => break plan,
                 Planned::Needs { chunks, indexes } => {
                     for chunk in &chunks {
@@ -138,12 +169,18 @@ impl World {
             }
         };
         let frames = plan.reads().into_iter().map(|at| (at, self.read_frame(&at))).collect();
-        let folded = build_fold(&plan, input, &frames, self.next_pack()).unwrap();
-        let mut written = 0;
+        Some(build_fold(&plan, input, &frames, self.next_pack()).unwrap())
+    }
+
+    fn link(&mut self, folded: Folded, image: Option<Bytes>, input: &FoldInput) -> usize {
+        let boot = self.boot(input, folded.map.page_count()).filter(|_| image.is_none());
+        let mut written = image.as_ref().map_or(0, Bytes::len);
         if let Some(pack) = &folded.pack {
             segments::pack::read_pack(&pack.bytes, &pack.id).unwrap();
-            written += pack.bytes.len();
-            self.bucket.insert(keys::pack(&pack.id), pack.bytes.clone());
+            if image.is_none() {
+                written += pack.bytes.len();
+                self.bucket.insert(keys::pack(&pack.id), pack.bytes.clone());
+            }
         }
         let mut ids = Vec::new();
         let stored = folded.map.store(&mut || {
@@ -159,7 +196,10 @@ impl World {
         let old = std::mem::replace(&mut self.map, stored.map);
         self.root = stored.root;
         self.check_snapshot(&old);
-        for pack in &folded.dead {
+        let old_image = self.image();
+        self.image = image.or_else(|| boot.map(|boot| boot.encode()));
+        self.check_boot(&old);
+        for pack in folded.dead.iter().filter(|pack| !old_image.as_ref().is_some_and(|image| image.is_pack(pack))) {
             assert!(self.bucket.remove(&keys::pack(pack)).is_some(), "{pack} is dead twice");
         }
         for chunk in old.chunk_ids().difference(&self.map.chunk_ids()) {
@@ -169,6 +209,41 @@ impl World {
             self.check();
         }
         written
+    }
+
+    /// The boot image after a fold of `input`: every seventh page that the fold wrote, and those that it had.
+    fn boot(&mut self, input: &FoldInput, page_count: u32) -> Option<Image> {
+        let carried = match self.image() {
+            Some(Image::Boot(boot)) => boot.carry(&self.map, input).unwrap(),
+            _ => Carried::ChooseAgain(Vec::new()),
+        };
+        let mut pages = match carried {
+            Carried::AsItIs(boot) => return Some(Image::Boot(boot)),
+            Carried::Renewed(pages) | Carried::ChooseAgain(pages) => pages,
+        };
+        let is_wanted = |page: PageNo| page.get() % 7 == 1 && !pages.iter().any(|(known, _)| *known == page);
+        let more: Vec<(PageNo, Page)> =
+            input.pages.iter().filter(|(page, _)| is_wanted(**page)).map(|(no, page)| (*no, page.clone())).collect();
+        pages.extend(more);
+        assert!(pages.iter().all(|(page, _)| page.get() <= page_count));
+        BootImage::new(self.next_pack(), input.lsn?, &pages).map(Image::Boot)
+    }
+
+    /// What stands in the head is what the packs hold, and is never taken for another state's.
+    fn check_boot(&self, old: &PageMap) {
+        let Some(image @ Image::Boot(boot)) = &self.image() else { return };
+        let state = self.states.iter().find(|(lsn, _)| *lsn == self.map.lsn());
+        let (_, state) = state.expect("the model keeps the state of this map");
+        for page in boot.pages() {
+            let source = image.source(&self.map, *page).expect("it is of this map");
+            let found = image.frame(&source.at).unwrap().unwrap().page(source.place).unwrap();
+            assert!(found == content(page.get(), state[page.get() as usize - 1]), "page {page} of the boot image");
+            assert!(old.lsn() == self.map.lsn() || image.source(old, *page).is_none());
+        }
+    }
+
+    fn image(&self) -> Option<Image> {
+        self.image.as_ref().map(|stored| Image::decode(stored).unwrap())
     }
 
     fn next_pack(&mut self) -> PackId {
@@ -201,7 +276,9 @@ impl World {
     /// Every pack of the bucket is in use, and every pack in use is there.
     fn check_packs(&self, map: &PageMap) {
         let Some(used) = map.packs() else { return };
-        let used: Vec<Key> = used.iter().map(keys::pack).collect();
+        let image = self.image();
+        let in_bucket = used.iter().filter(|pack| !image.as_ref().is_some_and(|image| image.is_pack(pack)));
+        let used: Vec<Key> = in_bucket.map(keys::pack).collect();
         let there: Vec<Key> = self.bucket.keys().filter(|key| key.as_str().contains("/p/")).cloned().collect();
         assert_eq!(used, there);
     }
@@ -240,6 +317,9 @@ impl World {
     }
 
     fn read_frame(&self, at: &FrameAt) -> Frame {
+        if let Some(frame) = self.image().and_then(|image| image.frame(at)) {
+            return frame.unwrap();
+        }
         Frame::decode(&self.get_range(&at.pack, at.frame.range()), &at.frame).unwrap()
     }
 

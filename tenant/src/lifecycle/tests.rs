@@ -44,6 +44,7 @@ fn fold_to(head: &Head, to: u64, own_after: u64) -> Fold {
         folded: if lsn(to) == head.folded.lsn { head.folded } else { folded },
         own_after: lsn(own_after),
         map: MapField::Inline(Bytes::copy_from_slice(&to.to_le_bytes())),
+        image: Some(Bytes::copy_from_slice(&[to as u8; 3])),
         horizon: head.horizon,
         dead: head.dead.clone(),
     }

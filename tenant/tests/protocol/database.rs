@@ -115,6 +115,7 @@ impl Database {
             folded: head.folded,
             own_after: self.own_after,
             map: head.map.clone(),
+            image: None,
             horizon: tip.lsn,
             dead,
         };

@@ -153,6 +153,7 @@ impl Node {
                 folded: head.value.folded,
                 own_after,
                 map: head.value.map.clone(),
+                image: None,
                 horizon: tip.lsn,
                 // It stays for the next owner: he knows his readers.
                 dead: head.value.dead.clone(),

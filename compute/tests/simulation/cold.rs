@@ -1,0 +1,259 @@
+//! Cold opens in virtual time: every request to the bucket takes one second and nothing else takes any, so the
+//! seconds that a client waits are the round trips that waited for each other.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use compute::http::{admin, data};
+use compute::node::{Node, Settings};
+use futures_util::future::join;
+use serde_json::json;
+use tenant::lifecycle;
+use tenant::registry;
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+use walstore::id::{DatabaseId, IncarnationId, PutId};
+use walstore::life::Stores;
+use walstore::register::{Patience, Swap};
+use walstore::store::{Faults, FaultyStore, Latency, MemoryStore, Op, Trace};
+
+use crate::client::rows;
+use crate::cluster::{Answer, Cluster, Server, sleep};
+use crate::machine::Machine;
+use crate::rng::Rng;
+use crate::world::{LocalCores, plane};
+
+const ROUND_TRIP: Duration = Duration::from_secs(1);
+/// So long that no renewal falls into a measurement.
+const LEASE: Duration = Duration::from_secs(3600);
+
+/// One bucket, and the nodes that run on it one after the other.
+struct World {
+    started: tokio::time::Instant,
+    bucket: MemoryStore,
+    network: Machine,
+    rng: Rng,
+    cluster: Cluster,
+    requests: Arc<Mutex<Vec<(Op, String)>>>,
+    running: Option<(Node, Machine, watch::Sender<bool>)>,
+    store: Option<Arc<FaultyStore<MemoryStore>>>,
+}
+
+/// What a query cost.
+#[derive(Debug, PartialEq, Eq)]
+struct Cost {
+    round_trips: u64,
+    /// Packs and parts of the page map.
+    page_gets: usize,
+}
+
+impl World {
+    fn new() -> Self {
+        let started = tokio::time::Instant::now();
+        let mut rng = Rng::of_seed(1);
+        let network = Machine::new(&mut rng, started, 0);
+        let (bucket, cluster) = (MemoryStore::new(), Cluster::new(1));
+        Self { started, bucket, network, rng, cluster, requests: Arc::default(), running: None, store: None }
+    }
+
+    /// Ends the node that runs, in order, and starts another that has never seen the bucket.
+    async fn next_node(&mut self) {
+        if let Some((node, machine, death)) = self.running.take() {
+            let _ = node.shut_down(Duration::from_secs(60)).await;
+            self.cluster.set(0, None);
+            drop(death);
+            machine.kill();
+        }
+        let machine = Machine::new(&mut self.rng, self.started, 0);
+        let requests = self.requests.clone();
+        let trace: Trace = Arc::new(move |line| {
+            requests.lock().unwrap().push((line.op, line.key.clone()));
+        });
+        let network = self.network.seam.clone();
+        let store = FaultyStore::new(self.bucket.clone(), network, 1, Faults::default(), Some(trace));
+        let store = Arc::new(store);
+        let settings = Settings {
+            lease: LEASE,
+            idle_database_timeout: Duration::from_secs(60),
+            drain_interval: Duration::ZERO,
+            ..Settings::default()
+        };
+        let id = IncarnationId::random(&machine.seam);
+        let started = Node::start(id, Stores::one(store.clone()), machine.seam.clone(), settings, &LocalCores).await;
+        let node = started.expect("a node starts");
+        let (death, is_dead) = watch::channel(false);
+        self.cluster.set(
+            0,
+            Some(Server {
+                data: data::router(plane(&node, false)),
+                admin: admin::router(node.handle()),
+                pause: machine.pause.clone(),
+                is_dead,
+            }),
+        );
+        self.running = Some((node, machine, death));
+        self.store = Some(store);
+    }
+
+    async fn admin(&self, path: &str) {
+        let answer = self.cluster.admin(0, "POST", path.to_owned()).await;
+        assert!(matches!(answer, Answer::Done(_)), "{path}: {answer:?}");
+    }
+
+    async fn query(&self, database: &str, sql: &str) -> String {
+        let requests = json!([{"type": "execute", "stmt": {"sql": sql}}]);
+        match self.cluster.pipeline(0, database, None, &requests).await {
+            Answer::Done(body) => rows(&body, 0).unwrap_or_else(|| panic!("{sql}: {body}")).concat().concat(),
+            other => panic!("{sql}: {other:?}"),
+        }
+    }
+
+    /// What a query costs whose answer is `expected`.
+    async fn cost(&self, database: &str, sql: &str, expected: &str) -> Cost {
+        self.requests.lock().unwrap().clear();
+        let store = self.store.as_ref().expect("a node runs");
+        store.set_faults(Faults { latency: Latency::uniform(ROUND_TRIP, ROUND_TRIP), ..Faults::default() });
+        let before = self.started.elapsed();
+        assert_eq!(self.query(database, sql).await, expected);
+        let waited = self.started.elapsed() - before;
+        store.set_faults(Faults::default());
+        // The runtime's clock ticks in milliseconds.
+        let round_trips = (waited + Duration::from_millis(200)).as_secs();
+        assert!(waited.as_millis() < u128::from(round_trips) * 1000 + 200, "{waited:?}");
+        let requests = self.requests.lock().unwrap();
+        let is_of_pages = |(op, key): &&(Op, String)| {
+            matches!(op, Op::Get | Op::GetRange) && (key.contains("/p/") || key.contains("/m/"))
+        };
+        Cost { round_trips, page_gets: requests.iter().filter(is_of_pages).count() }
+    }
+}
+
+/// Runs a story in virtual time.
+fn run<F: Future<Output = ()>>(story: impl FnOnce(World) -> F) {
+    let _alone = crate::ONE_WORLD.lock();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    compute::sqlite::install();
+    compute::sqlite::vfs::reset_randomness();
+    runtime.block_on(async { LocalSet::new().run_until(story(World::new())).await });
+}
+
+/// Deletes the only database, as a node does that has just taken it.
+async fn delete(world: &World) {
+    let keys = world.bucket.keys();
+    let id = keys.iter().find_map(|key| key.as_str().strip_suffix("/head")?.rsplit_once('/'));
+    let id = id.and_then(|(_, id)| DatabaseId::parse(id)).expect("there is a database");
+    let seam = &world.network.seam;
+    let head = registry::read_head(&world.bucket, seam, id, Patience::endless()).await.unwrap().unwrap();
+    let owned = lifecycle::acquire(&head.value, IncarnationId::random(seam), PutId::random(seam));
+    let deleted = lifecycle::delete(&owned, 1, PutId::random(seam));
+    let mut head = head;
+    for next in [owned, deleted] {
+        match registry::swap_head(&world.bucket, seam, &head, next, Patience::endless()).await.unwrap() {
+            Swap::Won(won) => head = won,
+            Swap::Lost(found) => panic!("nobody else writes it: {found:?}"),
+        }
+    }
+}
+
+#[test]
+fn nothing_is_shown_or_written_when_another_node_was_faster() {
+    run(|mut world| async move {
+        world.next_node().await;
+        world.admin("/v1/namespaces/app/create").await;
+        world.query("app", "CREATE TABLE t(id INTEGER PRIMARY KEY)").await;
+        world.admin("/v1/namespaces/app/release").await;
+
+        world.next_node().await;
+        let store = world.store.clone().expect("a node runs");
+        store.set_faults(Faults { latency: Latency::uniform(ROUND_TRIP, ROUND_TRIP), ..Faults::default() });
+        let ask = |sql: &'static str| {
+            let requests = json!([{"type": "execute", "stmt": {"sql": sql}}]);
+            let cluster = &world.cluster;
+            async move { cluster.pipeline(0, "app", None, &requests).await }
+        };
+        // Name and head take a second each; the CAS arrives after another half.
+        let meanwhile = async {
+            sleep(ROUND_TRIP * 2 + ROUND_TRIP / 4).await;
+            delete(&world).await;
+        };
+        let before = world.bucket.keys().len();
+        let asked = join(ask("SELECT count(*) FROM t"), ask("INSERT INTO t VALUES (1)"));
+        let ((read, written), ()) = join(asked, meanwhile).await;
+        for answer in [read, written] {
+            let told = format!("{answer:?}");
+            assert!(told.contains("SHOAL_NO_SUCH_DATABASE") && !told.contains("rows"), "{told}");
+        }
+        assert_eq!(world.bucket.keys().len(), before, "nothing was logged");
+    });
+}
+
+/// One row to a page, so that the level above the leaves is larger than a boot image.
+#[test]
+fn a_point_query_in_a_larger_database_fetches_two_segments_one_after_the_other() {
+    const ROWS: u64 = 16_000;
+    const ROWS_PER_TRANSACTION: u64 = 2_000;
+    run(|mut world| async move {
+        world.next_node().await;
+        world.admin("/v1/namespaces/app/create").await;
+        world.query("app", "CREATE TABLE t(id INTEGER PRIMARY KEY, body BLOB)").await;
+        for first in (1..=ROWS).step_by(ROWS_PER_TRANSACTION as usize) {
+            let last = first + ROWS_PER_TRANSACTION - 1;
+            let sql = format!(
+                "WITH RECURSIVE n(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM n WHERE n < {last})
+                 INSERT INTO t SELECT n, zeroblob(3900) FROM n"
+            );
+            world.query("app", &sql).await;
+        }
+        world.admin("/v1/namespaces/app/release").await;
+        for id in [1, ROWS / 2, ROWS] {
+            world.next_node().await;
+            let cost = world.cost("app", &format!("SELECT length(body) FROM t WHERE id = {id}"), "3900").await;
+            let expected = Cost { round_trips: 4, page_gets: 2 };
+            assert_eq!(cost, expected, "row {id}: name, head, then two segments, the first beside the CAS");
+            world.admin("/v1/namespaces/app/release").await;
+        }
+        // A change of the upper pages is in the head with the next fold.
+        world.next_node().await;
+        world.query("app", &format!("INSERT INTO t VALUES ({}, zeroblob(3900))", ROWS + 1)).await;
+        world.query("app", "CREATE TABLE other(x)").await;
+        world.admin("/v1/namespaces/app/release").await;
+        world.next_node().await;
+        let cost = world.cost("app", "SELECT count(*) FROM other", "0").await;
+        assert_eq!(cost, Cost { round_trips: 3, page_gets: 0 }, "the new table's page stands in the head");
+    });
+}
+
+#[test]
+fn the_first_query_of_a_small_database_takes_as_few_round_trips_as_can_be() {
+    run(|mut world| async move {
+        let expect = |round_trips| Cost { round_trips, page_gets: 0 };
+        world.next_node().await;
+        world.admin("/v1/namespaces/app/create").await;
+        world.query("app", "CREATE TABLE t(id INTEGER PRIMARY KEY, body BLOB)").await;
+        world
+            .query(
+                "app",
+                "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 25)
+                 INSERT INTO t SELECT n, randomblob(1000) FROM n",
+            )
+            .await;
+        world.admin("/v1/namespaces/app/release").await;
+
+        world.next_node().await;
+        let count = "SELECT count(*) FROM t";
+        let cost = world.cost("app", count, "25").await;
+        assert_eq!(cost, expect(3), "nobody's: name, head, CAS");
+
+        sleep(LEASE).await;
+        assert_eq!(world.cost("app", count, "25").await, expect(1), "closed, name known, ours: head");
+
+        world.admin("/v1/namespaces/new/create").await;
+        let cost = world.cost("new", "SELECT count(*) FROM sqlite_schema", "0").await;
+        assert_eq!(cost, expect(2), "ours, but its name was not asked for: name, head");
+
+        world.query("app", "INSERT INTO t VALUES (99, NULL)").await;
+        world.next_node().await;
+        let cost = world.cost("app", count, "26").await;
+        assert_eq!(cost, expect(4), "another's that is over: name, head, its record, CAS beside its log");
+    });
+}
