@@ -49,6 +49,11 @@ impl Tail {
         Ok(Self { database: head.database, map, image, input, tip })
     }
 
+    /// The pages that stand in the head itself.
+    pub fn image(&self) -> Option<&Image> {
+        self.image.as_ref()
+    }
+
     pub fn database(&self) -> DatabaseId {
         self.database
     }

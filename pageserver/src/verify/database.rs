@@ -208,7 +208,10 @@ impl Walk<'_> {
             }
         }
         match tail.map.packs() {
-            Some(packs) => look.referenced.extend(packs.iter().map(keys::pack)),
+            Some(packs) => {
+                let in_bucket = packs.iter().filter(|pack| !tail.image().is_some_and(|image| image.is_pack(pack)));
+                look.referenced.extend(in_bucket.map(keys::pack));
+            }
             None => look.is_partial = true,
         }
         Ok(())

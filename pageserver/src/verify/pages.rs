@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use segments::commit::UncheckedCommit;
 use segments::id::PackId;
+use segments::image::Image;
 use segments::keys;
 use segments::map::{DeltaRef, Lookup};
 use segments::pack::{Frame, FrameRef, PackContents, read_pack};
@@ -55,6 +56,7 @@ impl Walk<'_> {
         let page_count = tail.tip.page_count;
         let mut by_pack = place_pages(tail, indexes, look);
         let packs = tail.map.packs().unwrap_or_else(|| by_pack.keys().copied().collect());
+        self.check_boot_image(tail, indexes, look).await?;
         // Only a database that is whole so far is put together.
         let mut is_whole = is_replayed && look.damages.is_empty() && page_count > 0;
         if is_whole && let Some(sink) = self.witness.pages() {
@@ -62,7 +64,7 @@ impl Walk<'_> {
         }
         for pack in packs {
             let pages = by_pack.remove(&pack).unwrap_or_default();
-            is_whole &= self.check_pack(&pack, pages, is_whole, look).await?;
+            is_whole &= self.check_pack(tail, &pack, pages, is_whole, look).await?;
             self.witness.progress(&self.summary);
         }
         if is_whole && let Some(sink) = self.witness.pages() {
@@ -78,18 +80,28 @@ impl Walk<'_> {
     /// `false` if anything is wrong with it.
     async fn check_pack(
         &mut self,
+        tail: &Tail,
         id: &PackId,
         pages: Vec<Placed>,
         is_wanted: bool,
         look: &mut Look,
     ) -> Result<bool, VerifyError> {
-        let key = keys::pack(id);
-        let found = register::get(&*self.stores.main, self.seam, &key, self.access().patience).await?;
-        let Some((object, _)) = found else {
-            look.damage(Corrupt::new("a page map refers to it, but it is not there").at(&key));
-            return Ok(false);
+        let (key, object) = match tail.image() {
+            // A small database: this pack is a part of its head.
+            Some(Image::Whole(image)) if image.id() == *id => {
+                (tenant::keys::head(tail.database()), image.object().clone())
+            }
+            _ => {
+                let key = keys::pack(id);
+                let found = register::get(&*self.stores.main, self.seam, &key, self.access().patience).await?;
+                let Some((object, _)) = found else {
+                    look.damage(Corrupt::new("a page map refers to it, but it is not there").at(&key));
+                    return Ok(false);
+                };
+                self.summary.packs.add(object.len() as u64);
+                (key, object)
+            }
         };
-        self.summary.packs.add(object.len() as u64);
         let checked = read_pack(&object, id).and_then(|contents| {
             check_history(&contents)?;
             check_placed(&contents, &pages)
@@ -105,6 +117,28 @@ impl Walk<'_> {
             })?;
         }
         Ok(true)
+    }
+
+    /// The upper pages that the head repeats are those to which the map leads.
+    async fn check_boot_image(&mut self, tail: &Tail, indexes: &Indexes, look: &mut Look) -> Result<(), VerifyError> {
+        let Some(image @ Image::Boot(boot)) = tail.image() else { return Ok(()) };
+        let key = tenant::keys::head(tail.database());
+        let known = |delta: &DeltaRef| indexes.iter().find(|(known, _)| known == delta).map(|(_, index)| index.clone());
+        for page_no in boot.pages() {
+            let Some(source) = image.source(&tail.map, *page_no) else { continue };
+            let repeated = image.frame(&source.at).ok_or_else(|| Corrupt::new("a boot image without its frame"));
+            let repeated = repeated.and_then(|frame| frame).and_then(|frame| frame.page(source.place));
+            let Lookup::Found(at) = tail.map.lookup(*page_no, &known) else { continue };
+            let read = self.fetcher.frame(tail.database(), &at.at).await;
+            // What is wrong with the pack itself is told where all of it is checked.
+            let Ok(Ok(page)) = read.map(|frame| frame.page(at.place)) else { continue };
+            match repeated {
+                Ok(repeated) if repeated == page => {}
+                Ok(_) => look.damage(Corrupt::new(format!("its boot image has another page {page_no}")).at(&key)),
+                Err(corrupt) => look.damage(corrupt.at(&key)),
+            }
+        }
+        Ok(())
     }
 
     fn hand_on(&mut self, object: &Bytes, mut pages: Vec<Placed>) -> Result<(), HandOn> {
