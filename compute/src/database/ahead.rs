@@ -66,7 +66,8 @@ impl Database {
         let (base, fetcher) = (self.base(), &self.node.fetcher);
         let hot = self.node.hot.of(self.id);
         let sources = hot.iter().map(|segment| base.sources(fetcher.cache(), segment));
-        fetcher.read_ahead(self.id, sources.flat_map(|sources| sources.frames().collect::<Vec<_>>()));
+        let frames = sources.flat_map(|sources| sources.frames().collect::<Vec<_>>());
+        fetcher.read_ahead(self.id, frames.filter(|at| !base.is_in_head(at)));
         self.hot.set(hot);
     }
 }
