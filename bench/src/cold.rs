@@ -45,6 +45,14 @@ impl Cold {
         Ok(())
     }
 
+    /// `kill -9`, and another server with a disk of its own: it knows nothing but what is in the bucket.
+    pub fn restart_elsewhere(&mut self) -> anyhow::Result<()> {
+        self.server.kill()?;
+        self.cache_dir = tempfile::tempdir()?;
+        self.server = ServerProcess::start_with(&self.emulator, self.cache_dir.path(), &[])?;
+        Ok(())
+    }
+
     pub fn create(&self, database: &str) -> anyhow::Result<Client> {
         self.server.create(database).map(Client::new)
     }

@@ -44,7 +44,8 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         cold.client(name).run("INSERT INTO t (body) VALUES (NULL)")?;
     }
     cold.restart()?;
-    let others = fewest(&cold, &names, COUNT, 2)?;
+    // The first one finds the log; what it has read does for the others.
+    let others = fewest(&cold, &names[..1], COUNT, 2)?;
 
     let cases = [
         ("name known, ours", known, 1.0),
