@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use segments::disk::CacheKey;
-use segments::fold::{self, FoldError, FoldInput, FoldPlan, Planned, build_fold, plan_fold};
+use segments::fold::{self, FoldError, FoldInput, FoldPlan, Planned, build_fold, plan_compaction, plan_fold};
 use segments::id::{MapChunkId, PackId};
 use segments::image::Image;
 use segments::keys;
@@ -112,7 +112,7 @@ impl Folder<'_> {
     pub async fn fold(&self, mut job: FoldJob) -> Result<Linked, FoldFailure> {
         let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
         let image = image::of_head(&job.head.value)?;
-        let mut made = match self.fold_whole(&mut job, image.as_ref(), patience).await? {
+        let made = match self.fold_whole(&mut job, image.as_ref(), patience).await? {
             Some(made) => Some(made),
             None => match self.plan(&mut job, plan_fold).await? {
                 None => None,
@@ -122,6 +122,25 @@ impl Folder<'_> {
                 }
             },
         };
+        self.finish(job, image, made).await
+    }
+
+    /// One step of giving dead space back, for a job without commits. `None`: there is little, and nothing was written.
+    pub async fn compact(&self, mut job: FoldJob) -> Result<Option<Linked>, FoldFailure> {
+        let image = image::of_head(&job.head.value)?;
+        if matches!(image, Some(Image::Whole(_))) {
+            // Each fold writes all of it.
+            return Ok(None);
+        }
+        let Some(plan) = self.plan(&mut job, plan_compaction).await? else { return Ok(None) };
+        let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
+        let folded = self.build(&job, &plan, image.as_ref()).await?;
+        let made = self.write(&job, folded, patience).await?;
+        self.finish(job, image, Some(made)).await.map(Some)
+    }
+
+    /// Links what was made.
+    async fn finish(&self, job: FoldJob, image: Option<Image>, mut made: Option<Made>) -> Result<Linked, FoldFailure> {
         if let Some(made) = &mut made
             && made.image.is_none()
         {

@@ -64,6 +64,16 @@ pub const MERGE_SMALL_FOLD_PAGES: usize = 4;
 /// Segments that a fold without commits merges.
 pub const MERGE_SEGMENTS_IDLE: usize = 64;
 
+/// Dead space, in percent of what is used, from which on a database that rests is compacted: with what a head and its
+/// map take, a bucket then holds at most 1.3 times what is used.
+pub const COMPACT_WASTE_PERCENT: u64 = 15;
+
+/// Dead space of one pack, in percent of it, from which on compacting writes what is used of it anew.
+pub const COMPACT_PACK_PERCENT: u64 = 10;
+
+/// Segments that one step of compacting writes: 32 MiB of raw pages.
+pub const COMPACT_SEGMENTS_MAX: usize = 256;
+
 /// Pages that one fold takes from the log: at least one largest commit always fits.
 pub const FOLD_PAGES_MAX: usize = 98_304;
 
@@ -75,7 +85,7 @@ pub const CHUNK_BYTES_MAX: usize = 128 << 10;
 
 /// Page maps up to this size stand in the head as a whole; larger ones are chunks, of which a cold reader fetches one
 /// before it can fetch a page. A database of 1 GiB has 8,192 segments of 10 bytes each, and, loaded at 1 MB a fold,
-/// 1,024 packs of 44: 125 KiB. Folds of such a database write 1 MB of tail, so that is an eighth more; its chunks, of
+/// 1,024 packs of 48: 128 KiB. Folds of such a database write 1 MB of tail, so that is an eighth more; its chunks, of
 /// which random writes change every one, would be as long, and a PUT each.
 pub const MAP_INLINE_BYTES_MAX: usize = 160 << 10;
 
@@ -173,7 +183,7 @@ const _: () = assert!(
 const _: () = assert!(IMAGE_BACK_BYTES_MAX < IMAGE_BYTES_MAX);
 const _: () = assert!(DELTAS_AFTER_ABSORB < DELTAS_TARGET && DELTAS_TARGET < DELTAS_MAX);
 const _: () = assert!(
-    CHUNK_SEGMENTS as usize * (44 + 3 + 1 + 10 + 3 + 4) + 16 <= CHUNK_BYTES_MAX,
+    CHUNK_SEGMENTS as usize * (48 + 3 + 1 + 10 + 3 + 4) + 16 <= CHUNK_BYTES_MAX,
     "a chunk's limit holds its worst case"
 );
 const _: () = assert!(CHUNK_SEGMENTS <= u16::MAX as u32, "pack numbers in a chunk are u16");

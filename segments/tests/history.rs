@@ -30,6 +30,8 @@ enum Step {
     Fold { keep: usize },
     /// Merges without commits.
     Idle,
+    /// Gives dead space back.
+    Compact,
 }
 
 fn step(pages_max: u32) -> impl Strategy<Value = Step> {
@@ -39,6 +41,7 @@ fn step(pages_max: u32) -> impl Strategy<Value = Step> {
         2 => (1..=pages_max).prop_map(Step::Resize),
         5 => (0usize..3).prop_map(|keep| Step::Fold { keep }),
         1 => Just(Step::Idle),
+        1 => Just(Step::Compact),
     ]
 }
 
@@ -58,6 +61,9 @@ fn run(world: &mut World, step: &Step) {
         }
         Step::Idle => {
             world.fold(usize::MAX);
+        }
+        Step::Compact => {
+            world.compact();
         }
     }
 }
@@ -84,6 +90,45 @@ proptest! {
         world.fold(0);
         world.check();
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 30, max_shrink_iters: 500, ..ProptestConfig::default() })]
+
+    /// "Little dead space" is a promise about the bucket, not about what the map says.
+    #[test]
+    fn after_compacting_packs_hold_little_besides_the_database(
+        steps in proptest::collection::vec(step(1500), 1..40),
+    ) {
+        let mut world = World::new();
+        world.load(1500);
+        for step in &steps {
+            run(&mut world, step);
+        }
+        world.fold(0);
+        world.compact();
+        let (packs, fresh) = world.pack_bytes();
+        prop_assert!(world.is_in_head() || packs * 100 <= fresh * 122, "{packs} bytes for {fresh}");
+        prop_assert_eq!(world.compact(), 0);
+        world.check();
+    }
+}
+
+#[test]
+fn random_updates_leave_no_more_than_compacting_gives_back() {
+    let mut world = World::new();
+    world.load(3000);
+    for round in 0..60u32 {
+        let pages: Vec<u32> = (0..60).map(|at| 1 + (round * 7919 + at * 104_729) % 3000).collect();
+        world.commit(3000, &pages);
+        world.fold(0);
+    }
+    let before = world.pack_bytes().0;
+    let steps = world.compact();
+    let (packs, fresh) = world.pack_bytes();
+    println!("{before} bytes before, {packs} after {steps} steps, {fresh} fresh");
+    assert!(steps > 0 && packs * 100 <= fresh * 115, "{before} bytes before, {packs} after, {fresh} fresh");
+    world.check();
 }
 
 /// A database that grows out of its head, shrinks, and comes back, with the same pages all the while.

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use pageserver::warm::Cold;
+use pageserver::fold::FoldJob;
 use segments::commit::UncheckedCommit;
+use segments::fold::FoldInput;
 use segments::map::PageMap;
 use segments::page::Page;
 use tenant::head::{Head, MapField, PackRef};
@@ -74,6 +76,10 @@ pub struct OpenDatabase {
     /// Where this log holds commits that are not folded, oldest first.
     unfolded: RefCell<VecDeque<(Lsn, Slot)>>,
     folds: Cell<u32>,
+    /// There was little dead space in its packs when it was last looked for, and no fold since.
+    pub is_compact: Cell<bool>,
+    /// How many folds there had been then.
+    compacted: Cell<u32>,
 }
 
 impl OpenDatabase {
@@ -92,6 +98,8 @@ impl OpenDatabase {
             is_closed: Cell::new(false),
             unfolded: RefCell::default(),
             folds: Cell::new(0),
+            is_compact: Cell::new(true),
+            compacted: Cell::new(0),
         }
     }
 
@@ -108,6 +116,34 @@ impl OpenDatabase {
     /// How many dead objects the head lists that are not deleted yet.
     pub fn dead_count(&self) -> usize {
         self.head.borrow().value.dead.len().saturating_sub(self.deleted.borrow().len())
+    }
+
+    /// Whether dead space is to be looked for: while nobody uses the database, and now and then if somebody always does.
+    pub fn compaction_is_due(&self) -> bool {
+        let since = self.folds.get() - self.compacted.get();
+        !self.is_compact.get() && (self.is_idle.get() || since >= limits::FOLDS_WITHOUT_COMPACTION_MAX)
+    }
+
+    /// There is little dead space, or it can wait.
+    pub fn has_been_compacted(&self) {
+        self.is_compact.set(true);
+        self.compacted.set(self.folds.get());
+    }
+
+    /// A fold of nothing, to be filled in.
+    pub fn job_without_commits(&self) -> FoldJob {
+        let base = self.database.base();
+        let map = base.map();
+        FoldJob {
+            input: FoldInput::new(self.database.id, &map),
+            map,
+            head: self.head.borrow().clone(),
+            tip: base.tip,
+            own_after: self.own_after,
+            seq: self.next_fold(),
+            deleted: Vec::new(),
+            release: false,
+        }
     }
 
     /// Counts this owner's folds.
@@ -521,6 +557,8 @@ impl Core {
             is_closed: Cell::new(false),
             unfolded: RefCell::new(unfolded),
             folds: Cell::new(0),
+            is_compact: Cell::new(true),
+            compacted: Cell::new(0),
         }))
     }
 

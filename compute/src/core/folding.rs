@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use pageserver::fold::{FoldFailure, FoldJob, Folder, Linked};
 use pageserver::garbage;
+use segments::tip::Tip;
 use tenant::head::Head;
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
@@ -28,7 +29,8 @@ impl Core {
                 if open.database.lost().is_some() || open.is_closed.get() {
                     return;
                 }
-                if !core.fold_is_due(&open) {
+                let is_due = core.fold_is_due(&open);
+                if !is_due && !open.compaction_is_due() {
                     open.database.changed.notified().await;
                     continue;
                 }
@@ -45,10 +47,13 @@ impl Core {
                         continue;
                     }
                 }
-                let folded = core.fold(&open, false).await;
+                let folded = match is_due {
+                    true => core.fold(&open, false).await.map(drop),
+                    false => core.compact(&open).await,
+                };
                 drop(folding);
                 match folded {
-                    Ok(_) => backoff = Backoff::default(),
+                    Ok(()) => backoff = Backoff::default(),
                     Err(FoldFailure::Lost(found)) if core.adopt(&open, &found) => {
                         warn!(database = %open.database.name, "an earlier fold of ours had landed; going on from it");
                     }
@@ -129,34 +134,52 @@ impl Core {
         self.delete_dead(open).await;
         let (input, tip) = database.fold_input(limits::FOLD_PAGES_MAX);
         let release = release && tip.lsn == database.newest().lsn;
-        let seq = open.next_fold();
         debug!(database = %database.name, lsn = Lsn::raw(tip.lsn), pages = input.pages.len(), "folding");
-        let job = FoldJob {
-            head: open.head.borrow().clone(),
-            map: database.base().map(),
-            input,
-            tip,
-            own_after: open.own_after,
-            seq,
-            deleted: std::mem::take(&mut *open.deleted.borrow_mut()),
-            release,
-        };
-        let deleted = job.deleted.clone();
-        let linked = match run_on_io(&self.node, job).await {
-            Ok(linked) => linked,
-            Err(failure) => {
-                open.deleted.borrow_mut().extend(deleted);
-                return Err(failure);
-            }
-        };
+        let job = FoldJob { input, tip, release, ..open.job_without_commits() };
+        let linked = self.run_job(open, job, false).await?.expect("BUG: a fold links something");
+        open.is_compact.set(false);
         let version = linked.head.value.version;
-        *open.head.borrow_mut() = linked.head;
-        self.rebase(open, Base::new(tip, linked.map, linked.image));
+        self.go_on_from(open, tip, linked);
         debug!(database = %database.name, lsn = Lsn::raw(tip.lsn), version, "folded");
         if !release {
             self.delete_dead(open).await;
         }
         Ok(release)
+    }
+
+    /// One step of giving dead space back. When there is little, nothing more happens until the next fold.
+    async fn compact(self: &Rc<Self>, open: &Rc<OpenDatabase>) -> Result<(), FoldFailure> {
+        self.delete_dead(open).await;
+        let job = open.job_without_commits();
+        let tip = job.tip;
+        match self.run_job(open, job, true).await {
+            Ok(Some(linked)) => {
+                self.go_on_from(open, tip, linked);
+                debug!(database = %open.database.name, "compacted");
+                self.delete_dead(open).await;
+            }
+            Ok(None) => open.has_been_compacted(),
+            // It can wait for the next fold.
+            Err(failure) => {
+                open.has_been_compacted();
+                return Err(failure);
+            }
+        }
+        Ok(())
+    }
+
+    async fn run_job(&self, open: &OpenDatabase, job: FoldJob, compacts: bool) -> Result<Option<Linked>, FoldFailure> {
+        let deleted = std::mem::take(&mut *open.deleted.borrow_mut());
+        let done = run_on_io(&self.node, FoldJob { deleted: deleted.clone(), ..job }, compacts).await;
+        if !matches!(done, Ok(Some(_))) {
+            open.deleted.borrow_mut().extend(deleted);
+        }
+        done
+    }
+
+    fn go_on_from(&self, open: &OpenDatabase, tip: Tip, linked: Linked) {
+        *open.head.borrow_mut() = linked.head;
+        self.rebase(open, Base::new(tip, linked.map, linked.image));
     }
 
     /// Deletes what the linked head lists as dead, once no reader of this node uses an older base.
@@ -181,12 +204,13 @@ impl Core {
 }
 
 /// The store is asked on the I/O runtime.
-async fn run_on_io(node: &Arc<NodeContext>, job: FoldJob) -> Result<Linked, FoldFailure> {
+async fn run_on_io(node: &Arc<NodeContext>, job: FoldJob, compacts: bool) -> Result<Option<Linked>, FoldFailure> {
     let (sender, receiver) = oneshot::channel();
     let io = node.clone();
     node.seam.spawn(async move {
         let folder = Folder { store: &*io.stores.main, seam: &io.seam, fetcher: &io.fetcher };
-        let _ = sender.send(folder.fold(job).await);
+        let done = if compacts { folder.compact(job).await } else { folder.fold(job).await.map(Some) };
+        let _ = sender.send(done);
     });
     // It panicked, or the node is shutting down.
     receiver.await.unwrap_or(Err(FoldFailure::CutOff))

@@ -18,6 +18,7 @@ use compute::sqlite::coroutine::{self, Wait, Wake};
 use compute::sqlite::stack::SqlStack;
 use pageserver::fold::{FoldJob, Folder};
 use pageserver::garbage;
+use segments::fold::FoldInput;
 use segments::page::{Page, PageNo};
 use tenant::head::{Head, PackRef};
 use tenant::name::Name;
@@ -209,6 +210,38 @@ impl Node {
         }
         self.collect(open).await;
         Ok(has_merged)
+    }
+
+    /// Gives dead space back until there is little. Returns the number of steps.
+    pub async fn compact(&self, open: &mut Open) -> Result<u64, String> {
+        let (store, seam) = (&*self.context.stores.main, &self.context.seam);
+        let folder = Folder { store, seam, fetcher: &self.context.fetcher };
+        for steps in 0.. {
+            let base = open.database.base();
+            let (map, tip) = (base.map(), base.tip);
+            drop(base);
+            open.folds += 1;
+            let job = FoldJob {
+                head: open.head.clone(),
+                input: FoldInput::new(open.database.id, &map),
+                map,
+                tip,
+                own_after: open.own_after,
+                seq: open.folds,
+                deleted: std::mem::take(&mut open.deleted),
+                release: false,
+            };
+            let deleted = job.deleted.clone();
+            let linked = folder.compact(job).await.map_err(|error| format!("I10: compacting fails: {error}"))?;
+            let Some(linked) = linked else {
+                open.deleted = deleted;
+                return Ok(steps);
+            };
+            open.head = linked.head;
+            open.database.rebase(Base::new(tip, linked.map, linked.image));
+            self.collect(open).await;
+        }
+        unreachable!("it returns when there is little dead space")
     }
 
     /// Deletes what the head lists as dead, if no snapshot is older than it.

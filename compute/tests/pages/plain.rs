@@ -136,7 +136,26 @@ impl Free {
         if at == 0 && one.len() == PAGE && other.len() == PAGE {
             return one[..24] == other[..24] && one[28..92] == other[28..92] && one[100..] == other[100..];
         }
-        let meant = self.0.get(&at).copied().unwrap_or(PAGE);
-        one.get(..meant) == other.get(..meant)
+        if let Some(meant) = self.0.get(&at) {
+            return one.get(..*meant) == other.get(..*meant);
+        }
+        let gap = gap_of(one);
+        if gap != gap_of(other) {
+            return false;
+        }
+        one.get(..gap.start) == other.get(..gap.start) && one.get(gap.end..) == other.get(gap.end..)
     }
+}
+
+/// The bytes of a B-tree page between the pointers to its cells and the cells: what stands there, SQLite has left behind,
+/// and whether it has depends on what its page cache spilled.
+fn gap_of(page: &[u8]) -> std::ops::Range<usize> {
+    let header = match page.first() {
+        Some(2 | 5) => 12,
+        Some(10 | 13) => 8,
+        _ => return 0..0,
+    };
+    let number = |at: usize| usize::from(u16::from_be_bytes([page[at], page[at + 1]]));
+    let (start, end) = (header + 2 * number(3), number(5));
+    if start <= end && end <= page.len() { start..end } else { 0..0 }
 }

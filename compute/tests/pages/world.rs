@@ -35,6 +35,8 @@ pub struct Counts {
     pages_compared: u64,
     folds: u64,
     merges: u64,
+    /// Steps of giving dead space back.
+    compactions: u64,
     collected: u64,
     /// Comparisons of a snapshot whose base has been folded over since.
     old_snapshots: u64,
@@ -52,6 +54,7 @@ impl Counts {
         self.pages_compared += more.pages_compared;
         self.folds += more.folds;
         self.merges += more.merges;
+        self.compactions += more.compactions;
         self.collected += more.collected;
         self.old_snapshots += more.old_snapshots;
         self.shrinks += more.shrinks;
@@ -63,9 +66,9 @@ impl Counts {
 
     pub fn assert_all_happened(&self) {
         let Self { commits, pages_compared, folds, merges, collected, old_snapshots, shrinks, .. } = *self;
-        let Self { evictions, takeovers, lost, drains, .. } = *self;
+        let Self { evictions, takeovers, lost, drains, compactions, .. } = *self;
         let all = [commits, pages_compared, folds, merges, collected, old_snapshots, shrinks];
-        let all = all.into_iter().chain([evictions, takeovers, lost, drains]).collect::<Vec<_>>();
+        let all = all.into_iter().chain([evictions, takeovers, lost, drains, compactions]).collect::<Vec<_>>();
         assert!(all.iter().all(|count| *count > 0), "something never happened: {self:?}");
     }
 }
@@ -211,6 +214,9 @@ impl World {
         self.note("folds");
         self.counts.folds += 1;
         self.counts.merges += u64::from(self.node.fold(open).await?);
+        if self.rng.is_one_in(4) {
+            self.counts.compactions += self.node.compact(open).await?;
+        }
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use crate::map::{DeltaRef, Indexes, PageMap};
 use crate::mask::PageMask;
 use crate::page::SegmentNo;
 
-type Masks = BTreeMap<SegmentNo, PageMask>;
+pub(super) type Masks = BTreeMap<SegmentNo, PageMask>;
 
 /// What a fold takes along.
 #[derive(Clone, Debug, Default)]
@@ -73,7 +73,7 @@ fn count(masks: &Masks) -> u64 {
 }
 
 /// For each delta, the pages of which it holds the newest version. `None` if something was not in memory.
-fn live_pages(
+pub(super) fn live_pages(
     base: &PageMap,
     covered: &Masks,
     partial: &Masks,

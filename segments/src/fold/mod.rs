@@ -33,12 +33,14 @@
 //! that exists now was written since (see [`crate::commit`]), so it stands in the tail.
 
 mod build;
+mod compact;
 mod input;
 mod merge;
 mod plan;
 mod whole;
 
 pub use build::{Folded, build_fold};
+pub use compact::plan_compaction;
 pub use input::{FoldInput, fold_is_due};
 pub use plan::{FoldPlan, Planned, plan_fold};
 pub use whole::{plan_whole, wants_image};

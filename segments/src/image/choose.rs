@@ -103,7 +103,8 @@ impl Chooser<'_> {
 
     /// Takes one level of a tree, if it consists of interior pages and fits, and tells the one below.
     fn take_level(&mut self, level: Vec<PageNo>) -> Option<Vec<PageNo>> {
-        if level.len() > self.room() || level.iter().any(|page_no| self.taken.contains(page_no)) {
+        // A hostile page may have no children at all.
+        if level.is_empty() || level.len() > self.room() || level.iter().any(|page_no| self.taken.contains(page_no)) {
             return None;
         }
         // All pages of a level are of one kind.

@@ -5,7 +5,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | v | number of packs, then for each: |
-//! | 36, 8 | pack, LSN as of which its segments are |
+//! | 36, 8, 4 | pack, LSN as of which its segments are, length of its object |
 //! | v | number of segments, then for each, in order from the chunk's first: |
 //! | v | 0: nowhere whole; 2*p* + 1: in pack number *p*, all 32 pages; 2*p* + 2: in pack *p*, fewer |
 //! | 1 | *if fewer:* how many pages are valid |
@@ -27,13 +27,15 @@ use crate::pack::{FrameAt, FrameRef};
 use crate::page::{SEGMENT_PAGES, SegmentNo};
 use crate::varint;
 
-const VERSION: u8 = 1;
-const PACK_BYTES: usize = ID_BYTES + 8;
+const VERSION: u8 = 2;
+const PACK_BYTES: usize = ID_BYTES + 8 + 4;
 
 /// Where a segment stands whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentRef {
     pub at: FrameAt,
+    /// Length of that pack's object, of which this may be the last part that is used.
+    pub pack_bytes: u32,
     /// As of this commit.
     pub lsn: Lsn,
     /// How many of its first pages are valid: the frame may hold more, which a shrink cut off.
@@ -61,8 +63,15 @@ pub struct MapChunkRef {
 /// Segments in a compact form: a table of packs, and 16 bytes for each segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chunk {
-    packs: Vec<(PackId, Lsn)>,
+    packs: Vec<PackInUse>,
     segments: Vec<Option<Entry>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct PackInUse {
+    id: PackId,
+    lsn: Lsn,
+    bytes: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,10 +84,11 @@ struct Entry {
 impl Chunk {
     pub fn new(segments: &[Option<SegmentRef>]) -> Self {
         assert!(segments.len() <= limits::CHUNK_SEGMENTS as usize, "BUG: {} segments in a chunk", segments.len());
-        let mut packs: Vec<(PackId, Lsn)> = segments.iter().flatten().map(|s| (s.at.pack, s.lsn)).collect();
+        let pack_of = |s: &SegmentRef| PackInUse { id: s.at.pack, lsn: s.lsn, bytes: s.pack_bytes };
+        let mut packs: Vec<PackInUse> = segments.iter().flatten().map(pack_of).collect();
         packs.sort_unstable();
         packs.dedup();
-        let number = |segment: &SegmentRef| packs.binary_search(&(segment.at.pack, segment.lsn));
+        let number = |segment: &SegmentRef| packs.binary_search(&pack_of(segment));
         let entry = |segment: &SegmentRef| Entry {
             pack: number(segment).expect("BUG: gathered above") as u16,
             pages: segment.pages,
@@ -100,12 +110,12 @@ impl Chunk {
     }
 
     fn expand(&self, entry: &Entry) -> SegmentRef {
-        let (pack, lsn) = self.packs[usize::from(entry.pack)];
-        SegmentRef { at: FrameAt { pack, frame: entry.frame }, lsn, pages: entry.pages }
+        let PackInUse { id, lsn, bytes } = self.packs[usize::from(entry.pack)];
+        SegmentRef { at: FrameAt { pack: id, frame: entry.frame }, pack_bytes: bytes, lsn, pages: entry.pages }
     }
 
     pub fn packs(&self) -> impl Iterator<Item = PackId> {
-        self.packs.iter().map(|(pack, _)| *pack)
+        self.packs.iter().map(|pack| pack.id)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -114,9 +124,10 @@ impl Chunk {
 
     pub fn encode(&self, out: &mut Writer) {
         varint::put_len(out, self.packs.len());
-        for (pack, lsn) in &self.packs {
-            pack.encode(out);
+        for PackInUse { id, lsn, bytes } in &self.packs {
+            id.encode(out);
             out.u64(lsn.get());
+            out.u32(*bytes);
         }
         varint::put_len(out, self.segments.len());
         let mut ends = vec![0; self.packs.len()];
@@ -133,12 +144,12 @@ impl Chunk {
         let count = varint::take_count(reader, PACK_BYTES)?;
         let mut packs = Vec::with_capacity(count.min(limits::CHUNK_SEGMENTS as usize));
         for _ in 0..count {
-            let pack = (PackId::decode(reader)?, Lsn::new(reader.u64()?));
-            let (pack, Some(as_of)) = pack else { return Err(Corrupt::new("segments as of LSN 0")) };
+            let (id, as_of, bytes) = (PackId::decode(reader)?, Lsn::new(reader.u64()?), reader.u32()?);
+            let Some(as_of) = as_of else { return Err(Corrupt::new("segments as of LSN 0")) };
             if as_of > lsn {
                 return Err(Corrupt::new(format!("segments as of LSN {as_of} in a page map as of {lsn}")));
             }
-            packs.push((pack, as_of));
+            packs.push(PackInUse { id, lsn: as_of, bytes });
         }
         let count = varint::take_count(reader, 1)?;
         if packs.len().max(count) > limits::CHUNK_SEGMENTS as usize {
@@ -152,6 +163,10 @@ impl Chunk {
             let pages_max = segment.map_or(0, |segment| segment.pages_within(page_count));
             if entry.is_some_and(|entry| entry.pages > pages_max) {
                 return Err(Corrupt::new(format!("segment {at} of chunk {number} is outside of the database")));
+            }
+            let is_in_pack = |entry: Entry| entry.frame.range().end <= u64::from(packs[usize::from(entry.pack)].bytes);
+            if !entry.is_none_or(is_in_pack) {
+                return Err(Corrupt::new(format!("segment {at} of chunk {number} reaches past the end of its pack")));
             }
             segments.push(entry);
         }

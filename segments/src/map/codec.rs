@@ -4,7 +4,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | version, 1 |
+//! | 1 | version, 2 |
 //! | 8 | LSN as of which the map is, 0 before the first fold |
 //! | 4 | size of the database as of it, in pages |
 //! | v | number of deltas, then each, newest first (module `delta`) |
@@ -26,7 +26,7 @@ use crate::id::MapChunkId;
 use crate::limits;
 use crate::varint;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const NOWHERE: u8 = 0;
 const HERE: u8 = 1;
 const OBJECT: u8 = 2;

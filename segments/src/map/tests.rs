@@ -191,7 +191,7 @@ fn the_map_of_a_gibibyte_that_was_loaded_at_a_megabyte_a_fold_stands_in_the_head
         let id = PackId { owner: OWNER, epoch: 1, seq: number / 8, nonce: 9 };
         let (offset, crc) = (52 + number % 8 * 131_074, number.wrapping_mul(0x9E37_79B9));
         let at = FrameAt { pack: id, frame: FrameRef { offset, bytes: 131_074, crc } };
-        Some(SegmentRef { at, lsn: lsn(u64::from(number / 8) + 1), pages: 32 })
+        Some(SegmentRef { at, pack_bytes: 1_048_800, lsn: lsn(u64::from(number / 8) + 1), pages: 32 })
     };
     let chunks = (0..8).map(|number| {
         let first = number * limits::CHUNK_SEGMENTS;
@@ -212,7 +212,7 @@ fn impossible_maps_are_refused() {
         root[at..at + bytes.len()].copy_from_slice(bytes);
         PageMap::decode(&root).unwrap_err().reason
     };
-    assert!(with(0, &[2]).contains("version 2"));
+    assert!(with(0, &[9]).contains("version 9"));
     assert!(with(1, &[2]).contains("deltas that it cannot have"), "deltas newer than the map");
     assert!(with(9, &[69]).contains("deltas that it cannot have"), "valid beyond the end");
     assert!(with(9, &[0xff; 4]).contains("without segments"));

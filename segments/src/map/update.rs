@@ -55,8 +55,10 @@ impl PageMap {
         chunks.resize_with(chunk_count(page_count), ChunkSlot::empty);
         let mut changed: BTreeMap<usize, Vec<(SegmentNo, SegmentRef)>> = BTreeMap::new();
         for entry in pack.into_iter().flat_map(|pack| pack.segments.entries()) {
-            let at = FrameAt { pack: pack.expect("BUG: it has segments").id, frame: entry.frame };
-            let segment = SegmentRef { at, lsn, pages: entry.pages.count() as u8 };
+            let pack = pack.expect("BUG: it has segments");
+            let at = FrameAt { pack: pack.id, frame: entry.frame };
+            let pack_bytes = u32::try_from(pack.bytes.len()).expect("BUG: a pack over 4 GiB");
+            let segment = SegmentRef { at, pack_bytes, lsn, pages: entry.pages.count() as u8 };
             changed.entry(chunk_of(entry.segment)).or_default().push((entry.segment, segment));
         }
         for (number, segments) in changed {

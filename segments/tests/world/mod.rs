@@ -7,18 +7,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use segments::cache::PageCache;
 use segments::commit::{Base, Commit, UncheckedCommit, encode};
-use segments::fold::{FoldInput, Folded, Planned, build_fold, plan_fold, plan_whole, wants_image};
+use segments::fold::{
+    FoldError, FoldInput, Folded, Planned, build_fold, plan_compaction, plan_fold, plan_whole, wants_image,
+};
 use segments::id::{MapChunkId, PackId};
 use segments::image::{BootImage, Carried, Image, WholeImage};
 use segments::keys;
-use segments::map::{DeltaRef, Lookup, PageMap};
-use segments::pack::{Frame, FrameAt, FrameIndex};
-use segments::page::{PAGE_BYTES, Page, PageNo};
+use segments::map::{DeltaRef, Indexes, Lookup, PageMap};
+use segments::pack::{Frame, FrameAt, FrameIndex, PackWriter};
+use segments::page::{PAGE_BYTES, Page, PageNo, SegmentNo};
 use segments::tip::Tip;
 use walstore::id::{DatabaseId, Lsn};
 use walstore::store::Key;
 
 pub const DATABASE: DatabaseId = DatabaseId::from_bytes([9; 16]);
+
+type Planner = fn(&PageMap, &FoldInput, Indexes<'_>) -> Result<Planned, FoldError>;
 
 /// What stands in a page: 0 is zeros, else the number of the write that made it.
 type Stamp = u64;
@@ -136,7 +140,7 @@ impl World {
     fn run_fold(&mut self, input: &FoldInput) -> usize {
         let wanted = wants_image(&self.map, input, self.is_in_head());
         let whole = wanted.and_then(|bytes_max| {
-            let folded = self.plan_and_build(input, true).expect("there is something to fold");
+            let folded = self.plan_and_build(input, plan_whole).expect("there is something to fold");
             let pack = folded.pack.as_ref().expect("a database has pages");
             let image = WholeImage::of_pack(pack, bytes_max).map(|image| Image::Whole(image).encode());
             // One that leaves its head is written whole, for the last time.
@@ -144,13 +148,40 @@ impl World {
         });
         match whole {
             Some((folded, image)) => self.link(folded, image, input),
-            None => self.plan_and_build(input, false).map_or(0, |folded| self.link(folded, None, input)),
+            None => self.plan_and_build(input, plan_fold).map_or(0, |folded| self.link(folded, None, input)),
         }
     }
 
-    fn plan_and_build(&mut self, input: &FoldInput, whole: bool) -> Option<Folded> {
+    /// Gives dead space back until there is little. Returns the number of steps.
+    pub fn compact(&mut self) -> usize {
+        let mut steps = 0;
+        while !self.is_in_head() {
+            let input = FoldInput::new(DATABASE, &self.map);
+            let Some(folded) = self.plan_and_build(&input, plan_compaction) else { break };
+            assert!(folded.pack.is_none() || folded.pack.as_ref().is_some_and(|pack| pack.delta.is_none()));
+            self.link(folded, None, &input);
+            steps += 1;
+            assert!(steps < 1000, "compacting comes to no end");
+        }
+        steps
+    }
+
+    /// Bytes of packs in the bucket, and of a pack with all pages and nothing else.
+    pub fn pack_bytes(&self) -> (usize, usize) {
+        let state = &self.states.iter().find(|(lsn, _)| *lsn == self.map.lsn()).expect("a state of this map").1;
+        let pages: Vec<Page> = (1..).zip(state).map(|(page, stamp)| content(page, *stamp)).collect();
+        let lsn = self.map.lsn().expect("a fold");
+        let id = PackId { owner: DATABASE, epoch: 9, seq: 9, nonce: 9 };
+        let mut fresh = PackWriter::new(id, lsn, self.map.page_count());
+        for (number, pages) in (0..).zip(pages.chunks(32)) {
+            fresh.add_segment(SegmentNo::new(number).expect("a segment"), pages.to_vec());
+        }
+        let packs = self.bucket.iter().filter(|(key, _)| key.as_str().contains("/p/"));
+        (packs.map(|(_, bytes)| bytes.len()).sum(), fresh.finish().expect("it fits").bytes.len())
+    }
+
+    fn plan_and_build(&mut self, input: &FoldInput, plan_fold: Planner) -> Option<Folded> {
         let cache = PageCache::new(1 << 30);
-        let plan_fold = if whole { plan_whole } else { plan_fold };
         // As a runner does it: plan, read what the plan lacks, plan again.
         let plan = loop {
             match plan_fold(&self.map, input, &|delta| cache.index(delta)).unwrap() {
