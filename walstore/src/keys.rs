@@ -3,6 +3,9 @@
 use crate::id::{IncarnationId, PutId, Slot};
 use crate::store::Key;
 
+/// What the keys of records about the bucket itself begin with.
+pub const META_PREFIX: &str = "meta/";
+
 /// Cluster id and format version.
 pub fn cluster() -> Key {
     Key::new("meta/cluster")

@@ -72,12 +72,9 @@ fn checked(args: &VerifyArgs) -> anyhow::Result<Summary> {
 /// A mistyped URL is no damage.
 async fn is_a_bucket_of_shoal(store: &dyn Store, seam: &Seam) -> anyhow::Result<()> {
     cluster::refuse_other_format(store, seam).await?;
-    for prefix in ["meta/", tenant::keys::NAME_PREFIX, tenant::keys::DATABASES_PREFIX] {
-        if !store.list(prefix, None, 1).await?.is_empty() {
-            return Ok(());
-        }
-    }
-    anyhow::bail!("{} holds nothing of Shoal's", store.describe())
+    let is_ours = verify::has_anything(store).await?;
+    anyhow::ensure!(is_ours, "{} holds nothing of Shoal's", store.describe());
+    Ok(())
 }
 
 #[cfg(test)]

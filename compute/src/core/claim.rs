@@ -122,7 +122,7 @@ impl Core {
             Ok(Ok(Swap::Won(head))) => {
                 *open.head.borrow_mut() = head;
                 answer.0.send_replace(Verdict::Won);
-                self.start_folding(&open);
+                self.begin_to_serve(&open);
                 return;
             }
             Ok(Ok(Swap::Lost(_))) => {

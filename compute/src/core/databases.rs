@@ -334,7 +334,7 @@ impl Core {
                 let warm = self.warm(&head.value);
                 let open = self.load(head, warm, Claim::won()).await?;
                 self.register(&open);
-                self.start_folding(&open);
+                self.begin_to_serve(&open);
                 Ok(open)
             }
             Acquired::Claimable(head) => {
@@ -361,6 +361,13 @@ impl Core {
         let turn = open.database.turn.try_take().expect("BUG: a writer before the database is open");
         spawn_local(self.clone().settle(open.clone(), sent, turn, answer));
         Ok(open)
+    }
+
+    /// It is this node's.
+    pub(super) fn begin_to_serve(self: &Rc<Self>, open: &Rc<OpenDatabase>) {
+        let database = &open.database;
+        info!(database = %database.name, epoch = database.epoch, lsn = Lsn::raw(database.newest().lsn), "open");
+        self.start_folding(open);
     }
 
     fn register(&self, open: &Rc<OpenDatabase>) {
@@ -543,7 +550,6 @@ impl Core {
         let own_after = database.newest().lsn;
         let unfolded = self.wake(&database).await?;
         database.warm_up();
-        info!(database = %database.name, epoch = database.epoch, lsn = Lsn::raw(database.newest().lsn), "open");
         Ok(Rc::new(OpenDatabase {
             own_after,
             database,

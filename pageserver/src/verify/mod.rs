@@ -28,7 +28,7 @@ use walstore::envelope::Corrupt;
 use walstore::life::Stores;
 use walstore::register::RecordError;
 use walstore::seam::Seam;
-use walstore::store::{Key, StoreError};
+use walstore::store::{Key, Store, StoreError};
 
 use crate::orphan::Standing;
 
@@ -125,6 +125,16 @@ pub struct Options {
     pub names: Vec<Name>,
     /// Delete orphans that are provably dead.
     pub deletes_dead: bool,
+}
+
+/// Whether there is anything of Shoal's in the bucket.
+pub async fn has_anything(store: &dyn Store) -> Result<bool, StoreError> {
+    for prefix in [walstore::keys::META_PREFIX, tenant::keys::NAME_PREFIX, tenant::keys::DATABASES_PREFIX] {
+        if !store.list(prefix, None, 1).await?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Walks the bucket.
