@@ -95,9 +95,13 @@ pub(super) struct Sent {
 }
 
 impl Sent {
-    /// Waits for the answer of a claim that nobody is interested in any more.
-    pub async fn ended(self) {
-        let _ = self.answer.await;
+    /// Waits for the answer of a claim with which nothing was opened.
+    pub async fn wins(self) -> Result<bool, ServerError> {
+        match self.answer.await {
+            Ok(Ok(swap)) => Ok(matches!(swap, Swap::Won(_))),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(going_down()),
+        }
     }
 }
 

@@ -328,39 +328,45 @@ impl Core {
             None => return Err(OpenError::NoSuchDatabase(name.clone())),
         };
         self.check_not_ended(&head.value)?;
-        match self.acquire(name, head).await? {
-            Acquired::Owned(head) => {
-                self.close_replica_of(name, "this node owns the database by now").await;
-                let warm = self.warm(&head.value);
-                let open = self.load(head, warm, Claim::won()).await?;
-                self.register(&open);
-                self.begin_to_serve(&open);
-                Ok(open)
-            }
-            Acquired::Claimable(head) => {
-                self.close_replica_of(name, "this node claims the database").await;
-                self.open_claimed(head).await
+        let mut acquired = self.acquire(name, head).await?;
+        for _ in 0..ROUNDS_MAX {
+            match acquired {
+                Acquired::Owned(head) => {
+                    self.close_replica_of(name, "this node owns the database by now").await;
+                    let warm = self.warm(&head.value);
+                    let open = self.load(head, warm, Claim::won()).await?;
+                    self.register(&open);
+                    self.begin_to_serve(&open);
+                    return Ok(open);
+                }
+                Acquired::Claimable(head) => {
+                    self.close_replica_of(name, "this node claims the database").await;
+                    if let Some(open) = self.open_claimed(head).await? {
+                        return Ok(open);
+                    }
+                    let head = self.resolve(name).await?.ok_or_else(|| OpenError::NoSuchDatabase(name.clone()))?;
+                    acquired = self.acquire(name, head).await?;
+                }
             }
         }
+        Err(ownership_keeps_changing(name).into())
     }
 
-    /// Opens a database while the CAS that makes it this node's is on its way.
-    async fn open_claimed(self: &Rc<Self>, before: Versioned<Head>) -> Result<Rc<OpenDatabase>, OpenError> {
+    /// Opens a database while the CAS that makes it this node's is on its way. `None`: the head is not the latest one.
+    async fn open_claimed(self: &Rc<Self>, before: Versioned<Head>) -> Result<Option<Rc<OpenDatabase>>, OpenError> {
         self.read_ahead(&before.value);
         let warm = self.warm(&before.value);
         let sent = self.send_claim(before);
         let (claim, answer) = Claim::pending();
         let open = match self.load(sent.head.clone(), warm, claim).await {
             Ok(open) => open,
-            Err(error) => {
-                sent.ended().await;
-                return Err(error.into());
-            }
+            // An old head does not fit the logs of today: only with the claim won is what was read to be believed.
+            Err(error) => return if sent.wins().await? { Err(error.into()) } else { Ok(None) },
         };
         self.register(&open);
         let turn = open.database.turn.try_take().expect("BUG: a writer before the database is open");
         spawn_local(self.clone().settle(open.clone(), sent, turn, answer));
-        Ok(open)
+        Ok(Some(open))
     }
 
     /// It is this node's.
@@ -473,8 +479,7 @@ impl Core {
                 }
             }
         }
-        let text = format!("the ownership of `{name}` keeps changing; try again");
-        Err(ServerError::new(Fault::Retry, text).into())
+        Err(ownership_keeps_changing(name).into())
     }
 
     /// Reads the log of the former owner, which this node will need, while it makes itself the owner.
@@ -636,6 +641,10 @@ pub async fn recover(
     let commit = commit.apply(|page_no, _| bases.remove(&page_no).ok_or("the page was not read"));
     database.recover(commit.map_err(|error| corrupt(&error))?, tip, logged.bytes.len());
     Ok(())
+}
+
+fn ownership_keeps_changing(name: &Name) -> ServerError {
+    ServerError::new(Fault::Retry, format!("the ownership of `{name}` keeps changing; try again"))
 }
 
 fn owned_elsewhere(name: &Name, incarnation: walstore::id::IncarnationId, address: &str) -> ServerError {
