@@ -29,6 +29,7 @@ enum Role {
 }
 
 fn run() -> anyhow::Result<ExitCode> {
+    compute::sqlite::memory::share_among_threads();
     let (config, role) = match Cli::from_command_line().command {
         Command::Client(command) => return cli::run(command),
         Command::Dev(args) => (ServeConfig::for_dev(args)?, Role::Dev),

@@ -71,8 +71,8 @@ pub const COMPACT_WASTE_PERCENT: u64 = 15;
 /// Dead space of one pack, in percent of it, from which on compacting writes what is used of it anew.
 pub const COMPACT_PACK_PERCENT: u64 = 10;
 
-/// Segments that one step of compacting writes: 32 MiB of raw pages.
-pub const COMPACT_SEGMENTS_MAX: usize = 256;
+/// Segments that one step of compacting writes: 4 MiB of raw pages, which are in memory two or three times meanwhile.
+pub const COMPACT_SEGMENTS_MAX: usize = 32;
 
 /// Pages that one fold takes from the log: at least one largest commit always fits.
 pub const FOLD_PAGES_MAX: usize = 98_304;
