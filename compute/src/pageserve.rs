@@ -1,5 +1,5 @@
-//! `shoal pageserver`: the background work without SQL. It drains the logs of nodes that are over, and serves pages of
-//! any database as of what is folded, from a cache of its own.
+//! `shoal pageserver`: the background work without SQL. It drains the logs of nodes that are over, sweeps
+//! the bucket, and serves pages of any database as of what is folded, from a cache of its own.
 //!
 //! It owns nothing and has no record in the bucket, so it can be started, stopped and killed at any time: every step of
 //! a drain is a CAS that others may win, or a delete of what nobody can reach.
@@ -15,6 +15,7 @@ use pageserver::drain::Drainer;
 use pageserver::fetcher::Fetcher;
 use pageserver::service::pages::PageReader;
 use pageserver::service::server::PageServer;
+use pageserver::sweep::Sweeper;
 use segments::cache::PageCache;
 use tokio::sync::watch;
 use tracing::info;
@@ -45,7 +46,8 @@ pub async fn run(config: &ServeConfig, drain_interval: Duration) -> anyhow::Resu
     let router = Router::new().route("/health", get(|| async {})).merge(data::peers_router(pages));
     info!(http_addr = %listener.local_addr()?, store = store.describe(), "serving pages");
     let (stop, stopped) = watch::channel(false);
-    let drain = Drainer::new(me, stores, seam.clone(), &fetcher).run(drain_interval);
+    let drain = Drainer::new(me, stores.clone(), seam.clone(), &fetcher).run(drain_interval);
+    let sweep = Sweeper::new(me, stores, seam.clone(), &fetcher).run(config.sweep_interval.as_duration());
     let until_stopped = async {
         signalled().await;
         info!("stopping");
@@ -58,6 +60,7 @@ pub async fn run(config: &ServeConfig, drain_interval: Duration) -> anyhow::Resu
         () = serving => {}
         // Endless: what is half done when the process ends, the next one goes on with.
         () = drain => {}
+        () = sweep => {}
     }
     Ok(ExitCode::SUCCESS)
 }
