@@ -145,6 +145,8 @@ impl Keeper {
                 self.delete_below(found.value.low);
                 self.record = found;
             }
+            // This node's own seal was quicker than a renewal that was on its way.
+            Ok(Swap::Lost(_)) if self.lease.stopping.load(Ordering::Acquire) => return false,
             Ok(Swap::Lost(found)) => {
                 let state = found.map(|found| found.value.state);
                 self.end(&format!("its record is {state:?}: another node took it for dead"));
