@@ -7,8 +7,9 @@ use crate::{THREADS, world};
 /// Seeds until a mutant counts as not caught.
 const SEEDS: u64 = 20_000;
 
-/// Those that are about the log, heads and ownership. The others need SQLite.
-const PROTOCOL: [Mutant; 26] = [
+/// Those that are about the log, heads and ownership. The others need SQLite. `ForgetOwnTerm`, which seed 622 once found,
+/// has become too rare here since nodes drain each other: a unit test of `plan_open` pins what it breaks.
+const PROTOCOL: [Mutant; 25] = [
     Mutant::AcknowledgeOutOfOrder,
     Mutant::AcknowledgeBeforeDurable,
     Mutant::CollectTombstone,
@@ -24,7 +25,6 @@ const PROTOCOL: [Mutant; 26] = [
     Mutant::EvictAndForget,
     Mutant::ProbeFromOldHint,
     Mutant::ServeUnconfirmed,
-    Mutant::ForgetOwnTerm,
     Mutant::SealThoughRenewed,
     Mutant::DeleteBeforeLink,
     Mutant::LinkMovesEnd,
