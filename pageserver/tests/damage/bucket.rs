@@ -263,7 +263,7 @@ async fn cut_chunk(world: &World, database: usize) {
     id.encode(&mut body);
     body.u32(0);
     body.raw(&root[START + 2..]);
-    let object = envelope::seal(envelope::Kind::PageMap, 1, &body.finish());
+    let object = envelope::seal(envelope::Kind::PageMap, 2, &body.finish());
     let mut map = Writer::new();
     map.raw(&root[..=START]);
     map.u8(2);
