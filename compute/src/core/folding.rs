@@ -13,7 +13,7 @@ use walstore::id::Lsn;
 use walstore::mutant::{self, Mutant};
 use walstore::register::{Backoff, Versioned};
 
-use super::databases::OpenDatabase;
+use super::open_database::OpenDatabase;
 use super::{Core, spawn_local};
 use crate::database::pages::Base;
 use crate::limits;

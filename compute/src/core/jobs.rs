@@ -10,7 +10,7 @@ use tracing::{error, warn};
 use walstore::id::Lsn;
 use walstore::mutant::{self, Mutant};
 
-use super::databases::OpenDatabase;
+use super::open_database::OpenDatabase;
 use super::streams::Idle;
 use super::replicas::{self, Asks};
 use super::{Core, CursorReply, Job, JobError, LocalWork, PipelineReply, Shown, Work, spawn_local};
