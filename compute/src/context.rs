@@ -68,6 +68,8 @@ pub struct Settings {
     pub drain_interval: Duration,
     /// How often somebody of the fleet sweeps the whole bucket; zero is never.
     pub sweep_interval: Duration,
+    /// How long new databases keep their history, in whole seconds; zero keeps none.
+    pub retention: Duration,
     /// Bytes of temporary files on disk, of all databases.
     pub temp_bytes_max: u64,
     /// Whether what another node owns is read here.
@@ -100,6 +102,7 @@ impl Default for Settings {
             disk: None,
             drain_interval: Duration::from_secs(300),
             sweep_interval: Duration::from_secs(86_400),
+            retention: Duration::ZERO,
             temp_bytes_max: 1 << 30,
             read_replicas: false,
             address: String::new(),

@@ -11,6 +11,7 @@ mod failure;
 pub mod hrana;
 pub mod http;
 pub mod limits;
+pub mod moment;
 pub mod node;
 pub mod pageserve;
 pub mod serve;

@@ -74,6 +74,9 @@ pub const OPEN_DATABASES_MAX: usize = 4_096;
 /// Closed databases whose tails are folded at the same time because the log has become long.
 pub const WOKEN_AT_ONCE_MAX: usize = 64;
 
+/// Moments of the past that one core keeps open. Beyond it those that nobody uses are closed, the longest unused first.
+pub const PASTS_MAX: usize = 64;
+
 /// Dead objects that a head may list before folds wait for the readers that keep them alive. Well below what
 /// a head can hold.
 pub const DEAD_UNFOLDED_MAX: usize = 1024;

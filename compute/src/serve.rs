@@ -208,6 +208,7 @@ async fn start_node(
     let settings = Settings {
         lease: config.lease.as_duration(),
         sweep_interval: config.sweep_interval.as_duration(),
+        retention: config.retention.as_duration(),
         cores: u16::try_from(config.cores.get()).context("--cores is too large")?,
         cache_bytes: shares.cache as u64,
         fetch_bytes_max: shares.fetches,

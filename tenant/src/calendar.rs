@@ -47,14 +47,36 @@ impl Day {
         if text.len() != 8 || !text.bytes().all(|b| b.is_ascii_digit()) {
             return None;
         }
-        let day = Self {
-            year: text[..4].parse().ok()?,
-            month: text[4..6].parse().ok()?,
-            day: text[6..].parse().ok()?,
-        };
-        let is_real = (1..=12).contains(&day.month)
-            && (1..=days_of_month(u64::from(day.year), day.month)).contains(&u64::from(day.day));
-        is_real.then_some(day)
+        Self::new(text[..4].parse().ok()?, text[4..6].parse().ok()?, text[6..].parse().ok()?)
+    }
+
+    /// The day of a year up to 9999, if there is one.
+    pub fn new(year: u16, month: u8, day: u8) -> Option<Self> {
+        let is_real = year <= LAST.year
+            && (1..=12).contains(&month)
+            && (1..=days_of_month(u64::from(year), month)).contains(&u64::from(day));
+        is_real.then_some(Self { year, month, day })
+    }
+
+    pub fn year(self) -> u16 {
+        self.year
+    }
+
+    pub fn month(self) -> u8 {
+        self.month
+    }
+
+    pub fn day(self) -> u8 {
+        self.day
+    }
+
+    /// When it begins, in microseconds since the Unix epoch; `None` before that.
+    pub fn start_micros(self) -> Option<u64> {
+        let years = u64::from(self.year).checked_sub(1600)?;
+        let leaps = years.div_ceil(4) - years.div_ceil(100) + years.div_ceil(400);
+        let months: u64 = (1..self.month).map(|month| days_of_month(u64::from(self.year), month)).sum();
+        let days = years * 365 + leaps + months + u64::from(self.day) - 1;
+        Some(days.checked_sub(DAYS_FROM_1600_TO_1970)? * MICROS_PER_DAY)
     }
 }
 
@@ -116,6 +138,14 @@ mod tests {
     }
 
     #[test]
+    fn days_before_the_epoch_have_no_beginning() {
+        for (year, month, day) in [(1969, 12, 31), (1600, 1, 1), (1599, 12, 31), (0, 1, 1)] {
+            assert_eq!(Day::new(year, month, day).unwrap().start_micros(), None);
+        }
+        assert_eq!(Day::new(1970, 1, 1).unwrap().start_micros(), Some(0));
+    }
+
+    #[test]
     fn days_that_do_not_exist_are_refused() {
         for bad in ["", "2024022", "20230229", "20240230", "20241301", "20240001", "20240100", "+2024010", "2024-1-1"] {
             assert_eq!(Day::parse(bad), None, "{bad}");
@@ -123,6 +153,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_day_begins_where_its_moments_begin(days in 0u64..2_932_896, within in 0..MICROS_PER_DAY) {
+            let start = days * MICROS_PER_DAY;
+            let day = Day::of_micros(start + within);
+            prop_assert_eq!(day.start_micros(), Some(start));
+            prop_assert_eq!(Day::new(day.year(), day.month(), day.day()), Some(day));
+        }
+
         #[test]
         fn each_day_follows_the_one_before(days in 0u64..2_932_896) {
             let (today, tomorrow) = (Day::parse(&text(days)).unwrap(), Day::parse(&text(days + 1)).unwrap());

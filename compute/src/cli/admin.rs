@@ -7,6 +7,8 @@
 //! | `release` | `POST /v1/namespaces/<name>/release` | 200 |
 //! | `list` | `GET /v1/namespaces?prefix=&after=&limit=` | `{"namespaces":[{"name":"a"}],"next":"a"}`, `next` null on the last page |
 //!
+//! [`super::past`] has the commands that are about the past, and about forks.
+//!
 //! Errors come as a status with `{"error":"…"}`. *Namespace* is libSQL's word for a database's name.
 
 use std::fmt::Write as _;
@@ -14,13 +16,14 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use ureq::http::Response;
 use ureq::{Agent, Body};
 
 use super::args::{DbArgs, DbCommand, Output};
 use super::client::{ClientError, agent_for, read_body, refusal, transport_error};
 use super::limits::NAMESPACES_PER_PAGE;
+use super::past;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
@@ -35,8 +38,10 @@ pub enum AdminError {
          of --admin-listen-addr?"
     )]
     NotAdmin { url: String, detail: String },
-    #[error("nothing was deleted: `{0}` is not the name of the database")]
+    #[error("nothing was done: `{0}` is not the name of the database")]
     NotConfirmed(String),
+    #[error("restore to when? Write --time 2026-11-21T20:15:00Z, --lsn 4711 or --bookmark …; `shoal db history` lists the commits")]
+    NoMoment,
 }
 
 /// Runs `shoal db …`.
@@ -50,7 +55,7 @@ pub fn run(args: DbArgs) -> anyhow::Result<ExitCode> {
         }
         DbCommand::Delete { name, yes } => {
             if !yes && io::stdin().is_terminal() {
-                confirm(&name)?;
+                confirm(&name, &format!("Everything in `{name}` will be deleted"))?;
             }
             admin.delete(&name)?;
             report(&mut out, args.output, "deleted", &name)?;
@@ -59,6 +64,7 @@ pub fn run(args: DbArgs) -> anyhow::Result<ExitCode> {
             admin.release(&name)?;
             report(&mut out, args.output, "released", &name)?;
         }
+        DbCommand::Past(command) => past::run(&admin, &mut out, args.output, command)?,
         DbCommand::List { prefix } => list(&admin, &mut out, args.output, &prefix)?,
     }
     out.flush()?;
@@ -73,8 +79,8 @@ fn report(out: &mut impl Write, output: Output, done: &str, name: &str) -> io::R
 }
 
 /// Has a person type the name: the way back, if there is one, is long.
-fn confirm(name: &str) -> anyhow::Result<()> {
-    eprint!("Everything in `{name}` will be deleted. Type its name to go on: ");
+pub(super) fn confirm(name: &str, what: &str) -> anyhow::Result<()> {
+    eprint!("{what}. Type its name to go on: ");
     let mut typed = String::new();
     io::stdin().lock().read_line(&mut typed)?;
     if typed.trim() == name { Ok(()) } else { Err(AdminError::NotConfirmed(typed.trim().into()).into()) }
@@ -105,7 +111,8 @@ fn list(admin: &Admin, out: &mut impl Write, output: Output, prefix: &str) -> an
     Ok(())
 }
 
-struct Admin {
+/// An administration interface.
+pub(super) struct Admin {
     agent: Agent,
     /// Without a slash at the end.
     base: String,
@@ -123,7 +130,7 @@ struct Namespace {
 }
 
 impl Admin {
-    fn new(url: &str) -> Result<Admin, AdminError> {
+    pub(super) fn new(url: &str) -> Result<Admin, AdminError> {
         let base = url.trim().trim_end_matches('/').to_owned();
         let is_http = base.starts_with("http://") || base.starts_with("https://");
         if !is_http || base.contains(['?', '#', '@']) || base.parse::<http::Uri>().is_err() {
@@ -141,6 +148,26 @@ impl Admin {
     fn release(&self, name: &str) -> Result<(), AdminError> {
         let url = format!("{}/release", self.namespace_url(name)?);
         self.read(self.agent.post(&url).send_empty(), &url).map(drop)
+    }
+
+    /// The answer to a GET of something about a database, as JSON text. `what` may have a query.
+    pub(super) fn get(&self, name: &str, what: &str) -> Result<String, AdminError> {
+        let url = format!("{}/{what}", self.namespace_url(name)?);
+        self.read(self.agent.get(&url).call(), &url)
+    }
+
+    /// The answer to a POST to the path `parts` of a database, as JSON text.
+    pub(super) fn post(&self, name: &str, parts: &[&str], body: &Value) -> Result<String, AdminError> {
+        let mut url = self.namespace_url(name)?;
+        for part in parts {
+            if part.is_empty() {
+                return Err(AdminError::NoName);
+            }
+            url.push('/');
+            url.push_str(&percent_encoded(part));
+        }
+        let request = self.agent.post(&url).header("content-type", "application/json");
+        self.read(request.send(body.to_string()), &url)
     }
 
     fn delete(&self, name: &str) -> Result<(), AdminError> {
@@ -175,7 +202,7 @@ impl Admin {
         Ok(format!("{}/v1/namespaces/{}", self.base, percent_encoded(name)))
     }
 
-    fn not_admin(&self, detail: &str) -> AdminError {
+    pub(super) fn not_admin(&self, detail: &str) -> AdminError {
         AdminError::NotAdmin { url: self.base.clone(), detail: detail.into() }
     }
 }

@@ -13,6 +13,7 @@ use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::past::args::PastCommand;
 use super::settings::Settings;
 use super::units::{ByteSize, Span};
 
@@ -231,9 +232,12 @@ Examples:
   shoal db list --prefix customer-
   shoal db list --output json
   shoal db delete app --yes
+  shoal db history app
+  shoal db restore app --time 2026-11-21T20:15:00Z
+  shoal db fork app app-test --expires 7d
   shoal db --admin-url http://10.0.0.5:8081 list";
 
-/// Create, list and delete the databases of a running server
+/// Create, list, delete, fork and restore the databases of a running server
 #[derive(Debug, Args)]
 #[command(after_help = DB_EXAMPLES)]
 pub struct DbArgs {
@@ -268,6 +272,8 @@ pub enum DbCommand {
         /// Its name
         name: String,
     },
+    #[command(flatten)]
+    Past(PastCommand),
     /// Delete a database and all that is in it
     Delete {
         /// Its name

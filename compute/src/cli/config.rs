@@ -36,6 +36,8 @@ pub struct ServeConfig {
     pub lease: Span,
     /// Zero is never.
     pub sweep_interval: Span,
+    /// Of new databases; zero is none.
+    pub retention: Span,
     /// Threads that run SQL.
     pub cores: NonZeroUsize,
     pub http_listen_addr: SocketAddr,
@@ -68,6 +70,7 @@ const CACHE_SIZE: ByteSize = ByteSize::mib(1024);
 const MEMORY: ByteSize = ByteSize::mib(256);
 const LEASE: Span = Span::secs(10);
 const SWEEP_INTERVAL: Span = Span::secs(24 * 60 * 60);
+const RETENTION: Span = Span::secs(24 * 60 * 60);
 const LOG: &str = "info";
 const HTTP_LISTEN_ADDR: SocketAddr = loopback(8080);
 const ADMIN_LISTEN_ADDR: SocketAddr = loopback(8081);
@@ -228,6 +231,7 @@ fn resolve_settings(flags: Settings, file: Settings, from: Sources) -> Result<Se
         window,
         lease: check_lease(pick!(lease, LEASE))?,
         sweep_interval: pick!(sweep_interval, SWEEP_INTERVAL).value,
+        retention: check_retention(pick!(retention, RETENTION))?,
         cores: check_cores(pick!(cores, cores_of_this_machine()))?,
         http_listen_addr: http.value,
         admin_listen_addr: admin.value,
@@ -281,6 +285,15 @@ fn check_addresses(http: &Found<SocketAddr>, admin: &Found<SocketAddr>, no_auth:
 
 fn check_lease(lease: Found<Span>) -> Result<Span, ConfigError> {
     lease.require(|lease| *lease >= LEASE_MIN, "a lease lasts at least 100ms; write 10s")
+}
+
+/// It is kept in whole seconds.
+fn check_retention(retention: Found<Span>) -> Result<Span, ConfigError> {
+    let is_whole = |span: &Span| {
+        let duration = span.as_duration();
+        duration.subsec_nanos() == 0 && duration.as_secs() <= u64::from(u32::MAX)
+    };
+    retention.require(is_whole, "it is whole seconds, and at most a century; write 0, 12h or 7d")
 }
 
 /// A reply that gives up before its batch is even sent would call every write unknown.

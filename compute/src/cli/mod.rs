@@ -12,6 +12,7 @@
 //! | [`wire`], [`client`] | Hrana over HTTP, from the client's side |
 //! | [`shell`] | `shoal shell` |
 //! | [`admin`] | `shoal db` |
+//! | [`past`] | those commands of `shoal db` that are about the past and about forks |
 //! | [`verify`] | `shoal verify`, which looks at the bucket itself |
 //! | [`snippets`] | ready-made code that connects to a URL |
 //!
@@ -24,6 +25,7 @@ pub mod client;
 pub mod config;
 pub mod environment;
 pub mod limits;
+pub mod past;
 pub mod settings;
 pub mod shell;
 pub mod snippets;

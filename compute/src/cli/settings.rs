@@ -65,6 +65,11 @@ pub struct Settings {
     #[arg(long, value_name = "DURATION", env = "SHOAL_SWEEP_INTERVAL", help_heading = "Storage")]
     pub sweep_interval: Option<Span>,
 
+    /// How long a new database keeps its history: any commit in it can be shown, restored and forked. 0 keeps none;
+    /// `shoal db retention` changes it for one database [default: 1d]
+    #[arg(long, value_name = "DURATION", env = "SHOAL_RETENTION", help_heading = "Storage")]
+    pub retention: Option<Span>,
+
     /// Threads that run SQL [default: one per core]
     #[arg(long, value_name = "COUNT", env = "SHOAL_CORES", help_heading = "Storage")]
     pub cores: Option<usize>,

@@ -4,7 +4,7 @@
 //! | type | written |
 //! |---|---|
 //! | [`ByteSize`] | a whole number and a unit: `4096`, `512KiB`, `256MiB`, `1GiB` (powers of 1024), `1KB`, `10MB`, `1GB` (powers of 1000) |
-//! | [`Span`] | a whole number and a unit: `900ms`, `10s`, `5m`, `1h` |
+//! | [`Span`] | a whole number and a unit: `900ms`, `10s`, `5m`, `1h`, `7d` |
 //! | [`Window`] | one of `0`, `5ms`, `10ms`, `25ms`, `50ms`, `100ms`, `500ms`; the unit may be left out |
 //!
 //! A duration without a unit is refused, because half of the world reads it as seconds and the
@@ -45,7 +45,8 @@ const BYTE_UNITS: [(&str, u64); 8] = [
     ("TiB", 1 << 40),
 ];
 
-const MILLIS_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+const MILLIS_UNITS: [(&str, u64); 5] =
+    [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 /// The windows that exist: each is a price, not a free choice.
 const WINDOWS_MS: [u16; 7] = [0, 5, 10, 25, 50, 100, 500];
@@ -123,7 +124,7 @@ impl FromStr for Span {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Span, UnitError> {
-        let refused = |reason: &str| UnitError(format!("`{text}` {reason}: write 900ms, 10s, 5m or 1h"));
+        let refused = |reason: &str| UnitError(format!("`{text}` {reason}: write 900ms, 10s, 5m, 1h or 7d"));
         match number_and_unit(text) {
             Some((0, "")) => Ok(Span::millis(0)),
             Some((_, "")) => Err(refused("has no unit")),
@@ -265,9 +266,10 @@ mod tests {
         assert_eq!(millis("10s"), Ok(10_000));
         assert_eq!(millis("5 m"), Ok(300_000));
         assert_eq!(millis("1h"), Ok(3_600_000));
+        assert_eq!(millis("7d"), Ok(604_800_000));
         assert_eq!(millis("0"), Ok(0));
         let error = millis("10").expect_err("no unit").to_string();
-        assert_eq!(error, "`10` has no unit: write 900ms, 10s, 5m or 1h");
+        assert_eq!(error, "`10` has no unit: write 900ms, 10s, 5m, 1h or 7d");
         for text in ["", "s", "1.5s", "-1s", "10 years", "18446744073709551615h"] {
             assert!(millis(text).is_err(), "{text}");
         }

@@ -83,6 +83,11 @@ impl Databases {
         self.by_name.borrow().get(name).is_some_and(|opening| opening.cell.initialized())
     }
 
+    /// The open database of this name.
+    pub fn opened(&self, name: &Name) -> Option<Rc<OpenDatabase>> {
+        self.by_name.borrow().get(name).and_then(|opening| opening.cell.get().cloned())
+    }
+
     /// Forgets a database that has ended on this node.
     pub fn forget(&self, open: &OpenDatabase) {
         if open.database.newest().lsn > open.database.base().tip.lsn {
@@ -206,6 +211,7 @@ impl Core {
     pub(super) async fn create_head(&self, name: &Name) -> Result<Result<Versioned<Head>, CreateError>, ServerError> {
         let node = &self.node;
         let mut settings = Settings::new(node.seam.wall_micros());
+        settings.retention_secs = u32::try_from(node.settings.retention.as_secs()).unwrap_or(u32::MAX);
         settings.window_millis = u16::try_from(node.settings.window.as_millis()).unwrap_or(u16::MAX);
         let (name, patience) = (name.clone(), self.patience());
         let created = node.io(move |node| async move {

@@ -46,6 +46,7 @@ impl Core {
         let idle = self.node.settings.idle_database_timeout;
         self.evict(0, idle);
         self.evict_replicas(idle);
+        self.evict_pasts(0, idle);
     }
 
     /// A database that nobody uses at the moment needs no connections: opening one takes less than a millisecond.
@@ -60,7 +61,8 @@ impl Core {
             open.database.meter.report();
             closed
         };
-        let closed: usize = self.databases.all().iter().filter(is_idle).map(close).sum();
+        let open = [self.databases.all(), self.pasts.all()].concat();
+        let closed: usize = open.iter().filter(is_idle).map(close).sum();
         if closed >= limits::CLOSED_CONNECTIONS_MANY {
             memory::give_back();
         }

@@ -13,7 +13,7 @@ use walstore::mutant::{self, Mutant};
 use super::open_database::OpenDatabase;
 use super::streams::Idle;
 use super::replicas::{self, Asks};
-use super::{Core, CursorReply, Job, JobError, LocalWork, PipelineReply, Shown, Work, spawn_local};
+use super::{Core, CursorReply, Job, JobError, LocalWork, PipelineReply, Role, Shown, Work, spawn_local};
 use crate::database::file;
 use crate::database::replica::Replica;
 use crate::error::{Fault, ServerError};
@@ -33,8 +33,8 @@ impl Core {
     /// Starts a request. Its task runs to the end even if the client goes away: then it is told to stop.
     pub(super) fn start(self: Rc<Self>, job: Job) {
         spawn_local(async move {
-            let Job { database, create, baton, version, min_lsn, work } = job;
-            let asks = Asks { only_reads: replicas::only_reads(&work), min_lsn };
+            let Job { database, at, create, baton, version, min_lsn, work } = job;
+            let asks = Asks { at, only_reads: replicas::only_reads(&work), min_lsn };
             // A pipeline is answered as a whole, so it may run before this node owns the database.
             let may_claim = matches!(work, Work::Pipeline { .. });
             let opened = self.begin(&database, create, baton.as_ref(), asks, may_claim).await;
@@ -78,8 +78,32 @@ impl Core {
         });
     }
 
-    /// The database, and the stream that the baton names or a new one. With `may_claim` it may be that this node does
-    /// not own it yet.
+    /// The database as it is now. With `may_claim` it may be that this node does not own it yet.
+    async fn present(
+        self: &Rc<Self>,
+        name: &tenant::name::Name,
+        create: bool,
+        baton: Option<&Baton>,
+        asks: Asks,
+        may_claim: bool,
+    ) -> Result<Rc<OpenDatabase>, JobError> {
+        if let Some(replica) = self.replica_for(name, baton, asks).await? {
+            return Ok(replica);
+        }
+        if !self.node.lease_is_valid() {
+            return Err(self.out_of_touch().into());
+        }
+        let open = match may_claim {
+            true => self.open_to_read(name, create).await?,
+            false => self.open(name, create).await?,
+        };
+        // A replica that read the bucket may have shown what this node does not know to be durable yet.
+        let newest = Lsn::raw(open.database.newest().lsn);
+        self.wait_for(&open, asks.min_lsn.min(newest)).await?;
+        Ok(open)
+    }
+
+    /// The database, and the stream that the baton names or a new one.
     async fn begin(
         self: &Rc<Self>,
         name: &tenant::name::Name,
@@ -88,19 +112,9 @@ impl Core {
         asks: Asks,
         may_claim: bool,
     ) -> Result<(Rc<OpenDatabase>, u64, Stream), JobError> {
-        let open = match self.replica_for(name, baton, asks).await? {
-            Some(replica) => replica,
-            None if !self.node.lease_is_valid() => return Err(self.out_of_touch().into()),
-            None => {
-                let open = match may_claim {
-                    true => self.open_to_read(name, create).await?,
-                    false => self.open(name, create).await?,
-                };
-                // A replica that read the bucket may have shown what this node does not know to be durable yet.
-                let newest = Lsn::raw(open.database.newest().lsn);
-                self.wait_for(&open, asks.min_lsn.min(newest)).await?;
-                open
-            }
+        let open = match asks.at {
+            Some(moment) => self.past_for(name, baton, moment, asks.min_lsn).await?,
+            None => self.present(name, create, baton, asks, may_claim).await?,
         };
         open.used_micros.set(self.node.seam.boot_micros());
         open.is_idle.set(false);
@@ -131,7 +145,12 @@ impl Core {
     fn shown(&self, open: &OpenDatabase, seen: u64, as_of: Option<u64>) -> Shown {
         let lsn = if seen > 0 { seen } else { open.database.gate.durable() };
         let now = self.node.seam.boot_micros();
-        Shown { lsn, staleness: as_of.map(|as_of| Replica::staleness(as_of, now)) }
+        let role = match (&open.database.replica, &open.database.past) {
+            (_, Some(_)) => Role::Past,
+            (Some(_), None) => Role::Replica,
+            (None, None) => Role::Owner,
+        };
+        Shown { lsn, staleness: as_of.map(|as_of| Replica::staleness(as_of, now)), role }
     }
 
     fn out_of_touch(&self) -> ServerError {
@@ -298,6 +317,7 @@ impl Core {
                 (base, Err(error)) => Wake::Failed(match open.database.lost() {
                     Some(reason) => ServerError::new(Fault::Fenced, reason),
                     None if open.database.replica.is_some() => self.look_why(&open, base, error).await,
+                    None if open.database.past.is_some() => self.look_why_past(&open, error).await,
                     None => error,
                 }),
             },
@@ -402,7 +422,7 @@ impl Core {
                 Err(format!("the bucket has not confirmed it within {limit:?}")),
         };
         match passed {
-            Ok(()) if wrote || open.database.replica.is_some() || self.node.lease_is_valid() => Ok(()),
+            Ok(()) if wrote || open.database.only_reads() || self.node.lease_is_valid() => Ok(()),
             Ok(()) => Err(self.out_of_touch()),
             Err(reason) if wrote => Err(ServerError::new(
                 Fault::Indefinite,

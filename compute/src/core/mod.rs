@@ -12,6 +12,7 @@ mod jobs;
 mod names;
 mod open_database;
 mod opening;
+mod past;
 mod publishing;
 mod release;
 mod replicas;
@@ -33,6 +34,7 @@ pub use self::databases::OpenError;
 pub use self::opening::recover;
 
 use self::databases::Databases;
+use self::past::Pasts;
 use self::replicas::Replicas;
 use self::streams::Streams;
 use crate::error::ServerError;
@@ -42,6 +44,7 @@ use crate::hrana::error::{HranaError, ProtocolError};
 use crate::hrana::request::{Batch, StreamRequest};
 use crate::hrana::response::StreamResponse;
 use crate::context::NodeContext;
+use crate::moment::Moment;
 use crate::session::stream::Stream;
 use crate::sqlite::stack::StackPool;
 
@@ -70,6 +73,8 @@ pub enum Message {
 /// One request of a client.
 pub struct Job {
     pub database: Name,
+    /// Show what it was at this moment.
+    pub at: Option<Moment>,
     /// Create the database if it does not exist (development only).
     pub create: bool,
     pub baton: Option<Baton>,
@@ -102,8 +107,29 @@ pub struct PipelineReply {
 pub struct Shown {
     /// The last commit (raw) that it shows. A cursor's answer shows this or a later one.
     pub lsn: u64,
-    /// How old that may be at most; `None`: the owner answered, and nothing is newer.
+    /// How old that may be at most; `None`: nothing is newer, or it is the past on purpose.
     pub staleness: Option<Duration>,
+    pub role: Role,
+}
+
+/// As what a node answers for a database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    #[default]
+    Owner,
+    Replica,
+    /// It shows one moment of the past.
+    Past,
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Replica => "replica",
+            Self::Past => "past",
+        }
+    }
 }
 
 /// A cursor's answer so far: the baton that goes on after it, and the pieces as they come.
@@ -148,6 +174,7 @@ struct Core {
     node: Arc<NodeContext>,
     databases: Databases,
     replicas: Replicas,
+    pasts: Pasts,
     streams: Streams,
     stacks: RefCell<StackPool>,
     /// Why the log has ended, if it has: what is opened from then on is lost at once.
@@ -165,6 +192,7 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
         number,
         databases: Databases::default(),
         replicas: Replicas::default(),
+        pasts: Pasts::default(),
         streams: Streams::default(),
         stacks: RefCell::default(),
         fenced: RefCell::default(),
@@ -230,6 +258,7 @@ impl Core {
             open.pool.clear();
         }
         self.close_replicas(reason);
+        self.close_pasts(reason);
         self.close_streams().await;
     }
 }

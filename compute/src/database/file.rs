@@ -153,7 +153,8 @@ impl Connection {
         if let Some(replica) = &self.database.replica {
             return Err(replica.refusal(&self.database.name));
         }
-        if self.has_turn() {
+        // Nobody gets the turn of the past: SQLite finds that it cannot be written.
+        if self.has_turn() || self.database.past.is_some() {
             return Ok(());
         }
         match self.database.turn.try_take() {
@@ -417,6 +418,9 @@ impl VfsFile for DatabaseFile {
         } else if connection.level.get() < ffi::SQLITE_LOCK_RESERVED {
             if let Some(replica) = &connection.database.replica {
                 return Err(connection.fail(Code::READONLY, replica.refusal(&connection.database.name)));
+            }
+            if connection.database.past.is_some() {
+                return Err(Code::READONLY);
             }
             let is_stale = || connection.snapshot.borrow().as_ref().is_none_or(|it| !connection.database.is_newest(it));
             if !connection.has_turn() && connection.database.is_overfull() && is_stale() {

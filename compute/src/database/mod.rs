@@ -17,6 +17,7 @@ mod hit;
 pub mod overlay;
 pub mod overlay_space;
 pub mod pages;
+pub mod past;
 pub mod replica;
 pub mod turn;
 
@@ -41,6 +42,7 @@ use self::feed::Feed;
 use self::gate::Gate;
 use self::overlay::{Overlay, Unfolded, Version};
 use self::pages::Base;
+use self::past::Past;
 use self::replica::Replica;
 use self::turn::Turn;
 use crate::limits;
@@ -68,6 +70,8 @@ pub struct Database {
     pub feed: Feed,
     /// Whether this is a copy of what another node owns, which only reads.
     pub replica: Option<Replica>,
+    /// Which moment of the past this shows, if it does not go on.
+    pub past: Option<Past>,
     /// How long a commit may wait for company, in microseconds.
     pub window_micros: u64,
     /// Where its trees' inner pages were read last.
@@ -106,6 +110,7 @@ impl Database {
             window_micros,
             feed: Feed::default(),
             replica: None,
+            past: None,
             hot: Cell::default(),
             newest: Cell::new(newest),
             overlay: RefCell::new(Overlay::new(node.overlays.clone())),
@@ -122,6 +127,17 @@ impl Database {
     pub fn replica(identity: (DatabaseId, Name, u64), node: Arc<NodeContext>, home: u16, base: Base, replica: Replica) -> Self {
         let overlay = RefCell::new(Overlay::new(node.replica_overlays.clone()));
         Self { overlay, replica: Some(replica), ..Self::new(identity, node, home, 0, base) }
+    }
+
+    /// What a database was once. The commits after `base` are still to be applied.
+    pub fn past(identity: (DatabaseId, Name, u64), node: Arc<NodeContext>, home: u16, base: Base, past: Past) -> Self {
+        let overlay = RefCell::new(Overlay::new(node.replica_overlays.clone()));
+        Self { overlay, past: Some(past), ..Self::new(identity, node, home, 0, base) }
+    }
+
+    /// Whether nothing can be written here, because it is a copy of what another node owns or of what once was.
+    pub fn only_reads(&self) -> bool {
+        self.replica.is_some() || self.past.is_some()
     }
 
     /// The history right after a commit that is not folded, if it is in memory.

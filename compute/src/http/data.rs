@@ -6,7 +6,7 @@
 //! | header of an answer | what |
 //! |---|---|
 //! | `shoal-lsn` | the last commit that it shows (a cursor's answer: this, or a later one) |
-//! | `shoal-role` | `owner` or `replica` |
+//! | `shoal-role` | `owner`, `replica`, or `past` where the URL names a moment |
 //! | `shoal-staleness-ms` | of a replica: everything that was acknowledged longer ago is in the answer |
 //!
 //! A request with `shoal-min-lsn`, or with a `replication_index` in its statements or its batch, is not answered with
@@ -30,7 +30,7 @@ use tenant::name::Name;
 use tokio::sync::{mpsc, oneshot};
 use tower_http::cors::CorsLayer;
 
-use super::route::{self, Endpoint, Route};
+use super::route::{self, Endpoint, Route, Target};
 use super::{failure, going_down, json, read_body, server_failure};
 use crate::core::{CursorReply, Job, JobError, Message, PipelineReply, Shown, Work};
 use crate::hrana::HranaVersion;
@@ -80,11 +80,11 @@ async fn handle(State(plane): State<Arc<DataPlane>>, request: Request<Body>) -> 
         Ok(route) => route,
         Err(error) => return refuse(&error),
     };
-    let (name, endpoint) = match route {
+    let (target, endpoint) = match route {
         Route::Health => return Response::new(Body::empty()),
         Route::Version => return text(&format!("shoal {}\n", env!("CARGO_PKG_VERSION"))),
         Route::Probe(version) => return text(&format!("Hello, this is HTTP API {version} (Hrana over HTTP)\n")),
-        Route::Database { name, endpoint } => (name, endpoint),
+        Route::Database { target, endpoint } => (target, endpoint),
     };
     let min_lsn = match min_lsn(&parts.headers) {
         Ok(min_lsn) => min_lsn,
@@ -95,8 +95,8 @@ async fn handle(State(plane): State<Arc<DataPlane>>, request: Request<Body>) -> 
         Err(response) => return response,
     };
     let answered = match endpoint {
-        Endpoint::Pipeline(version) => pipeline(&plane, &name, version, min_lsn, &body).await,
-        Endpoint::Cursor => cursor(&plane, &name, min_lsn, &body).await,
+        Endpoint::Pipeline(version) => pipeline(&plane, &target, version, min_lsn, &body).await,
+        Endpoint::Cursor => cursor(&plane, &target, min_lsn, &body).await,
     };
     answered.unwrap_or_else(|error| job_failure(&error))
 }
@@ -115,35 +115,41 @@ fn refuse(error: &route::RouteError) -> Response {
 
 async fn pipeline(
     plane: &DataPlane,
-    name: &Name,
+    target: &Target,
     version: HranaVersion,
     min_lsn: u64,
     body: &[u8],
 ) -> Result<Response, JobError> {
     let PipelineRequestBody { baton, requests } = PipelineRequestBody::parse(body)?;
-    let baton = baton.map(|text| plane.batons.open(&text, name.as_str())).transpose().map_err(ProtocolError::from)?;
+    // A baton belongs to one database, or one moment of it.
+    let shown_as = target.to_string();
+    let baton = baton.map(|text| plane.batons.open(&text, &shown_as)).transpose().map_err(ProtocolError::from)?;
     let min_lsn = requests.iter().filter_map(StreamRequest::replication_index).fold(min_lsn, u64::max);
     let (reply, answer) = oneshot::channel();
     let work = Work::Pipeline { requests, reply };
-    let job = Job { database: name.clone(), create: plane.create_on_first_use, baton, version, min_lsn, work };
-    plane.node.send(name, Message::Job(job)).map_err(JobError::from)?;
+    let Target { name, at } = target.clone();
+    let job = Job { database: name, at, create: plane.create_on_first_use, baton, version, min_lsn, work };
+    plane.node.send(&target.name, Message::Job(job)).map_err(JobError::from)?;
     let PipelineReply { baton, results, shown } = answer.await.map_err(|_| going_down())??;
-    let baton = baton.map(|baton| plane.batons.seal(&baton, name.as_str()));
+    let baton = baton.map(|baton| plane.batons.seal(&baton, &shown_as));
     let body = PipelineResponseBody { baton, base_url: None, results };
     Ok(showing(shown, json(StatusCode::OK, body.to_json())))
 }
 
-async fn cursor(plane: &DataPlane, name: &Name, min_lsn: u64, body: &[u8]) -> Result<Response, JobError> {
+async fn cursor(plane: &DataPlane, target: &Target, min_lsn: u64, body: &[u8]) -> Result<Response, JobError> {
     let CursorRequestBody { baton, batch } = CursorRequestBody::parse(body)?;
-    let baton = baton.map(|text| plane.batons.open(&text, name.as_str())).transpose().map_err(ProtocolError::from)?;
+    // A baton belongs to one database, or one moment of it.
+    let shown_as = target.to_string();
+    let baton = baton.map(|text| plane.batons.open(&text, &shown_as)).transpose().map_err(ProtocolError::from)?;
     let min_lsn = batch.replication_index().map_or(min_lsn, |index| index.max(min_lsn));
     let (head, answer) = oneshot::channel();
     let work = Work::Cursor { batch, head };
     let version = HranaVersion::Hrana3;
-    let job = Job { database: name.clone(), create: plane.create_on_first_use, baton, version, min_lsn, work };
-    plane.node.send(name, Message::Job(job)).map_err(JobError::from)?;
+    let Target { name, at } = target.clone();
+    let job = Job { database: name, at, create: plane.create_on_first_use, baton, version, min_lsn, work };
+    plane.node.send(&target.name, Message::Job(job)).map_err(JobError::from)?;
     let CursorReply { baton, pieces, shown } = answer.await.map_err(|_| going_down())??;
-    let baton = baton.map(|baton| plane.batons.seal(&baton, name.as_str()));
+    let baton = baton.map(|baton| plane.batons.seal(&baton, &shown_as));
     let mut first = Vec::new();
     cursor::write_line(&mut first, &CursorResponseBody { baton, base_url: None });
     let mut response = Response::new(stream_body(first.into(), pieces));
@@ -155,8 +161,7 @@ async fn cursor(plane: &DataPlane, name: &Name, min_lsn: u64, body: &[u8]) -> Re
 fn showing(shown: Shown, mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(LSN_HEADER, HeaderValue::from(shown.lsn));
-    let role = if shown.staleness.is_some() { "replica" } else { "owner" };
-    headers.insert(ROLE_HEADER, HeaderValue::from_static(role));
+    headers.insert(ROLE_HEADER, HeaderValue::from_static(shown.role.as_str()));
     if let Some(staleness) = shown.staleness {
         // Rounded up: it is a bound.
         let millis = u64::try_from(staleness.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);

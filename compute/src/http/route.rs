@@ -7,6 +7,9 @@
 //! | `/<name>/…` | `POST /app/v3/cursor`: short, and therefore not for [reserved](tenant::name::is_reserved) words |
 //! | `/…` | the database of the header `x-namespace`, or else the configured default |
 //!
+//! Wherever a name stands, `<name>@<moment>` may stand: the database as it was at that [moment](crate::moment), which
+//! only reads. Clients encode such a part of a path in various ways (`app%402026-11-21T20%3A15%3A00Z`), so it is decoded.
+//!
 //! Doubled slashes count as one, since clients join URLs carelessly. A path and a header that
 //! name different databases are refused, never ranked: one of the two is a mistake, and only the
 //! caller knows which.
@@ -19,6 +22,8 @@
 //!
 //! Nothing here looks at whether a database exists, nor at who asks.
 
+use std::fmt;
+
 use http::{HeaderMap, Method, StatusCode};
 use tenant::name::{Name, NameError, is_reserved, is_version_word};
 
@@ -26,6 +31,7 @@ use crate::error::error_body;
 use crate::hrana::HranaVersion;
 use crate::hrana::error::shorten;
 use crate::hrana::limits::ECHO_CHARS_MAX;
+use crate::moment::{Moment, MomentError};
 
 /// The header by which a client that can't put a database into its URL may name one.
 pub const NAMESPACE_HEADER: &str = "x-namespace";
@@ -40,7 +46,30 @@ pub enum Route {
     /// `GET …/v2` and `…/v3`: clients ask which protocols are spoken, before and without a database.
     Probe(HranaVersion),
     /// A request to a database.
-    Database { name: Name, endpoint: Endpoint },
+    Database { target: Target, endpoint: Endpoint },
+}
+
+/// A database, or what it was at some moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    pub name: Name,
+    pub at: Option<Moment>,
+}
+
+impl From<Name> for Target {
+    fn from(name: Name) -> Self {
+        Self { name, at: None }
+    }
+}
+
+/// As a URL has it. Every spelling of a moment has the same text here.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.at {
+            None => write!(f, "{}", self.name),
+            Some(moment) => write!(f, "{}@{moment}", self.name),
+        }
+    }
 }
 
 /// What is asked of a database.
@@ -92,20 +121,20 @@ pub fn resolve(
         Action::Probe(version) => return Ok(Route::Probe(version)),
         Action::Serve(endpoint) => endpoint,
     };
-    let from_header = name_in_headers(headers, &base)?;
-    let name = match (located.name, from_header) {
+    let from_header = target_in_headers(headers, &base)?;
+    let target = match (located.target, from_header) {
         (Some(in_path), Some(in_header)) if in_path != in_header => {
             return Err(disagreement(&in_path, &in_header));
         }
-        (Some(name), _) | (None, Some(name)) => name,
-        (None, None) => default_database.cloned().ok_or_else(|| no_database(&base))?,
+        (Some(target), _) | (None, Some(target)) => target,
+        (None, None) => default_database.cloned().ok_or_else(|| no_database(&base))?.into(),
     };
-    Ok(Route::Database { name, endpoint })
+    Ok(Route::Database { target, endpoint })
 }
 
 /// A path, split into the database that it names and the rest.
 struct Located<'p> {
-    name: Option<Name>,
+    target: Option<Target>,
     rest: Vec<&'p str>,
 }
 
@@ -119,8 +148,19 @@ fn locate<'p>(path: &'p str, base: &BaseUrl<'_>) -> Result<Located<'p>, RouteErr
         [name, rest @ ..] => (Some(*name), rest),
         [] => (None, parts.as_slice()),
     };
-    let name = name.map(Name::parse).transpose().map_err(|error| bad_name(&error, base))?;
-    Ok(Located { name, rest: rest.to_vec() })
+    let target = name.map(|text| parse_target(text, base)).transpose()?;
+    Ok(Located { target, rest: rest.to_vec() })
+}
+
+/// Reads `<name>` or `<name>@<moment>`.
+fn parse_target(text: &str, base: &BaseUrl<'_>) -> Result<Target, RouteError> {
+    let (name, moment) = match text.split_once('@').or_else(|| text.split_once("%40")) {
+        Some((name, moment)) => (name, Some(moment)),
+        None => (text, None),
+    };
+    let name = Name::parse(name).map_err(|error| bad_name(&error, base))?;
+    let at = moment.map(Moment::parse_encoded).transpose().map_err(|error| bad_moment(&name, &error, base))?;
+    Ok(Target { name, at })
 }
 
 /// What the rest of the path and the method ask for.
@@ -134,7 +174,7 @@ enum Action {
 impl Action {
     fn of(located: &Located<'_>, method: &Method, base: &BaseUrl<'_>) -> Result<Action, RouteError> {
         use HranaVersion::{Hrana2, Hrana3};
-        let (action, allow) = match (located.rest.as_slice(), &located.name) {
+        let (action, allow) = match (located.rest.as_slice(), &located.target) {
             (["health"], None) => (Action::Health, GET),
             (["version"], None) => (Action::Version, GET),
             (["v2"], _) => (Action::Probe(Hrana2), GET),
@@ -144,7 +184,7 @@ impl Action {
             (["v3", "cursor"], _) => (Action::Serve(Endpoint::Cursor), POST),
             (["v3-protobuf", ..], _) => return Err(not_spoken("Hrana 3 as Protobuf")),
             (["v1", ..], _) => return Err(not_spoken("version 1 of the HTTP API")),
-            (_, Some(name)) => return Err(no_endpoint(name, base)),
+            (_, Some(target)) => return Err(no_endpoint(target, base)),
             ([], None) => return Err(no_database(base)),
             (_, None) => return Err(no_page(&located.rest)),
         };
@@ -159,14 +199,14 @@ impl Action {
 const GET: &str = "GET, HEAD";
 const POST: &str = "POST";
 
-fn name_in_headers(headers: &HeaderMap, base: &BaseUrl<'_>) -> Result<Option<Name>, RouteError> {
-    let mut found: Option<Name> = None;
+fn target_in_headers(headers: &HeaderMap, base: &BaseUrl<'_>) -> Result<Option<Target>, RouteError> {
+    let mut found: Option<Target> = None;
     for header in headers.get_all(NAMESPACE_HEADER) {
         let text = String::from_utf8_lossy(header.as_bytes());
-        let name = Name::parse(&text).map_err(|error| bad_name(&error, base))?;
+        let target = parse_target(&text, base)?;
         match found {
-            Some(first) if first != name => return Err(disagreement(&first, &name)),
-            _ => found = Some(name),
+            Some(first) if first != target => return Err(disagreement(&first, &target)),
+            _ => found = Some(target),
         }
     }
     Ok(found)
@@ -222,7 +262,13 @@ fn bad_name(error: &NameError, base: &BaseUrl<'_>) -> RouteError {
     RouteError::new(StatusCode::BAD_REQUEST, "DATABASE_NAME_INVALID", message)
 }
 
-fn disagreement(one: &Name, other: &Name) -> RouteError {
+fn bad_moment(name: &Name, error: &MomentError, base: &BaseUrl<'_>) -> RouteError {
+    let url = base.database(&format!("{name}@<moment>"));
+    let message = format!("{error}. The URL of a database as it was at some moment is {url}");
+    RouteError::new(StatusCode::BAD_REQUEST, "MOMENT_INVALID", message)
+}
+
+fn disagreement(one: &Target, other: &Target) -> RouteError {
     let message = format!(
         "this request names two databases, `{one}` and `{other}` (path and header {NAMESPACE_HEADER} \
          must agree). Leave the header {NAMESPACE_HEADER} out"
@@ -230,11 +276,11 @@ fn disagreement(one: &Name, other: &Name) -> RouteError {
     RouteError::new(StatusCode::BAD_REQUEST, "DATABASE_NAMES_DISAGREE", message)
 }
 
-fn no_endpoint(name: &Name, base: &BaseUrl<'_>) -> RouteError {
+fn no_endpoint(target: &Target, base: &BaseUrl<'_>) -> RouteError {
     let message = format!(
-        "the database `{name}` has no such endpoint: it answers POST to v2/pipeline, v3/pipeline and \
+        "the database `{target}` has no such endpoint: it answers POST to v2/pipeline, v3/pipeline and \
          v3/cursor. Give clients this URL and let them add the rest: {}",
-        base.database(name.as_str())
+        base.database(&target.to_string())
     );
     RouteError::new(StatusCode::NOT_FOUND, "ENDPOINT_NOT_FOUND", message)
 }

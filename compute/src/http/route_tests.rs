@@ -28,7 +28,7 @@ fn get(path: &str) -> Result<Route, RouteError> {
 }
 
 fn database(text: &str, endpoint: Endpoint) -> Result<Route, RouteError> {
-    Ok(Route::Database { name: name(text), endpoint })
+    Ok(Route::Database { target: name(text).into(), endpoint })
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn the_header_names_the_database_of_a_bare_url_and_must_agree_with_a_path() {
 #[test]
 fn names_outside_the_grammar_are_refused_with_the_grammar() {
     let long = "a".repeat(64 * 1024);
-    for bad in ["a%2Fb", "..", "%2e%2e", "App", "a b", "a@b", "-a", ".git", "\u{1}", long.as_str()] {
+    for bad in ["a%2Fb", "..", "%2e%2e", "App", "a b", "@1", "%2e@1", "-a", ".git", "\u{1}", long.as_str()] {
         for path in [format!("/db/{bad}/v2/pipeline"), format!("/{bad}/v2/pipeline")] {
             let error = post(&path).unwrap_err();
             assert_eq!((error.status.as_u16(), error.code), (400, "DATABASE_NAME_INVALID"), "{error}");
@@ -156,6 +156,42 @@ fn names_outside_the_grammar_are_refused_with_the_grammar() {
     let error = post("/db/health/v2/pipeline").unwrap_err();
     assert_eq!(error.code, "DATABASE_NAME_INVALID");
     assert!(error.message.contains("reserved"), "{error}");
+}
+
+#[test]
+fn a_name_with_a_moment_is_the_past_in_every_form_and_spelling() {
+    let evening = Some(Moment::Time(1_795_292_100_000_000));
+    for (text, at) in [
+        ("app@42", Some(Moment::Lsn(42))),
+        ("app%4042", Some(Moment::Lsn(42))),
+        ("app@2026-11-21T20:15:00Z", evening),
+        ("app%402026-11-21T20%3A15%3A00Z", evening),
+        ("app@2026-11-21T21:15:00+01:00", evening),
+        ("app@2026-11-21%2020:15:00", evening),
+    ] {
+        let target = Target { name: name("app"), at };
+        for prefix in ["/db/", "/dev/", "/", "//db//"] {
+            let pipeline = Ok(Route::Database { target: target.clone(), endpoint: Endpoint::Pipeline(Hrana2) });
+            assert_eq!(post(&format!("{prefix}{text}/v2/pipeline")), pipeline, "{prefix}{text}");
+            let cursor = Ok(Route::Database { target: target.clone(), endpoint: Endpoint::Cursor });
+            assert_eq!(post(&format!("{prefix}{text}/v3/cursor")), cursor, "{prefix}{text}");
+            assert_eq!(get(&format!("{prefix}{text}/v3")), Ok(Route::Probe(Hrana3)));
+        }
+        let route = resolve(&Method::POST, "/v2/pipeline", None, &headers(&[(NAMESPACE_HEADER, text)]), None);
+        assert_eq!(route, Ok(Route::Database { target, endpoint: Endpoint::Pipeline(Hrana2) }));
+    }
+}
+
+#[test]
+fn what_is_no_moment_is_refused_with_the_url_to_write() {
+    for text in ["app@", "app@now", "app@b", "app@-1", "app@1@2", "app@%", "app@2026-11-21", "app%40", "app@99999999999999999999"] {
+        let error = post(&format!("/db/{text}/v2/pipeline")).unwrap_err();
+        assert_eq!((error.status.as_u16(), error.code), (400, "MOMENT_INVALID"), "{text}");
+        assert!(error.message.ends_with("http://127.0.0.1:8080/db/app@<moment>/"), "{error}");
+    }
+    let two = headers(&[(NAMESPACE_HEADER, "app")]);
+    let error = resolve(&Method::POST, "/db/app@5/v2/pipeline", None, &two, None).unwrap_err();
+    assert_eq!(error.code, "DATABASE_NAMES_DISAGREE", "one means the present, one the past");
 }
 
 #[test]
@@ -221,9 +257,9 @@ fn an_errors_body_is_json_with_its_code_and_message() {
 
 proptest! {
     #[test]
-    fn no_path_panics_and_every_route_has_a_name_from_the_path(path in "(/|[a-z0-9%._-]{0,8}|db|dev|v2|v3|pipeline|cursor|\\PC{0,5}){0,8}") {
-        if let Ok(Route::Database { name, .. }) = post(&path) {
-            prop_assert!(path.split('/').any(|part| part == name.as_str()));
+    fn no_path_panics_and_every_route_has_a_name_from_the_path(path in "(/|[a-z0-9%@._-]{0,8}|db|dev|v2|v3|pipeline|cursor|\\PC{0,5}){0,8}") {
+        if let Ok(Route::Database { target, .. }) = post(&path) {
+            prop_assert!(path.split('/').any(|part| part.starts_with(target.name.as_str())));
         }
     }
 }

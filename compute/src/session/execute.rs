@@ -348,6 +348,10 @@ impl SqlConnection {
             SystemIoFailure | DiskFull | DatabaseBusy | CannotOpen | ReadOnly if cause.is_some() => {
                 cause.expect("BUG: just seen").into()
             }
+            ReadOnly if self.file.database.past.is_some() => {
+                let refusal = self.file.database.past.expect("BUG: just seen").refusal(&self.file.database.name);
+                HranaError::sqlite(failure.extended_code, &refusal, None)
+            }
             // Without a cause of the file's, it is a temporary file that found no room.
             DiskFull if temp_refusal.is_some() => {
                 HranaError::sqlite(failure.extended_code, &temp_refusal.expect("BUG: just seen"), None)

@@ -13,7 +13,7 @@ fn select_one() -> String {
 fn a_name_outside_the_grammar_is_refused_with_the_grammar() {
     let mut server = Server::dev();
     let long = "a".repeat(60_000);
-    for name in ["a%2Fb", "%2e%2e", "%2E%2E%2F%2E%2E%2Fetc", "App", "a%20b", "a@b", "-a", ".git", "a%00", "%ff", &long]
+    for name in ["a%2Fb", "%2e%2e", "%2E%2E%2F%2E%2E%2Fetc", "App", "a%20b", "@1", "-a", ".git", "a%00", "%ff", &long]
     {
         for path in [format!("db/{name}/v2/pipeline"), format!("db/{name}/v3/cursor"), format!("{name}/v3/pipeline")] {
             let answer = post_to(&server.url(&path), select_one());

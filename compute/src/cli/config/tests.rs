@@ -46,6 +46,7 @@ fn the_defaults_are_those_of_the_help() {
     assert_eq!(documented("window"), config.window.to_string());
     assert_eq!(documented("lease"), config.lease.to_string());
     assert_eq!(documented("sweep-interval").parse(), Ok(config.sweep_interval));
+    assert_eq!(documented("retention").parse(), Ok(config.retention));
     assert_eq!(documented("http-listen-addr"), config.http_listen_addr.to_string());
     assert_eq!(documented("admin-listen-addr"), config.admin_listen_addr.to_string());
     assert_eq!(documented("log"), config.log);
@@ -89,6 +90,7 @@ fn every_setting_can_be_written_in_the_file() {
         window = \"10ms\"
         lease = \"900ms\"
         sweep-interval = \"2h\"
+        retention = \"7d\"
         cores = 3
         http-listen-addr = \"127.0.0.1:1\"
         admin-listen-addr = \"127.0.0.1:2\"
@@ -112,6 +114,7 @@ fn every_setting_can_be_written_in_the_file() {
         window: "10ms".parse().expect("a window"),
         lease: Span::millis(900),
         sweep_interval: Span::secs(7200),
+        retention: Span::secs(604_800),
         cores: NonZeroUsize::new(3).expect("three"),
         http_listen_addr: loopback(1),
         admin_listen_addr: loopback(2),

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::core::Work;
 use crate::hrana::request::{SqlSource, StreamRequest};
+use crate::moment::Moment;
 
 /// Pragmas that tools look around with. They leave nothing behind in a connection.
 const READING_PRAGMAS: [&str; 22] = [
@@ -20,6 +21,8 @@ const READING_PRAGMAS: [&str; 22] = [
 /// What a request wants of a database, besides what its statements say.
 #[derive(Clone, Copy, Debug)]
 pub struct Asks {
+    /// Another state than the present one.
+    pub at: Option<Moment>,
     pub only_reads: bool,
     /// The last commit (raw) that the client has seen.
     pub min_lsn: u64,

@@ -83,7 +83,7 @@ impl Core {
         Ok(probe.await?.map_err(ServerError::from)?.state)
     }
 
-    pub(super) async fn read_head(&self, id: DatabaseId) -> Result<Option<Versioned<Head>>, ServerError> {
+    pub(in crate::core) async fn read_head(&self, id: DatabaseId) -> Result<Option<Versioned<Head>>, ServerError> {
         let patience = self.patience();
         let head = self.node.io(move |node| async move {
             registry::read_head(&*node.stores.main, &node.seam, id, patience).await

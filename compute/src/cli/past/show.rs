@@ -1,0 +1,76 @@
+//! Answers about the past, as text for a terminal.
+
+use std::io::{self, Write};
+
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+pub struct History {
+    history: Vec<Commit>,
+    next: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Commit {
+    bookmark: String,
+    lsn: u64,
+    time: String,
+    bytes: u64,
+}
+
+/// One line a commit.
+pub fn history(out: &mut dyn Write, answer: History) -> io::Result<()> {
+    writeln!(out, "{:>12}  {:<27}  {:>10}  bookmark", "lsn", "time", "bytes")?;
+    for Commit { bookmark, lsn, time, bytes } in &answer.history {
+        writeln!(out, "{lsn:>12}  {time:<27}  {bytes:>10}  {bookmark}")?;
+    }
+    match answer.next {
+        Some(next) => writeln!(out, "more: --before {next}"),
+        None => Ok(()),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Tree {
+    tree: Branch,
+    complete: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Branch {
+    name: String,
+    database: String,
+    state: String,
+    /// Where it was forked from its parent.
+    lsn: Option<u64>,
+    this: bool,
+    children: Vec<Branch>,
+}
+
+/// A branch a line, indented under what it was forked from.
+pub fn tree(out: &mut dyn Write, answer: Tree) -> io::Result<()> {
+    let mut left = vec![(0, answer.tree)];
+    while let Some((depth, branch)) = left.pop() {
+        let Branch { name, database, state, lsn, this, children } = branch;
+        let at = lsn.map_or(String::new(), |lsn| format!(" at LSN {lsn}"));
+        let state = if state == "live" { String::new() } else { format!(" ({state}, {database})") };
+        let this = if this { "  <--" } else { "" };
+        writeln!(out, "{:indent$}{name}{at}{state}{this}", "", indent = 2 * depth)?;
+        left.extend(children.into_iter().rev().map(|child| (depth + 1, child)));
+    }
+    match answer.complete {
+        true => Ok(()),
+        false => writeln!(out, "… and more: the family is too large to be shown whole"),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Retention {
+    retention: String,
+    expires: Option<String>,
+}
+
+pub fn retention(out: &mut dyn Write, answer: Retention) -> io::Result<()> {
+    let expires = answer.expires.unwrap_or_else(|| "never".into());
+    writeln!(out, "retention {}\nexpires   {expires}", answer.retention)
+}

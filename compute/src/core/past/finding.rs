@@ -1,0 +1,111 @@
+//! From a name and a moment to a head and a commit of its history.
+
+use std::rc::Rc;
+
+use pageserver::fold::FoldFailure;
+use tenant::head::Head;
+use tenant::name::Name;
+use walstore::id::Lsn;
+use walstore::register::Versioned;
+
+use super::history::{self, Found, Known, NotThere};
+use crate::core::Core;
+use crate::core::databases::OpenError;
+use crate::core::open_database::OpenDatabase;
+use crate::error::{Fault, ServerError};
+use crate::moment::Moment;
+
+/// Times that a database is folded, or opened, for one request before its client is told to come back.
+const ROUNDS_MAX: usize = 4;
+
+/// A commit that can be shown.
+pub struct FoundCommit {
+    pub name: Name,
+    pub head: Versioned<Head>,
+    /// Raw: 0 is before the first commit.
+    pub lsn: u64,
+}
+
+impl Core {
+    /// Which commit of which history is meant. What this node has not folded yet is folded first.
+    pub(in crate::core) async fn find(self: &Rc<Self>, name: &Name, moment: Moment) -> Result<FoundCommit, OpenError> {
+        for _ in 0..ROUNDS_MAX {
+            let open = self.databases.opened(name);
+            let head = match &open {
+                Some(_) if !self.node.lease_is_valid() => {
+                    let text = "this node has not heard from the bucket for longer than its lease; try again later";
+                    return Err(ServerError::new(Fault::Retry, text).into());
+                }
+                Some(open) => self.folded_up_to(open, moment).await?,
+                None => match self.resolve(name).await? {
+                    Some(head) => head,
+                    None => return Err(OpenError::NoSuchDatabase(name.clone())),
+                },
+            };
+            let now = self.node.seam.wall_micros();
+            let found = {
+                let head = head.value.clone();
+                self.node.io(move |node| async move { history::find(&node, &head, moment, now).await }).await??
+            };
+            match found {
+                Found::At(lsn) => return Ok(FoundCommit { name: name.clone(), head, lsn }),
+                Found::Not(why) => return Err(why.into_error(name, moment).into()),
+                // Nobody has committed after that, or only this node would know it.
+                Found::Beyond if head.value.owner.is_none() || open.is_some() => match moment {
+                    Moment::Time(_) => return Ok(FoundCommit { name: name.clone(), lsn: Lsn::raw(head.value.folded.lsn), head }),
+                    Moment::Lsn(_) | Moment::Bookmark { .. } => {
+                        return Err(NotThere::Future(Known::of_head(&head.value)).into_error(name, moment).into());
+                    }
+                },
+                // Only its owner knows: this node, if nobody else is.
+                Found::Beyond => drop(self.open(name, false).await?),
+            }
+        }
+        let text = format!("`{name}` changes too quickly to find {moment} in its history; try again");
+        Err(ServerError::new(Fault::Retry, text).into())
+    }
+
+    /// The head of a database that this node owns, with everything folded that a moment may want.
+    async fn folded_up_to(self: &Rc<Self>, open: &Rc<OpenDatabase>, moment: Moment) -> Result<Versioned<Head>, ServerError> {
+        open.claim.settled().await.map_err(|why| why.error)?;
+        let (folded, newest) = (open.database.base().tip, open.database.newest());
+        let wanted = match moment {
+            Moment::Lsn(lsn) | Moment::Bookmark { lsn, .. } => lsn.min(Lsn::raw(newest.lsn)),
+            // All that was begun before this request counts, or the same question would get another answer later.
+            Moment::Time(micros) if micros >= folded.time_micros => Lsn::raw(newest.lsn),
+            Moment::Time(_) => 0,
+        };
+        if wanted > Lsn::raw(folded.lsn) {
+            self.fold_up_to(open, wanted).await?;
+        }
+        Ok(open.head.borrow().clone())
+    }
+
+    /// Folds until `lsn` (raw) is folded, once it is durable.
+    pub(in crate::core) async fn fold_up_to(self: &Rc<Self>, open: &Rc<OpenDatabase>, lsn: u64) -> Result<(), ServerError> {
+        let (database, settings) = (&open.database, &self.node.settings);
+        tokio::select! {
+            biased;
+            passed = database.gate.pass(lsn) => passed.map_err(|lost| ServerError::new(Fault::Fenced, lost.0))?,
+            () = self.node.seam.sleep(settings.commit_timeout) => {
+                let text = format!("the bucket has not taken the last commits of `{}`; try again later", database.name);
+                return Err(ServerError::new(Fault::Retry, text));
+            }
+        }
+        let _folding = open.folding.lock().await;
+        while Lsn::raw(database.base().tip.lsn) < lsn {
+            if let Some(reason) = database.lost() {
+                return Err(ServerError::new(Fault::Fenced, reason));
+            }
+            match self.fold(open, false).await {
+                Ok(_) => {}
+                Err(FoldFailure::Lost(found)) if self.adopt(open, &found) => {}
+                Err(failure) => {
+                    let text = format!("the last commits of `{}` cannot be folded at the moment: {failure}", database.name);
+                    return Err(ServerError::new(Fault::Retry, text));
+                }
+            }
+        }
+        Ok(())
+    }
+}
