@@ -10,9 +10,11 @@ mod eviction;
 mod folding;
 mod jobs;
 mod names;
+mod parking;
 mod publishing;
 mod release;
 mod replicas;
+mod running;
 mod streams;
 
 use std::cell::{Cell, RefCell};
