@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 use walstore::id::Lsn;
 use walstore::register::{Backoff, Versioned};
 
-use super::databases::OpenDatabase;
+use super::open_database::OpenDatabase;
 use super::{Core, spawn_local};
 use crate::database::pages::Base;
 use crate::limits;

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 use walstore::id::Lsn;
 
-use super::databases::OpenDatabase;
+use super::open_database::OpenDatabase;
 use super::replicas::{self, Asks};
 use super::running::Client;
 use super::{Core, CursorReply, Job, JobError, LocalWork, PipelineReply, Shown, Work, spawn_local};

@@ -10,6 +10,8 @@ mod eviction;
 mod folding;
 mod jobs;
 mod names;
+mod open_database;
+mod opening;
 mod parking;
 mod publishing;
 mod release;
@@ -29,7 +31,8 @@ use tokio::sync::{mpsc, oneshot};
 use walstore::id::DatabaseId;
 use walstore::log::Acknowledged;
 
-pub use self::databases::{OpenError, recover};
+pub use self::databases::OpenError;
+pub use self::opening::recover;
 
 use self::databases::Databases;
 use self::replicas::Replicas;

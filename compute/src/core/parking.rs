@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::databases::OpenDatabase;
+use super::open_database::OpenDatabase;
 use super::running::Client;
 use super::streams::Idle;
 use super::{Core, spawn_local};

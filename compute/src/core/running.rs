@@ -11,7 +11,7 @@ use tracing::error;
 use walstore::mutant::{self, Mutant};
 
 use super::Core;
-use super::databases::OpenDatabase;
+use super::open_database::OpenDatabase;
 use crate::database::file;
 use crate::error::{Fault, ServerError};
 use crate::hrana::cursor::{self, CursorEntry};
