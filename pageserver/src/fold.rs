@@ -301,6 +301,8 @@ impl Folder<'_> {
             },
             // Without retention nothing before the folded point can be restored.
             horizon: job.tip.lsn,
+            history: head.history.clone(),
+            fold_seq: job.seq.max(head.fold_seq),
             dead: dead_now,
         };
         let put_id = PutId::random(self.seam);
