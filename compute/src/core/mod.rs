@@ -12,10 +12,12 @@ mod jobs;
 mod names;
 mod open_database;
 mod opening;
+mod parking;
 mod past;
 mod publishing;
 mod release;
 mod replicas;
+mod running;
 mod streams;
 
 use std::cell::{Cell, RefCell};
