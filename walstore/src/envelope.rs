@@ -39,6 +39,7 @@ pub enum Kind {
     PageMap = 11,
     Due = 12,
     Sweep = 13,
+    Pins = 16,
 }
 
 impl Kind {
@@ -46,7 +47,7 @@ impl Kind {
         use Kind::*;
         [
             Cluster, Incarnation, LiveMarker, Fragment, Tombstone, SideObject, Bundle, NameRecord, Head, Pack,
-            PageMap, Due, Sweep,
+            PageMap, Due, Sweep, Pins,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
