@@ -83,7 +83,7 @@ async fn restore(store: &dyn Store, seam: &Seam, head: &Versioned<Head>, child: 
 
 /// A is over, and nobody owns what it owned.
 async fn bury(store: &MemoryStore, seam: &Seam, database: DatabaseId) -> Versioned<Head> {
-    let state = State::Sealed { end: walstore::id::Slot::new(0) };
+    let state = State::Sealed { end: walstore::id::Slot::ZERO };
     let record = IncarnationRecord { state, ..IncarnationRecord::new(A, PutId::random(seam), 1, String::new()) };
     store.put(&walstore::keys::incarnation(A), record.encode(), &Condition::None).await.unwrap();
     let head = read_head(store, seam, database, patience()).await.unwrap().unwrap();
