@@ -25,7 +25,7 @@ pub mod client;
 pub mod config;
 pub mod environment;
 pub mod limits;
-pub mod past;
+mod past;
 pub mod settings;
 pub mod shell;
 pub mod snippets;

@@ -4,6 +4,7 @@
 //! Everything below is single-threaded, so databases, connections and streams need no locks.
 
 mod claim;
+mod configure;
 mod databases;
 mod deadlines;
 mod eviction;
@@ -28,10 +29,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use pageserver::service::follow::{Publisher, Start};
 use tenant::name::Name;
+use tenant::settings::Settings;
 use tokio::sync::{mpsc, oneshot};
 use walstore::id::DatabaseId;
 use walstore::log::Acknowledged;
 
+pub use self::configure::Configure;
 pub use self::databases::OpenError;
 pub use self::opening::recover;
 
@@ -63,6 +66,8 @@ pub enum Message {
     Delete { name: Name, reply: oneshot::Sender<Result<(), OpenError>> },
     /// Give a database up, so that another node can take it at once.
     Release { name: Name, reply: oneshot::Sender<Result<(), OpenError>> },
+    /// Change what a database was promised.
+    Configure { name: Name, configure: Configure, reply: oneshot::Sender<Result<Settings, OpenError>> },
     /// Another node wants to follow a database of this one.
     Follow { start: Start, publisher: Publisher },
     /// The node is about to stop. Roll back what no request is running for, now and from now on, and send followers
@@ -220,6 +225,10 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
             Message::Release { name, reply } => {
                 let core = core.clone();
                 spawn_local(async move { drop(reply.send(core.release(name).await)) });
+            }
+            Message::Configure { name, configure, reply } => {
+                let core = core.clone();
+                spawn_local(async move { drop(reply.send(core.configure(name, configure).await)) });
             }
             Message::Follow { start, publisher } => core.publish(start, publisher),
             Message::EndIdleStreams => {

@@ -6,7 +6,14 @@
 //! | `DELETE /v1/namespaces/<name>` | 200; 404 |
 //! | `POST /v1/namespaces/<name>/release` | 200: this node has folded it and given it up; 404 |
 //! | `GET /v1/namespaces?prefix=&after=&limit=` | `{"namespaces":[{"name":"…"}],"next":"…"\|null}` |
+//! | `GET …/retention` | `{"retention":"7d","expires":"…"\|null}` |
+//! | `POST …/retention`, `{"retention"?,"expires"?}` | the same, as it is then |
+//! | `GET …/tree` | `{"tree":{"name","database","state","lsn","this","children":[…]},"complete":true}` |
 //! | `GET /health` | 200 |
+
+mod bodies;
+mod retention;
+mod tree;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +48,8 @@ pub fn router(node: NodeHandle) -> Router {
         .route("/v1/namespaces/{name}/create", post(create))
         .route("/v1/namespaces/{name}/release", post(release))
         .route("/v1/namespaces/{name}", delete(remove))
+        .route("/v1/namespaces/{name}/retention", get(retention::show).post(retention::set))
+        .route("/v1/namespaces/{name}/tree", get(tree::tree))
         .fallback(|| async { failure(StatusCode::NOT_FOUND, "there is no such administration request", "SHOAL_INVALID") })
         .with_state(Arc::new(node))
 }
@@ -129,12 +138,19 @@ async fn release(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>) 
 async fn done(answer: oneshot::Receiver<Result<(), OpenError>>) -> Response {
     match answer.await {
         Ok(Ok(())) => Response::new(Body::empty()),
-        Ok(Err(OpenError::NoSuchDatabase(name))) => {
-            failure(StatusCode::NOT_FOUND, &format!("there is no database `{name}`"), "SHOAL_NO_SUCH_DATABASE")
-        }
-        Ok(Err(OpenError::Server(error))) => server_failure(&error),
+        Ok(Err(error)) => *refusal(error),
         Err(_) => server_failure(&going_down()),
     }
+}
+
+/// The answer to a request that was not carried out.
+fn refusal(error: OpenError) -> Box<Response> {
+    Box::new(match error {
+        OpenError::NoSuchDatabase(name) => {
+            failure(StatusCode::NOT_FOUND, &format!("there is no database `{name}`"), "SHOAL_NO_SUCH_DATABASE")
+        }
+        OpenError::Server(error) => server_failure(&error),
+    })
 }
 
 #[derive(Deserialize)]

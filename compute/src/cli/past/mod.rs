@@ -42,7 +42,7 @@ struct Changed {
 }
 
 /// Runs one of the commands.
-pub fn run(admin: &Admin, out: &mut impl Write, output: Output, command: PastCommand) -> anyhow::Result<()> {
+pub(super) fn run(admin: &Admin, out: &mut impl Write, output: Output, command: PastCommand) -> anyhow::Result<()> {
     let (name, body) = match command {
         PastCommand::Fork { name, to, at, expires } => {
             let mut body = moment(at);

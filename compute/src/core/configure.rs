@@ -1,0 +1,64 @@
+//! Changing what a database was promised: its retention, and its end.
+
+use std::rc::Rc;
+
+use tenant::lifecycle;
+use tenant::name::Name;
+use tenant::registry;
+use tenant::settings::Settings;
+use walstore::id::PutId;
+use walstore::register::Swap;
+
+use super::Core;
+use super::databases::OpenError;
+use crate::error::{Fault, ServerError};
+
+/// What is to be changed; the rest stays.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Configure {
+    pub retention_secs: Option<u32>,
+    /// 0 is never.
+    pub expires_micros: Option<u64>,
+}
+
+impl Configure {
+    fn applied(self, settings: Settings) -> Settings {
+        Settings {
+            retention_secs: self.retention_secs.unwrap_or(settings.retention_secs),
+            expires_micros: self.expires_micros.unwrap_or(settings.expires_micros),
+            ..settings
+        }
+    }
+}
+
+impl Core {
+    /// Changes a database's settings, in a CAS of its own. Folds from then on go by them.
+    pub(super) async fn configure(self: &Rc<Self>, name: Name, configure: Configure) -> Result<Settings, OpenError> {
+        let open = self.open(&name, false).await?;
+        // Nothing else of this node changes the head meanwhile.
+        let _folding = open.folding.lock().await;
+        loop {
+            if let Some(reason) = open.database.lost() {
+                return Err(ServerError::new(Fault::Fenced, reason).into());
+            }
+            let before = open.head.borrow().clone();
+            let settings = configure.applied(before.value.settings);
+            if settings == before.value.settings {
+                return Ok(settings);
+            }
+            let next = lifecycle::with_settings(&before.value, settings, PutId::random(&self.node.seam));
+            let patience = self.patience();
+            let swap = self.node.io(move |node| async move {
+                registry::swap_head(&*node.stores.main, &node.seam, &before, next, patience).await
+            });
+            match swap.await?.map_err(ServerError::from)? {
+                Swap::Won(head) => *open.head.borrow_mut() = head,
+                Swap::Lost(Some(found)) if self.adopt(&open, &found) => {}
+                Swap::Lost(_) => {
+                    let text = format!("`{name}` has another owner by now; ask there");
+                    return Err(ServerError::new(Fault::Fenced, text).into());
+                }
+            }
+        }
+    }
+}
