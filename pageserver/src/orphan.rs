@@ -6,7 +6,7 @@
 
 use segments::id::{MapChunkId, PackId};
 use segments::keys::{self, Object};
-use tenant::head::{Head, MapField};
+use tenant::head::Head;
 use walstore::id::{IncarnationId, Slot};
 use walstore::incarnation::{IncarnationRecord, State};
 use walstore::mutant::{self, Mutant};
@@ -72,11 +72,7 @@ pub fn of_database(head: &Head, object: Object, is_unlinked: bool, is_owner_over
 
 /// Whether a final head refers to nothing any more, and for ever.
 pub fn is_shrunk(head: &Head) -> bool {
-    let has_map = match &head.map {
-        MapField::Inline(root) => !root.is_empty(),
-        MapField::Shared(_) => true,
-    };
-    head.state.is_final() && !has_map && head.inline_image.is_none() && head.dead.is_empty()
+    head.is_shrunk()
 }
 
 /// An object in a slot that is no part of the log of `record`; `None` if it is.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use segments::keys;
 use segments::map::PageMap;
 use tenant::head::{Head, HeadState};
@@ -14,6 +15,7 @@ use walstore::store::Key;
 
 use super::{Collected, SweepError, Sweeper};
 use crate::base::base_of;
+use crate::fork::history_of;
 use crate::orphan::Standing;
 use crate::{garbage, limits, orphan};
 
@@ -31,6 +33,10 @@ impl Sweeper {
         }
         for _ in 0..limits::DRAIN_ROUNDS_MAX {
             let Some(head) = self.head(database).await? else { return Ok(()) };
+            let head = self.lift_pins(head, collected).await?;
+            if matches!(head.value.state, HeadState::Moved { .. }) {
+                self.finish_move(&head.value).await;
+            }
             if head.value.state.is_final() {
                 return self.collect_ended(head, objects, collected).await;
             }
@@ -68,7 +74,7 @@ impl Sweeper {
         Ok(())
     }
 
-    async fn head(&self, database: DatabaseId) -> Result<Option<Versioned<Head>>, SweepError> {
+    pub(super) async fn head(&self, database: DatabaseId) -> Result<Option<Versioned<Head>>, SweepError> {
         Ok(registry::read_head(&*self.stores.main, &self.seam, database, self.access().patience).await?)
     }
 
@@ -105,13 +111,13 @@ impl Sweeper {
         objects: Vec<Key>,
         collected: &mut Collected,
     ) -> Result<(), SweepError> {
-        if !self.may_be_collected(&head.value) {
+        if !self.may_be_collected(&head.value).await? {
             return Ok(());
         }
-        let head = if orphan::is_shrunk(&head.value) {
+        let head = if head.value.is_emptied() && (head.value.is_pinned() || head.value.is_shrunk()) {
             head
         } else {
-            let next = lifecycle::shrink(&head.value, bytes::Bytes::new(), PutId::random(&self.seam));
+            let next = lifecycle::shrink(&head.value, pinned_of(&head.value)?, PutId::random(&self.seam));
             let patience = self.access().patience;
             match registry::swap_head(&*self.stores.main, &self.seam, &head, next, patience).await {
                 Ok(Swap::Won(head)) => {
@@ -132,27 +138,40 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Whether nobody can want it back, and no fork reads from it.
-    fn may_be_collected(&self, head: &Head) -> bool {
-        let is_pinned = !head.pins.is_empty() || !head.pin_chunks.is_empty();
-        let is_past_retention = match head.state {
-            HeadState::Deleted { at_micros } => {
-                let retention_micros = u64::from(head.settings.retention_secs) * 1_000_000;
-                self.seam.wall_micros() >= at_micros.saturating_add(retention_micros) || retention_micros == 0
-            }
-            HeadState::Aborted => true,
+    /// Whether nobody can want it back. What forks read of it stays all the same.
+    async fn may_be_collected(&self, head: &Head) -> Result<bool, SweepError> {
+        let retention_micros = u64::from(head.settings.retention_secs) * 1_000_000;
+        let kept_until = match head.state {
+            HeadState::Deleted { .. } if retention_micros == 0 => return Ok(true),
+            HeadState::Deleted { at_micros } => at_micros.saturating_add(retention_micros),
+            // The new database was made when this one ended.
+            HeadState::Moved { new } => match self.head(new).await? {
+                None => return Ok(false),
+                Some(new) => {
+                    let kept_micros = retention_micros.max(limits::MOVED_KEPT_MICROS);
+                    new.value.settings.created_micros.saturating_add(kept_micros)
+                }
+            },
+            HeadState::Aborted => return Ok(true),
             // They stay until they are dropped.
-            HeadState::Live | HeadState::Moved { .. } | HeadState::Renamed { .. } => false,
+            HeadState::Live | HeadState::Renamed { .. } => return Ok(false),
         };
-        is_past_retention && !is_pinned
+        Ok(self.seam.wall_micros() >= kept_until)
     }
+}
+
+/// What the pins of a head that has ended need of its history.
+fn pinned_of(head: &Head) -> Result<Bytes, SweepError> {
+    let mut history = history_of(head)?;
+    history.clear();
+    Ok(if head.is_pinned() { history.encode() } else { Bytes::new() })
 }
 
 fn packs_of(map: &PageMap) -> BTreeSet<Key> {
     map.packs().expect("BUG: its chunks were read").iter().map(keys::pack).collect()
 }
 
-fn swap_failed(error: registry::SwapHeadError) -> SweepError {
+pub(super) fn swap_failed(error: registry::SwapHeadError) -> SweepError {
     match error {
         registry::SwapHeadError::Record(error) => error.into(),
         error @ (registry::SwapHeadError::Invariant { .. } | registry::SwapHeadError::Gone { .. }) => {

@@ -27,7 +27,9 @@ impl Sweeper {
         let is_done = match marker.kind {
             DueKind::Delete => self.finish_delete(&marker, collected).await?,
             // Nothing writes these yet.
-            DueKind::Move | DueKind::Expire | DueKind::Fork => false,
+            DueKind::Expire if self.seam.wall_micros() < marker.due_micros => false,
+            DueKind::Expire => self.expire(marker.database, collected).await?,
+            DueKind::Move | DueKind::Fork => false,
         };
         if is_done {
             collected.markers += self.delete(&*self.stores.main, vec![key]).await?;
