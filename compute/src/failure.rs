@@ -10,7 +10,9 @@
 //! The last but one is no class of its own: such errors prove nothing about earlier requests, come and go with
 //! rotated credentials, and leave the client with the same choice as an outage does.
 
-use tenant::registry::{CreateError, DeleteError, ListError, ResolveError, SwapHeadError};
+use pageserver::fork::ForkFailure;
+use tenant::lifecycle::ForkRefused;
+use tenant::registry::{ChildError, CreateError, DeleteError, ListError, ResolveError, SwapHeadError};
 use walstore::envelope::Corrupt;
 use walstore::register::RecordError;
 use walstore::seal::SealError;
@@ -102,6 +104,27 @@ impl From<DeleteError> for ServerError {
             DeleteError::NotOwner { .. } | DeleteError::Conflict { .. } => Self::new(Fault::Fenced, text),
             DeleteError::Due(error) => Self { message: text, ..error.into() },
             DeleteError::Head(error) => Self { message: text, ..error.into() },
+        }
+    }
+}
+
+impl From<ForkFailure> for ServerError {
+    fn from(error: ForkFailure) -> Self {
+        let text = error.to_string();
+        match error {
+            ForkFailure::Refused(ForkRefused::NotDeleted { .. }) => Self::new(Fault::Conflict, text),
+            ForkFailure::Refused(_) | ForkFailure::NotStored(_) | ForkFailure::TooManyPoints(_) => {
+                Self::new(Fault::Invalid, text)
+            }
+            ForkFailure::Name(error) => error.into(),
+            ForkFailure::Child(ChildError::Record(error)) | ForkFailure::Record(error) => error.into(),
+            ForkFailure::Child(ChildError::Invariant(_)) => Self::new(Fault::Corrupt, text),
+            ForkFailure::Swap(error) => error.into(),
+            ForkFailure::NotSwung(error) => error.into(),
+            ForkFailure::Child(ChildError::Undone { .. }) | ForkFailure::NotFolded(_) | ForkFailure::Restless => {
+                Self::new(Fault::Retry, text)
+            }
+            ForkFailure::Lost(_) => Self::new(Fault::Fenced, text),
         }
     }
 }

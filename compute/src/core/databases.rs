@@ -70,7 +70,7 @@ pub struct Databases {
     pub ended: RefCell<BTreeSet<DatabaseId>>,
     /// Closed while nobody used them, with commits that only this log has.
     pub sleepers: RefCell<Sleepers>,
-    names: RefCell<KnownNames>,
+    pub names: RefCell<KnownNames>,
 }
 
 impl Databases {
@@ -233,7 +233,15 @@ impl Core {
     /// through, however often the store fails: a database that is half deleted must not be served.
     pub(super) async fn delete(self: &Rc<Self>, name: Name) -> Result<(), OpenError> {
         let open = self.open(&name, false).await?;
-        open.database.lose("the database was deleted");
+        let keeps_history = open.head.borrow().value.settings.retention_secs > 0;
+        // What an undelete brings back has to be all that was acknowledged.
+        let _turn = match keeps_history {
+            true => Some(self.end_after_folding(&open, "the database was deleted").await?),
+            false => {
+                open.database.lose("the database was deleted");
+                None
+            }
+        };
         open.pool.clear();
         let node = &self.node;
         let mut head = open.head.borrow().clone();

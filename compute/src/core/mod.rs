@@ -9,6 +9,7 @@ mod databases;
 mod deadlines;
 mod eviction;
 mod folding;
+mod forking;
 mod jobs;
 mod names;
 mod open_database;
@@ -17,6 +18,7 @@ mod parking;
 mod past;
 mod publishing;
 mod release;
+mod replacing;
 mod replicas;
 mod running;
 mod streams;
@@ -28,15 +30,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pageserver::service::follow::{Publisher, Start};
+use tenant::head::Head;
 use tenant::name::Name;
 use tenant::settings::Settings;
 use tokio::sync::{mpsc, oneshot};
-use walstore::id::DatabaseId;
+use walstore::id::{DatabaseId, Lsn};
 use walstore::log::Acknowledged;
+use walstore::register::Versioned;
 
 pub use self::configure::Configure;
 pub use self::databases::OpenError;
+pub use self::forking::{Change, Changed};
 pub use self::opening::recover;
+pub use self::replacing::Lent;
 
 use self::databases::Databases;
 use self::past::Pasts;
@@ -68,6 +74,17 @@ pub enum Message {
     Release { name: Name, reply: oneshot::Sender<Result<(), OpenError>> },
     /// Change what a database was promised.
     Configure { name: Name, configure: Configure, reply: oneshot::Sender<Result<Settings, OpenError>> },
+    /// Fork a database, or restore it.
+    Change { name: Name, change: Change, reply: oneshot::Sender<Result<Changed, OpenError>> },
+    /// Have a database end, for another one to take its place.
+    Lend { name: Name, reply: oneshot::Sender<Result<Lent, OpenError>> },
+    /// Put the present state of the database `name` into the place of one that was lent. Also answers the new head.
+    Replace {
+        name: Name,
+        replaced: Box<Versioned<Head>>,
+        last: Option<Lsn>,
+        reply: oneshot::Sender<Result<(Changed, Versioned<Head>), OpenError>>,
+    },
     /// Another node wants to follow a database of this one.
     Follow { start: Start, publisher: Publisher },
     /// The node is about to stop. Roll back what no request is running for, now and from now on, and send followers
@@ -229,6 +246,18 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
             Message::Configure { name, configure, reply } => {
                 let core = core.clone();
                 spawn_local(async move { drop(reply.send(core.configure(name, configure).await)) });
+            }
+            Message::Change { name, change, reply } => {
+                let core = core.clone();
+                spawn_local(async move { drop(reply.send(core.change(name, change).await)) });
+            }
+            Message::Lend { name, reply } => {
+                let core = core.clone();
+                spawn_local(async move { core.lend(&name, reply).await });
+            }
+            Message::Replace { name, replaced, last, reply } => {
+                let core = core.clone();
+                spawn_local(async move { drop(reply.send(core.take_the_place_of(&name, *replaced, last).await)) });
             }
             Message::Follow { start, publisher } => core.publish(start, publisher),
             Message::EndIdleStreams => {

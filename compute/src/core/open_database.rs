@@ -122,7 +122,8 @@ impl OpenDatabase {
 
     /// Counts this owner's folds.
     pub fn next_fold(&self) -> u32 {
-        let fold = self.folds.get() + 1;
+        // A fork counts like one: it writes objects, and the head.
+        let fold = self.folds.get().max(self.head.borrow().value.fold_seq) + 1;
         self.folds.set(fold);
         fold
     }

@@ -11,6 +11,7 @@ use walstore::register::Backoff;
 use super::Core;
 use super::databases::OpenError;
 use super::open_database::OpenDatabase;
+use crate::database::turn::TurnGuard;
 use crate::error::{Fault, ServerError};
 
 impl Core {
@@ -18,13 +19,27 @@ impl Core {
     /// database next acquires it.
     pub(super) async fn release(self: &Rc<Self>, name: Name) -> Result<(), OpenError> {
         let open = self.open(&name, false).await?;
+        let turn = self.stop_writers(&open).await?;
+        self.give_up(&open).await.map_err(|failure| {
+            let text = format!("`{name}` cannot be given up at the moment: {failure}");
+            ServerError::new(Fault::Retry, text)
+        })?;
+        info!(database = %name, "given up");
+        drop(turn);
+        Ok(())
+    }
+
+    /// Waits for the turn, and until all that was written before is durable. Nobody writes for as long as the guard is
+    /// held.
+    pub(super) async fn stop_writers(&self, open: &OpenDatabase) -> Result<TurnGuard, ServerError> {
+        let name = &open.database.name;
         let (seam, settings) = (&self.node.seam, &self.node.settings);
         let turn = tokio::select! {
             biased;
             turn = open.database.turn.take() => turn,
             () = seam.sleep(settings.busy_timeout) => {
                 let text = format!("`{name}` is being written to for longer than {:?}; nothing was done", settings.busy_timeout);
-                return Err(ServerError::new(Fault::Retry, text).into());
+                return Err(ServerError::new(Fault::Retry, text));
             }
         };
         let newest = Lsn::raw(open.database.newest().lsn);
@@ -35,19 +50,13 @@ impl Core {
             }
             () = seam.sleep(settings.commit_timeout) => {
                 let text = format!("the bucket has not taken the last commits of `{name}`; nothing was done");
-                return Err(ServerError::new(Fault::Retry, text).into());
+                return Err(ServerError::new(Fault::Retry, text));
             }
         }
         if let Some(reason) = open.database.lost() {
-            return Err(ServerError::new(Fault::Fenced, reason).into());
+            return Err(ServerError::new(Fault::Fenced, reason));
         }
-        self.give_up(&open).await.map_err(|failure| {
-            let text = format!("`{name}` cannot be given up at the moment: {failure}");
-            ServerError::new(Fault::Retry, text)
-        })?;
-        info!(database = %name, "given up");
-        drop(turn);
-        Ok(())
+        Ok(turn)
     }
 
     /// The writers are stopped: what is folded last is all that there is.

@@ -6,12 +6,15 @@
 //! | `DELETE /v1/namespaces/<name>` | 200; 404 |
 //! | `POST /v1/namespaces/<name>/release` | 200: this node has folded it and given it up; 404 |
 //! | `GET /v1/namespaces?prefix=&after=&limit=` | `{"namespaces":[{"name":"…"}],"next":"…"\|null}` |
+//! | `POST …/fork/<to>`, `…/restore`, `…/undo`, `…/reset`, `…/undelete` | see [`changes`] |
 //! | `GET …/retention` | `{"retention":"7d","expires":"…"\|null}` |
 //! | `POST …/retention`, `{"retention"?,"expires"?}` | the same, as it is then |
 //! | `GET …/tree` | `{"tree":{"name","database","state","lsn","this","children":[…]},"complete":true}` |
 //! | `GET /health` | 200 |
 
 mod bodies;
+mod changes;
+mod moments;
 mod retention;
 mod tree;
 
@@ -48,6 +51,11 @@ pub fn router(node: NodeHandle) -> Router {
         .route("/v1/namespaces/{name}/create", post(create))
         .route("/v1/namespaces/{name}/release", post(release))
         .route("/v1/namespaces/{name}", delete(remove))
+        .route("/v1/namespaces/{name}/fork/{to}", post(changes::fork))
+        .route("/v1/namespaces/{name}/restore", post(changes::restore))
+        .route("/v1/namespaces/{name}/undo", post(changes::undo))
+        .route("/v1/namespaces/{name}/reset", post(changes::reset))
+        .route("/v1/namespaces/{name}/undelete", post(changes::undelete))
         .route("/v1/namespaces/{name}/retention", get(retention::show).post(retention::set))
         .route("/v1/namespaces/{name}/tree", get(tree::tree))
         .fallback(|| async { failure(StatusCode::NOT_FOUND, "there is no such administration request", "SHOAL_INVALID") })

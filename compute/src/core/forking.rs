@@ -1,0 +1,176 @@
+//! Forks of databases that this node owns: what has to be folded first, and what else must not write the head meanwhile.
+//!
+//! | request | writers | what is folded first | then |
+//! |---|---|---|---|
+//! | fork, or restore under a new name | go on | up to the moment | name, pin, child: [`Forker::fork`] |
+//! | restore in place, undo, reset | stopped for good ([`super::replacing`]) | all of it | [`Forker::restore`] |
+//! | undelete | there are none | it was, when it was deleted | a fork of the final head, under its own name |
+
+use std::rc::Rc;
+
+use pageserver::fork::{ForkFailure, Forked, Forker};
+use tenant::head::Head;
+use tenant::lifecycle;
+use tenant::name::Name;
+use tenant::registry;
+use tenant::settings::Settings;
+use tracing::info;
+use walstore::id::{DatabaseId, Lsn};
+use walstore::register::Versioned;
+
+use super::Core;
+use super::databases::OpenError;
+use super::open_database::OpenDatabase;
+use crate::error::{Fault, ServerError};
+use crate::moment::Moment;
+
+/// Another database, or another state of this one.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// `at`: the present state, if none is given. `expires_micros`: 0 is never.
+    Fork { to: Name, at: Option<Moment>, expires_micros: u64 },
+    /// Restore in place.
+    Restore { at: Moment },
+    /// To a bookmark, or to what the last restore in place replaced.
+    Undo { bookmark: Option<Moment> },
+    Undelete,
+}
+
+/// What a change has made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    pub name: Name,
+    pub database: DatabaseId,
+    /// The last commit (raw) that it begins with.
+    pub lsn: u64,
+    /// The bookmark of what the name led to before.
+    pub undo: Option<(DatabaseId, u64)>,
+}
+
+impl Changed {
+    pub(super) fn of(new: &Head, old: Option<&Head>) -> Self {
+        let undo = old.map(|old| (old.database, Lsn::raw(old.folded.lsn)));
+        Self { name: new.name.clone(), database: new.database, lsn: Lsn::raw(new.folded.lsn), undo }
+    }
+}
+
+/// A state that a new database begins with.
+pub(super) enum Origin {
+    /// Of the database itself.
+    Own(Option<Lsn>),
+    /// Of one that its name led to before.
+    Former(Box<Versioned<Head>>, Option<Lsn>),
+}
+
+impl Core {
+    pub(super) async fn change(self: &Rc<Self>, name: Name, change: Change) -> Result<Changed, OpenError> {
+        let done = match change {
+            Change::Fork { to, at, expires_micros } => self.fork_to(&name, to, at, expires_micros).await,
+            Change::Restore { at } => self.restore_in_place(&name, at).await,
+            Change::Undo { bookmark: Some(bookmark) } => self.restore_in_place(&name, bookmark).await,
+            Change::Undo { bookmark: None } => {
+                let bookmark = self.what_was_replaced(&name).await?;
+                self.restore_in_place(&name, bookmark).await
+            }
+            Change::Undelete => self.undelete(&name).await,
+        };
+        done.inspect(|done| info!(%name, new = %done.name, database = %done.database, lsn = done.lsn, "forked or restored"))
+    }
+
+    async fn fork_to(
+        self: &Rc<Self>,
+        name: &Name,
+        to: Name,
+        at: Option<Moment>,
+        expires_micros: u64,
+    ) -> Result<Changed, OpenError> {
+        let open = self.open(name, false).await?;
+        let origin = self.origin(&open, at).await?;
+        // No fold of this node comes between; what is folded by then is the present state.
+        let _folding = open.folding.lock().await;
+        let (head, at) = match origin {
+            Origin::Own(at) => (open.head.borrow().clone(), at),
+            Origin::Former(head, at) => (*head, at),
+        };
+        let is_own = head.value.database == open.database.id;
+        let at = if is_own && at.is_none() { head.value.folded.lsn } else { at };
+        let settings = Settings { expires_micros, ..self.settings_like(&head.value) };
+        let forked = self.fork_on_io(head, at, to, settings).await?;
+        if is_own {
+            *open.head.borrow_mut() = forked.parent;
+        }
+        Ok(Changed::of(&forked.child.value, None))
+    }
+
+    async fn fork_on_io(
+        &self,
+        head: Versioned<Head>,
+        at: Option<Lsn>,
+        to: Name,
+        settings: Settings,
+    ) -> Result<Forked, ServerError> {
+        let patience = self.patience();
+        let forked = self.node.io(move |node| async move {
+            let forker = Forker { store: &*node.stores.main, seam: &node.seam, me: node.id, patience };
+            forker.fork(head, at, &to, settings).await
+        });
+        forked.await?.map_err(ServerError::from)
+    }
+
+    /// What a child of `head` is promised: the same, from now on, and without an end.
+    pub(super) fn settings_like(&self, head: &Head) -> Settings {
+        Settings { created_micros: self.node.seam.wall_micros(), expires_micros: 0, ..head.settings }
+    }
+
+    /// The state that a moment means, folded. Without a moment all that was committed before is folded, and `Own(None)`
+    /// says that the folded point counts.
+    pub(super) async fn origin(
+        self: &Rc<Self>,
+        open: &Rc<OpenDatabase>,
+        at: Option<Moment>,
+    ) -> Result<Origin, OpenError> {
+        let name = &open.database.name;
+        match at {
+            None => {
+                self.fold_up_to(open, Lsn::raw(open.database.newest().lsn)).await?;
+                Ok(Origin::Own(None))
+            }
+            Some(Moment::Bookmark { database, lsn }) if database != open.database.id => {
+                Ok(Origin::Former(Box::new(self.former(name, database).await?), Lsn::new(lsn)))
+            }
+            Some(moment) => {
+                let found = self.find(name, moment).await?;
+                Ok(Origin::Own(Lsn::new(found.lsn)))
+            }
+        }
+    }
+
+    /// The head of a database that had this name, and ended.
+    async fn former(&self, name: &Name, database: DatabaseId) -> Result<Versioned<Head>, ServerError> {
+        let head = self.read_head(database).await?;
+        let had_it = |head: &Versioned<Head>| head.value.name == *name && head.value.state.is_final();
+        head.filter(had_it).ok_or_else(|| {
+            let text = format!("the bookmark is one of {database}, which is no former database of the name `{name}`");
+            ServerError::new(Fault::Invalid, text)
+        })
+    }
+
+    /// Brings the last database of a freed name back, as a fork of what is left of it.
+    async fn undelete(self: &Rc<Self>, name: &Name) -> Result<Changed, OpenError> {
+        let (of, patience) = (name.clone(), self.patience());
+        let record = self.node.io(move |node| async move {
+            registry::read_name(&*node.stores.main, &node.seam, &of, patience).await
+        });
+        let record = record.await?.map_err(ServerError::from)?;
+        if record.is_none() {
+            return Err(OpenError::NoSuchDatabase(name.clone()));
+        }
+        let database = lifecycle::undelete_of(record.as_ref().map(|record| &record.value), name);
+        let database = database.map_err(|refused| ServerError::from(ForkFailure::from(refused)))?;
+        let head = self.read_head(database).await?.filter(|head| head.value.state.is_final());
+        let head = head.ok_or_else(|| OpenError::NoSuchDatabase(name.clone()))?;
+        let (at, settings) = (head.value.folded.lsn, self.settings_like(&head.value));
+        let forked = self.fork_on_io(head, at, name.clone(), settings).await?;
+        Ok(Changed::of(&forked.child.value, None))
+    }
+}

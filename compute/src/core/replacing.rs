@@ -1,0 +1,214 @@
+//! Restores in place: another database takes the place of one that this node owns, under the same name.
+//!
+//! ```text
+//!   writers stopped ─▶ all of it folded ─▶ ended on this node ─▶ new database made, old head: moved, name swung
+//! ```
+//!
+//! Once the write that moves the old head was sent, it may arrive at any time, and another node may own the new
+//! database from then on. So before that the old one ends here, for readers too. If it comes to nothing, the head is
+//! confirmed, which makes what was sent void, and the next request opens the database again.
+//!
+//! A reset needs two databases of two cores: the core of the one that is replaced has it end and **lends** its head to
+//! the other's.
+
+use std::rc::Rc;
+
+use pageserver::fold::FoldFailure;
+use pageserver::fork::{Forker, Restored};
+use tenant::head::{Head, HeadState};
+use tenant::lifecycle;
+use tenant::name::Name;
+use tenant::registry;
+use tenant::settings::Settings;
+use tokio::sync::oneshot;
+use tracing::warn;
+use walstore::id::{Lsn, PutId};
+use walstore::register::{Backoff, Swap, Versioned};
+
+use super::Core;
+use super::databases::OpenError;
+use super::forking::{Changed, Origin};
+use super::open_database::OpenDatabase;
+use crate::database::turn::TurnGuard;
+use crate::error::{Fault, ServerError};
+use crate::moment::Moment;
+
+/// What is told to whoever uses a database meanwhile.
+const REPLACED: &str = "the database was restored to another state; ask again";
+
+/// Restores in place of one name that are looked through for the last one.
+const REPLACED_MAX: usize = 1_000;
+
+/// A database that has ended on its own core, so that another one may take its place.
+pub struct Lent {
+    pub head: Versioned<Head>,
+    /// Its last commit, which is folded.
+    pub last: Option<Lsn>,
+    /// Told how it came out: what the name leads to now. Dropped, nothing has come of it.
+    pub done: oneshot::Sender<Versioned<Head>>,
+}
+
+impl Core {
+    /// Puts a former state into the place of the present one.
+    pub(super) async fn restore_in_place(self: &Rc<Self>, name: &Name, at: Moment) -> Result<Changed, OpenError> {
+        let open = self.open(name, false).await?;
+        let origin = self.origin(&open, Some(at)).await?;
+        let turn = self.end_after_folding(&open, REPLACED).await?;
+        let _folding = open.folding.lock().await;
+        let (old, last) = (open.head.borrow().clone(), open.database.newest().lsn);
+        let settings = self.settings_after(&old.value);
+        let (source, at, replaced) = match origin {
+            Origin::Own(at) => (old, at, None),
+            Origin::Former(head, at) => (*head, at, Some(old)),
+        };
+        let restored = self.restore_on_io(source, at, replaced, last, settings).await;
+        self.after_replacing(&open, restored.as_ref().ok().map(|restored| &restored.new)).await;
+        drop(turn);
+        let restored = restored?;
+        Ok(Changed::of(&restored.new.value, Some(&restored.old.value)))
+    }
+
+    /// What `replaced`'s place is promised: the same as before.
+    fn settings_after(&self, replaced: &Head) -> Settings {
+        Settings { expires_micros: replaced.settings.expires_micros, ..self.settings_like(replaced) }
+    }
+
+    async fn restore_on_io(
+        &self,
+        source: Versioned<Head>,
+        at: Option<Lsn>,
+        replaced: Option<Versioned<Head>>,
+        last: Option<Lsn>,
+        settings: Settings,
+    ) -> Result<Restored, ServerError> {
+        let patience = self.patience();
+        let restored = self.node.io(move |node| async move {
+            let forker = Forker { store: &*node.stores.main, seam: &node.seam, me: node.id, patience };
+            forker.restore(source, at, replaced, last, settings).await
+        });
+        restored.await?.map_err(ServerError::from)
+    }
+
+    /// Stops the writers, folds all that there is, and ends the database on this node. The guard keeps writers away.
+    pub(super) async fn end_after_folding(
+        self: &Rc<Self>,
+        open: &Rc<OpenDatabase>,
+        reason: &str,
+    ) -> Result<TurnGuard, ServerError> {
+        let turn = self.stop_writers(open).await?;
+        let folding = open.folding.lock().await;
+        while open.database.durable_unfolded().is_some() {
+            match self.fold(open, false).await {
+                Ok(_) => {}
+                Err(FoldFailure::Lost(found)) if self.adopt(open, &found) => {}
+                Err(failure) => {
+                    let text = format!("`{}` cannot be folded at the moment, nothing was done: {failure}", open.database.name);
+                    return Err(ServerError::new(Fault::Retry, text));
+                }
+            }
+        }
+        drop(folding);
+        open.database.lose(reason);
+        open.pool.clear();
+        self.end_streams_of(open).await;
+        Ok(turn)
+    }
+
+    /// Takes the database that has ended out, so that its name is looked up anew. `new` is what has its place.
+    async fn after_replacing(self: &Rc<Self>, open: &Rc<OpenDatabase>, new: Option<&Versioned<Head>>) {
+        match new {
+            Some(new) => self.databases.names.borrow_mut().learn(&open.database.name, new.value.database),
+            None => self.make_void(open).await,
+        }
+        // All of it is folded.
+        if let Some(last) = open.database.newest().lsn {
+            self.node.log.folded(open.database.id, last);
+        }
+        self.databases.close(open);
+    }
+
+    /// Nothing came of it. What was sent nevertheless may arrive only before this write.
+    async fn make_void(&self, open: &OpenDatabase) {
+        let (id, mut backoff) = (open.database.id, Backoff::default());
+        loop {
+            let head = match self.read_head(id).await {
+                Ok(head) => head.filter(|head| head.value.owner == Some(self.node.id)),
+                Err(error) => {
+                    warn!(database = %open.database.name, %error, "cannot find out what became of a restore; trying again");
+                    backoff.pause(&self.node.seam).await;
+                    continue;
+                }
+            };
+            // It has another owner, or has ended: whoever asks next finds out.
+            let Some(before) = head else { return };
+            let (next, patience) = (lifecycle::confirm(&before.value, PutId::random(&self.node.seam)), self.patience());
+            let swap = self.node.io(move |node| async move {
+                registry::swap_head(&*node.stores.main, &node.seam, &before, next, patience).await
+            });
+            match swap.await {
+                Ok(Ok(Swap::Won(_))) | Err(_) => return,
+                Ok(Ok(Swap::Lost(_))) => {}
+                Ok(Err(error)) => {
+                    warn!(database = %open.database.name, %error, "cannot make a restore void yet; trying again");
+                    backoff.pause(&self.node.seam).await;
+                }
+            }
+        }
+    }
+
+    /// Has a database end, for another one to take its place.
+    pub(super) async fn lend(self: &Rc<Self>, name: &Name, reply: oneshot::Sender<Result<Lent, OpenError>>) {
+        let ended = async {
+            let open = self.open(name, false).await?;
+            let turn = self.end_after_folding(&open, REPLACED).await?;
+            Ok((open, turn))
+        };
+        let (open, turn) = match ended.await {
+            Ok(ended) => ended,
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        let _folding = open.folding.lock().await;
+        let (done, new) = oneshot::channel();
+        let lent = Lent { head: open.head.borrow().clone(), last: open.database.newest().lsn, done };
+        drop(reply.send(Ok(lent)));
+        let new = new.await.ok();
+        self.after_replacing(&open, new.as_ref()).await;
+        drop(turn);
+    }
+
+    /// The present state of the database `name` takes the place of one that was lent.
+    pub(super) async fn take_the_place_of(
+        self: &Rc<Self>,
+        name: &Name,
+        replaced: Versioned<Head>,
+        last: Option<Lsn>,
+    ) -> Result<(Changed, Versioned<Head>), OpenError> {
+        let open = self.open(name, false).await?;
+        self.origin(&open, None).await?;
+        let _folding = open.folding.lock().await;
+        let source = open.head.borrow().clone();
+        let (at, settings) = (source.value.folded.lsn, self.settings_after(&replaced.value));
+        let restored = self.restore_on_io(source, at, Some(replaced), last, settings).await?;
+        Ok((Changed::of(&restored.new.value, Some(&restored.old.value)), restored.new))
+    }
+
+    /// The bookmark of what the last restore in place replaced.
+    pub(super) async fn what_was_replaced(self: &Rc<Self>, name: &Name) -> Result<Moment, OpenError> {
+        let open = self.open(name, false).await?;
+        let mut former = open.head.borrow().value.parent.map(|point| point.parent);
+        for _ in 0..REPLACED_MAX {
+            let Some(database) = former else { break };
+            let head = self.read_head(database).await?.filter(|head| head.value.name == *name);
+            former = match head.map(|head| head.value) {
+                Some(Head { state: HeadState::Moved { new }, folded, .. }) if new == open.database.id => {
+                    return Ok(Moment::Bookmark { database, lsn: Lsn::raw(folded.lsn) });
+                }
+                // What this one is a fork of was replaced by others before.
+                Some(Head { state: HeadState::Moved { new }, .. }) => Some(new),
+                _ => None,
+            };
+        }
+        let text = format!("`{name}` was not restored in place, so there is nothing to undo; name a bookmark to go back to");
+        Err(ServerError::new(Fault::Invalid, text).into())
+    }
+}
