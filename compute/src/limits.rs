@@ -77,6 +77,9 @@ pub const WOKEN_AT_ONCE_MAX: usize = 64;
 /// Moments of the past that one core keeps open. Beyond it those that nobody uses are closed, the longest unused first.
 pub const PASTS_MAX: usize = 64;
 
+/// Times of which one core remembers the commits that they led to.
+pub const KNOWN_TIMES_MAX: usize = 4_096;
+
 /// Dead objects that a head may list before folds wait for the readers that keep them alive. Well below what
 /// a head can hold.
 pub const DEAD_UNFOLDED_MAX: usize = 1024;

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use pageserver::tail::keeps_commits;
 use tenant::lifecycle;
 use tenant::name::Name;
 use tenant::registry;
@@ -52,7 +53,11 @@ impl Core {
                 registry::swap_head(&*node.stores.main, &node.seam, &before, next, patience).await
             });
             match swap.await?.map_err(ServerError::from)? {
-                Swap::Won(head) => *open.head.borrow_mut() = head,
+                Swap::Won(head) => {
+                    // Of what is not folded yet, only commits from here on can be kept.
+                    open.database.keep_commits(keeps_commits(&head.value));
+                    *open.head.borrow_mut() = head;
+                }
                 Swap::Lost(Some(found)) if self.adopt(&open, &found) => {}
                 Swap::Lost(_) => {
                     let text = format!("`{name}` has another owner by now; ask there");

@@ -21,7 +21,7 @@ use walstore::register::Versioned;
 use super::Core;
 use super::databases::OpenError;
 use super::open_database::OpenDatabase;
-use crate::error::{Fault, ServerError};
+use crate::error::ServerError;
 use crate::moment::Moment;
 
 /// Another database, or another state of this one.
@@ -135,24 +135,15 @@ impl Core {
                 self.fold_up_to(open, Lsn::raw(open.database.newest().lsn)).await?;
                 Ok(Origin::Own(None))
             }
-            Some(Moment::Bookmark { database, lsn }) if database != open.database.id => {
-                Ok(Origin::Former(Box::new(self.former(name, database).await?), Lsn::new(lsn)))
-            }
             Some(moment) => {
                 let found = self.find(name, moment).await?;
-                Ok(Origin::Own(Lsn::new(found.lsn)))
+                let at = Lsn::new(found.lsn);
+                Ok(match found.head.value.database == open.database.id {
+                    true => Origin::Own(at),
+                    false => Origin::Former(Box::new(found.head), at),
+                })
             }
         }
-    }
-
-    /// The head of a database that had this name, and ended.
-    async fn former(&self, name: &Name, database: DatabaseId) -> Result<Versioned<Head>, ServerError> {
-        let head = self.read_head(database).await?;
-        let had_it = |head: &Versioned<Head>| head.value.name == *name && head.value.state.is_final();
-        head.filter(had_it).ok_or_else(|| {
-            let text = format!("the bookmark is one of {database}, which is no former database of the name `{name}`");
-            ServerError::new(Fault::Invalid, text)
-        })
     }
 
     /// Brings the last database of a freed name back, as a fork of what is left of it.

@@ -74,6 +74,8 @@ pub enum Message {
     Release { name: Name, reply: oneshot::Sender<Result<(), OpenError>> },
     /// Change what a database was promised.
     Configure { name: Name, configure: Configure, reply: oneshot::Sender<Result<Settings, OpenError>> },
+    /// The head of a database, with all folded that was committed before.
+    FoldedHead { name: Name, reply: oneshot::Sender<Result<Versioned<Head>, OpenError>> },
     /// Fork a database, or restore it.
     Change { name: Name, change: Change, reply: oneshot::Sender<Result<Changed, OpenError>> },
     /// Have a database end, for another one to take its place.
@@ -246,6 +248,10 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
             Message::Configure { name, configure, reply } => {
                 let core = core.clone();
                 spawn_local(async move { drop(reply.send(core.configure(name, configure).await)) });
+            }
+            Message::FoldedHead { name, reply } => {
+                let core = core.clone();
+                spawn_local(async move { drop(reply.send(core.folded_head(&name).await)) });
             }
             Message::Change { name, change, reply } => {
                 let core = core.clone();

@@ -36,9 +36,6 @@ use crate::moment::Moment;
 /// What is told to whoever uses a database meanwhile.
 const REPLACED: &str = "the database was restored to another state; ask again";
 
-/// Restores in place of one name that are looked through for the last one.
-const REPLACED_MAX: usize = 1_000;
-
 /// A database that has ended on its own core, so that another one may take its place.
 pub struct Lent {
     pub head: Versioned<Head>,
@@ -189,24 +186,30 @@ impl Core {
         let source = open.head.borrow().clone();
         let (at, settings) = (source.value.folded.lsn, self.settings_after(&replaced.value));
         let restored = self.restore_on_io(source, at, Some(replaced), last, settings).await?;
+        // The pin is in this head.
+        if let Some(head) = self.read_head(open.database.id).await? {
+            self.adopt(&open, &head);
+        }
         Ok((Changed::of(&restored.new.value, Some(&restored.old.value)), restored.new))
     }
 
     /// The bookmark of what the last restore in place replaced.
     pub(super) async fn what_was_replaced(self: &Rc<Self>, name: &Name) -> Result<Moment, OpenError> {
-        let open = self.open(name, false).await?;
-        let mut former = open.head.borrow().value.parent.map(|point| point.parent);
-        for _ in 0..REPLACED_MAX {
-            let Some(database) = former else { break };
-            let head = self.read_head(database).await?.filter(|head| head.value.name == *name);
-            former = match head.map(|head| head.value) {
-                Some(Head { state: HeadState::Moved { new }, folded, .. }) if new == open.database.id => {
-                    return Ok(Moment::Bookmark { database, lsn: Lsn::raw(folded.lsn) });
-                }
-                // What this one is a fork of was replaced by others before.
-                Some(Head { state: HeadState::Moved { new }, .. }) => Some(new),
-                _ => None,
-            };
+        let id = self.open(name, false).await?.database.id;
+        let (of, patience) = (name.clone(), self.patience());
+        let record = self.node.io(move |node| async move {
+            registry::read_name(&*node.stores.main, &node.seam, &of, patience).await
+        });
+        let record = record.await?.map_err(ServerError::from)?.map(|record| record.value);
+        // The name may not have been led on yet.
+        let former = record.iter().flat_map(|record| std::iter::once(record.database()).chain(record.past.iter().rev().copied()));
+        for database in former.filter(|former| *former != id) {
+            let head = self.read_head(database).await?.map(|head| head.value);
+            if let Some(Head { state: HeadState::Moved { new }, folded, .. }) = head
+                && new == id
+            {
+                return Ok(Moment::Bookmark { database, lsn: Lsn::raw(folded.lsn) });
+            }
         }
         let text = format!("`{name}` was not restored in place, so there is nothing to undo; name a bookmark to go back to");
         Err(ServerError::new(Fault::Invalid, text).into())

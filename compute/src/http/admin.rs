@@ -7,6 +7,7 @@
 //! | `POST /v1/namespaces/<name>/release` | 200: this node has folded it and given it up; 404 |
 //! | `GET /v1/namespaces?prefix=&after=&limit=` | `{"namespaces":[{"name":"…"}],"next":"…"\|null}` |
 //! | `POST …/fork/<to>`, `…/restore`, `…/undo`, `…/reset`, `…/undelete` | see [`changes`] |
+//! | `GET …/history?before=&limit=` | see [`history`] |
 //! | `GET …/retention` | `{"retention":"7d","expires":"…"\|null}` |
 //! | `POST …/retention`, `{"retention"?,"expires"?}` | the same, as it is then |
 //! | `GET …/tree` | `{"tree":{"name","database","state","lsn","this","children":[…]},"complete":true}` |
@@ -14,6 +15,7 @@
 
 mod bodies;
 mod changes;
+mod history;
 mod moments;
 mod retention;
 mod tree;
@@ -56,6 +58,7 @@ pub fn router(node: NodeHandle) -> Router {
         .route("/v1/namespaces/{name}/undo", post(changes::undo))
         .route("/v1/namespaces/{name}/reset", post(changes::reset))
         .route("/v1/namespaces/{name}/undelete", post(changes::undelete))
+        .route("/v1/namespaces/{name}/history", get(history::history))
         .route("/v1/namespaces/{name}/retention", get(retention::show).post(retention::set))
         .route("/v1/namespaces/{name}/tree", get(tree::tree))
         .fallback(|| async { failure(StatusCode::NOT_FOUND, "there is no such administration request", "SHOAL_INVALID") })

@@ -16,7 +16,7 @@ pub enum Language {
 
 impl Language {
     /// Its folder among the installed clients.
-    fn folder(self) -> &'static str {
+    pub fn folder(self) -> &'static str {
         match self {
             Language::JavaScript => "javascript",
             Language::Python => "python",
@@ -113,6 +113,6 @@ impl Language {
     }
 }
 
-fn source(name: &str) -> PathBuf {
+pub fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
 }

@@ -9,6 +9,7 @@
 //! | `app.mjs`, `app.py`, `rust/` | programs that carry the script out with `@libsql/client`, Python's and Rust's `libsql` |
 //! | `language` | how they are started, and what their drivers cannot do |
 //! | `outcome`, `value` | what they print |
+//! | `past`, `query.mjs` | one statement at a URL that names a moment |
 //!
 //! The drivers are installed outside of the repository by `.ci/clients`, in `$SHOAL_CLIENTS_DIR` (by default
 //! `~/.cache/shoal-ci/clients`). A client that is not installed is skipped, and said to be; with
@@ -17,6 +18,7 @@
 mod application;
 mod language;
 mod outcome;
+mod past;
 mod script;
 mod sqlite;
 #[path = "../support/mod.rs"]
@@ -54,7 +56,8 @@ fn clients_directory() -> PathBuf {
     })
 }
 
-fn check(language: Language) {
+/// Says so if it is not.
+fn is_installed(language: Language) -> bool {
     let clients = clients_directory();
     if !language.is_installed(&clients) {
         let missing =
@@ -62,6 +65,14 @@ fn check(language: Language) {
         assert!(std::env::var_os("SHOAL_REQUIRE_CLIENTS").is_none_or(|value| value != "1"), "{missing}");
         // Written rather than printed: the test harness keeps to itself what passing tests print.
         let _ = writeln!(std::io::stderr(), "\nSKIPPED: {missing}\n");
+        return false;
+    }
+    true
+}
+
+fn check(language: Language) {
+    let clients = clients_directory();
+    if !is_installed(language) {
         return;
     }
     let mut server = Server::dev();

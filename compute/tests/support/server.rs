@@ -23,6 +23,7 @@ pub struct Server {
     pub admin: SocketAddr,
     directory: TempDir,
     creates_on_first_use: bool,
+    flags: Vec<String>,
 }
 
 impl Server {
@@ -40,8 +41,9 @@ impl Server {
         for _ in 0..PORT_TRIES {
             let directory = tempfile::tempdir().expect("a temporary directory");
             let (http, admin) = (free_address(), free_address());
-            let child = spawn(command, flags, http, admin, directory.path());
-            let mut server = Self { child, http, admin, directory, creates_on_first_use: command == "dev" };
+            let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+            let child = spawn(command, &flags, http, admin, directory.path());
+            let mut server = Self { child, http, admin, directory, creates_on_first_use: command == "dev", flags };
             if server.wait_until_it_answers() {
                 return server;
             }
@@ -78,6 +80,14 @@ impl Server {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a child that runs");
         let status = self.child.wait().expect("a child that can be waited for");
         assert!(status.success(), "{status}:\n{}", self.log());
+    }
+
+    /// Ends the process, and starts another one with the same data and the same ports.
+    pub fn restart(&mut self) {
+        self.terminate();
+        let command = if self.creates_on_first_use { "dev" } else { "serve" };
+        self.child = spawn(command, &self.flags, self.http, self.admin, self.directory.path());
+        assert!(self.wait_until_it_answers(), "it does not start again:\n{}", self.log());
     }
 
     /// A database of this server, which exists from then on.
@@ -151,12 +161,12 @@ fn log_file(directory: &Path) -> PathBuf {
     directory.join("output")
 }
 
-fn spawn(subcommand: &str, flags: &[&str], http: SocketAddr, admin: SocketAddr, directory: &Path) -> Child {
+fn spawn(subcommand: &str, flags: &[String], http: SocketAddr, admin: SocketAddr, directory: &Path) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shoal"));
     command.arg(subcommand).args(["--http-listen-addr", &http.to_string(), "--admin-listen-addr", &admin.to_string()]);
     if subcommand == "serve" {
         let bucket = directory.join("bucket");
-        std::fs::create_dir(&bucket).expect("a directory for the bucket");
+        std::fs::create_dir_all(&bucket).expect("a directory for the bucket");
         command
             .args(["--store", &format!("file://{}", bucket.display())])
             .arg("--cache-dir")

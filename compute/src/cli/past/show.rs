@@ -15,13 +15,15 @@ struct Commit {
     bookmark: String,
     lsn: u64,
     time: String,
-    bytes: u64,
+    /// Not known where the window begins.
+    bytes: Option<u64>,
 }
 
 /// One line a commit.
 pub fn history(out: &mut dyn Write, answer: History) -> io::Result<()> {
     writeln!(out, "{:>12}  {:<27}  {:>10}  bookmark", "lsn", "time", "bytes")?;
     for Commit { bookmark, lsn, time, bytes } in &answer.history {
+        let bytes = bytes.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
         writeln!(out, "{lsn:>12}  {time:<27}  {bytes:>10}  {bookmark}")?;
     }
     match answer.next {

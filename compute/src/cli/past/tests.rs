@@ -71,7 +71,8 @@ fn a_refusal_is_told_in_the_servers_words() {
 fn history_is_a_line_a_commit() {
     let server = serve(|_| {
         let commit = json!({"bookmark": "0a-9", "lsn": 9, "time": "2026-11-21T20:15:00Z", "bytes": 4711});
-        Answer::json(200, json!({"history": [commit], "next": 9}).to_string())
+        let oldest = json!({"bookmark": "0a-7", "lsn": 7, "time": "2026-11-21T20:14:00Z", "bytes": null});
+        Answer::json(200, json!({"history": [commit, oldest], "next": 9}).to_string())
     });
     let text = run_at(&server, "history app --limit 1 --before 10").expect("a history");
     assert_eq!(last(&server).line, "GET /v1/namespaces/app/history?limit=1&before=10");

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use pageserver::fold::FoldFailure;
 use tenant::head::Head;
 use tenant::name::Name;
-use walstore::id::Lsn;
+use walstore::id::{DatabaseId, Lsn};
 use walstore::register::Versioned;
 
 use super::history::{self, Found, Known, NotThere};
@@ -42,19 +42,33 @@ impl Core {
                     None => return Err(OpenError::NoSuchDatabase(name.clone())),
                 },
             };
+            let head = match moment {
+                Moment::Bookmark { database, .. } if database != head.value.database => self.former(name, database).await?,
+                _ => head,
+            };
+            let (id, folded) = (head.value.database, Lsn::raw(head.value.folded.lsn));
+            if let Some(lsn) = self.pasts.at_time(id, moment).filter(|lsn| *lsn >= Lsn::raw(head.value.horizon)) {
+                return Ok(FoundCommit { name: name.clone(), head, lsn });
+            }
             let now = self.node.seam.wall_micros();
             let found = {
                 let head = head.value.clone();
                 self.node.io(move |node| async move { history::find(&node, &head, moment, now).await }).await??
             };
             match found {
-                Found::At(lsn) => return Ok(FoundCommit { name: name.clone(), head, lsn }),
+                Found::At(lsn) => {
+                    if lsn < folded {
+                        self.pasts.remember_time(id, moment, lsn);
+                    }
+                    return Ok(FoundCommit { name: name.clone(), head, lsn });
+                }
                 Found::Not(why) => return Err(why.into_error(name, moment).into()),
                 // Nobody has committed after that, or only this node would know it.
                 Found::Beyond if head.value.owner.is_none() || open.is_some() => match moment {
                     Moment::Time(_) => return Ok(FoundCommit { name: name.clone(), lsn: Lsn::raw(head.value.folded.lsn), head }),
                     Moment::Lsn(_) | Moment::Bookmark { .. } => {
-                        return Err(NotThere::Future(Known::of_head(&head.value)).into_error(name, moment).into());
+                        let known = self.known(&head.value).await?;
+                        return Err(NotThere::Future(known).into_error(name, moment).into());
                     }
                 },
                 // Only its owner knows: this node, if nobody else is.
@@ -63,6 +77,28 @@ impl Core {
         }
         let text = format!("`{name}` changes too quickly to find {moment} in its history; try again");
         Err(ServerError::new(Fault::Retry, text).into())
+    }
+
+    /// The head of a database, with all folded that was committed before.
+    pub(in crate::core) async fn folded_head(self: &Rc<Self>, name: &Name) -> Result<Versioned<Head>, OpenError> {
+        let now = Moment::Time(self.node.seam.wall_micros());
+        Ok(self.find(name, now).await?.head)
+    }
+
+    /// The head of a database that had this name, and ended.
+    async fn former(&self, name: &Name, database: DatabaseId) -> Result<Versioned<Head>, ServerError> {
+        let head = self.read_head(database).await?;
+        let had_it = |head: &Versioned<Head>| head.value.name == *name && head.value.state.is_final();
+        head.filter(had_it).ok_or_else(|| {
+            let text = format!("the bookmark is one of {database}, which is no former database of the name `{name}`");
+            ServerError::new(Fault::Invalid, text)
+        })
+    }
+
+    /// From when to when the history of a head reaches.
+    pub(super) async fn known(&self, head: &Head) -> Result<Known, ServerError> {
+        let head = head.clone();
+        self.node.io(move |node| async move { Known::read(&node, &head).await }).await?
     }
 
     /// The head of a database that this node owns, with everything folded that a moment may want.

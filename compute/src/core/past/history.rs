@@ -1,12 +1,12 @@
 //! What the history in the bucket says about a moment.
 
+use pageserver::history::{self, Located, PastError, Window};
 use segments::commit::Commit;
 use segments::image::Image;
 use segments::map::PageMap;
 use segments::tip::Tip;
 use tenant::head::Head;
 use tenant::name::Name;
-use walstore::id::Lsn;
 
 use crate::context::NodeContext;
 use crate::error::{Fault, ServerError};
@@ -28,41 +28,32 @@ pub enum NotThere {
     TooOld(Known),
     /// No commit has this number yet, or it is not that late yet.
     Future(Known),
-    /// The bookmark is one of another database.
-    Other(Known),
 }
 
 /// The window from which a database can be restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
-    /// The first commit (raw) that can be shown.
-    pub first: u64,
-    pub first_micros: Option<u64>,
-    pub last: u64,
-    pub last_micros: u64,
-    pub retention_secs: u32,
+    window: Window,
+    retention_secs: u32,
 }
 
 impl Known {
-    /// As far as a head says.
-    pub fn of_head(head: &Head) -> Self {
-        let (first, last) = (Lsn::raw(head.horizon), Lsn::raw(head.folded.lsn));
-        let first_micros = match first {
-            0 => Some(head.settings.created_micros),
-            first if first == last => Some(head.folded.time_micros),
-            _ => None,
-        };
-        let retention_secs = head.settings.retention_secs;
-        Self { first, first_micros, last, last_micros: head.folded.time_micros, retention_secs }
+    fn new(head: &Head, mut window: Window) -> Self {
+        if window.oldest.lsn == 0 {
+            // Before the first commit: it was empty from then on.
+            window.oldest.time_micros = head.settings.created_micros;
+        }
+        Self { window, retention_secs: head.settings.retention_secs }
+    }
+
+    pub async fn read(node: &NodeContext, head: &Head) -> Result<Self, ServerError> {
+        Ok(Self::new(head, history::window(&node.fetcher, head).await?))
     }
 
     fn text(&self) -> String {
-        let place = |lsn: u64, micros: Option<u64>| match micros {
-            Some(micros) => format!("LSN {lsn} ({})", time_text(micros)),
-            None => format!("LSN {lsn}"),
-        };
-        let (first, last) = (place(self.first, self.first_micros), place(self.last, Some(self.last_micros)));
-        match self.first == self.last {
+        let [oldest, newest] = [self.window.oldest, self.window.newest];
+        let [first, last] = [oldest, newest].map(|mark| format!("LSN {} ({})", mark.lsn, time_text(mark.time_micros)));
+        match oldest.lsn == newest.lsn {
             true => format!("only {last} can be shown"),
             false => format!("what can be shown is {first} to {last}"),
         }
@@ -79,10 +70,6 @@ impl NotThere {
             ),
             Self::TooOld(known) => format!("{moment} is before the retention window of `{name}`: {}", known.text()),
             Self::Future(known) => format!("{moment} is in the future of `{name}`: {}", known.text()),
-            Self::Other(known) => format!(
-                "the bookmark {moment} is of another database than the one that `{name}` leads to now: {}",
-                known.text()
-            ),
         };
         ServerError::new(Fault::Invalid, text)
     }
@@ -97,31 +84,41 @@ pub struct State {
 }
 
 /// Finds the commit that is meant, among those that `head` says are folded.
-pub async fn find(_node: &NodeContext, head: &Head, moment: Moment, now_micros: u64) -> Result<Found, ServerError> {
-    let known = Known::of_head(head);
-    let lsn = match moment {
-        Moment::Bookmark { database, .. } if database != head.database => return Ok(Found::Not(NotThere::Other(known))),
-        Moment::Lsn(lsn) | Moment::Bookmark { lsn, .. } => lsn,
-        Moment::Time(micros) if micros > now_micros.max(known.last_micros) => {
-            return Ok(Found::Not(NotThere::Future(known)));
+pub async fn find(node: &NodeContext, head: &Head, moment: Moment, now_micros: u64) -> Result<Found, ServerError> {
+    let wanted = match moment {
+        // It is not the empty database from before its creation.
+        Moment::Time(micros) if head.horizon.is_none() && micros < head.settings.created_micros => {
+            return Ok(Found::Not(NotThere::TooOld(Known::read(node, head).await?)));
         }
-        Moment::Time(micros) if micros >= known.last_micros => return Ok(Found::Beyond),
-        Moment::Time(_) => return Ok(Found::Not(NotThere::TooOld(known))),
+        Moment::Lsn(lsn) | Moment::Bookmark { lsn, .. } => history::Moment::Lsn(lsn),
+        Moment::Time(micros) => history::Moment::Time(micros),
     };
-    Ok(match lsn {
-        lsn if lsn > known.last => Found::Beyond,
-        lsn if lsn < known.first => Found::Not(NotThere::TooOld(known)),
-        lsn => Found::At(lsn),
+    // Times of commits rise, whatever the clocks do: the last one may be ahead of this node's.
+    let now_micros = now_micros.max(head.folded.time_micros);
+    Ok(match history::locate(&node.fetcher, head, wanted, now_micros).await {
+        Ok(Located::At(lsn)) => Found::At(lsn),
+        Ok(Located::AfterFolded) | Err(PastError::NotFolded(_)) => Found::Beyond,
+        Err(PastError::TooOld(window)) => Found::Not(NotThere::TooOld(Known::new(head, window))),
+        Err(PastError::Future(window)) => Found::Not(NotThere::Future(Known::new(head, window))),
+        Err(PastError::Record(error)) => return Err(error.into()),
     })
 }
 
-/// Reads the state after a commit that [`find`] has found.
-pub async fn state_at(_node: &NodeContext, head: &Head, lsn: Option<Lsn>) -> Result<State, ServerError> {
-    if lsn != head.folded.lsn {
-        return Err(ServerError::new(Fault::Invalid, "not yet"));
-    }
-    let corrupt = |corrupt: walstore::envelope::Corrupt| corrupt.at(tenant::keys::head(head.database));
-    let (tip, map) = pageserver::base::base_of(head).map_err(corrupt)?;
-    let image = pageserver::base::image_of(head).map_err(corrupt)?;
-    Ok(State { tip, map, image, replayed: None })
+/// Reads the state after a commit (raw) that [`find`] has found.
+pub async fn state_at(node: &NodeContext, head: &Head, lsn: u64) -> Result<State, ServerError> {
+    let tail = match history::materialise(&node.fetcher, head, lsn).await {
+        Ok(tail) => tail,
+        Err(PastError::Record(error)) => return Err(error.into()),
+        Err(PastError::TooOld(window) | PastError::Future(window) | PastError::NotFolded(window)) => {
+            return Err(NotThere::TooOld(Known::new(head, window)).into_error(&head.name, Moment::Lsn(lsn)));
+        }
+    };
+    let (image, map, tip) = (tail.image().cloned(), tail.map, tail.tip);
+    let base = Tip { lsn: map.lsn(), page_count: map.page_count(), ..tip };
+    let replayed = tip.lsn.filter(|lsn| base.lsn != Some(*lsn)).map(|lsn| {
+        let Tip { time_micros, page_count, pages_total, .. } = tip;
+        let pages = tail.input.pages.into_iter().collect();
+        (Commit { lsn, time_micros, page_count, pages_total, pages }, tip)
+    });
+    Ok(State { tip: base, map, image, replayed })
 }

@@ -30,10 +30,8 @@ use tokio::sync::OnceCell;
 use tracing::debug;
 use walstore::id::{DatabaseId, Lsn};
 
-pub use self::history::{Known, NotThere};
-
-use super::Core;
-use super::JobError;
+use self::history::NotThere;
+use super::{Core, JobError};
 use super::open_database::OpenDatabase;
 use crate::error::{Fault, ServerError};
 use crate::hrana::baton::Baton;
@@ -48,6 +46,8 @@ type Opening = Rc<OnceCell<Rc<OpenDatabase>>>;
 #[derive(Default)]
 pub struct Pasts {
     by_key: RefCell<BTreeMap<Key, Opening>>,
+    /// Which commits (raw) times led to, where later ones were known: that is so for good.
+    at_times: RefCell<BTreeMap<(DatabaseId, u64), u64>>,
 }
 
 impl Pasts {
@@ -58,6 +58,21 @@ impl Pasts {
             *opening = Opening::default();
         }
         opening.clone()
+    }
+
+    /// The commit (raw) that a time led to before.
+    fn at_time(&self, database: DatabaseId, moment: Moment) -> Option<u64> {
+        let Moment::Time(micros) = moment else { return None };
+        self.at_times.borrow().get(&(database, micros)).copied()
+    }
+
+    fn remember_time(&self, database: DatabaseId, moment: Moment, lsn: u64) {
+        let Moment::Time(micros) = moment else { return };
+        let mut at_times = self.at_times.borrow_mut();
+        if at_times.len() >= limits::KNOWN_TIMES_MAX {
+            at_times.clear();
+        }
+        at_times.insert((database, micros), lsn);
     }
 
     pub fn all(&self) -> Vec<Rc<OpenDatabase>> {
@@ -153,9 +168,10 @@ impl Core {
     pub(super) async fn look_why_past(&self, open: &OpenDatabase, error: ServerError) -> ServerError {
         let Some(past) = open.database.past.filter(|_| error.fault == Fault::Corrupt) else { return error };
         match self.read_head(open.database.id).await {
-            Ok(Some(head)) if Lsn::raw(head.value.horizon) > past.lsn => {
-                NotThere::TooOld(Known::of_head(&head.value)).into_error(&open.database.name, Moment::Lsn(past.lsn))
-            }
+            Ok(Some(head)) if Lsn::raw(head.value.horizon) > past.lsn => match self.known(&head.value).await {
+                Ok(known) => NotThere::TooOld(known).into_error(&open.database.name, Moment::Lsn(past.lsn)),
+                Err(error) => error,
+            },
             _ => error,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
 use tracing::info;
 use walstore::id::Lsn;
 
@@ -17,14 +18,14 @@ use crate::error::{Fault, ServerError};
 impl Core {
     pub(super) async fn load_past(&self, found: &FoundCommit) -> Result<Rc<OpenDatabase>, ServerError> {
         let (head, lsn) = (found.head.value.clone(), found.lsn);
-        let state = self.node.io(move |node| async move { history::state_at(&node, &head, Lsn::new(lsn)).await });
+        let state = self.node.io(move |node| async move { history::state_at(&node, &head, lsn).await });
         let state = state.await??;
         let head = &found.head.value;
         let base = Base::new(state.tip, state.map, state.image);
         let identity = (head.database, found.name.clone(), head.epoch);
         let database = Database::past(identity, self.node.clone(), self.number, base, Past { lsn });
         if let Some((commit, tip)) = state.replayed {
-            database.recover(commit, tip, 0);
+            database.recover(commit, tip, &Bytes::new());
         }
         if Lsn::raw(database.newest().lsn) != lsn {
             let text = format!("the history of {} leads to {:?} instead of {lsn}", head.database, database.newest().lsn);

@@ -1,0 +1,102 @@
+//! Forks, families, retention.
+
+use serde_json::{Value, json};
+
+use crate::rig::*;
+use crate::support::*;
+
+#[test]
+fn a_fork_begins_with_the_state_of_now_or_of_then_and_goes_its_own_way() {
+    let server = Server::dev();
+    let app = server.database("app");
+    let seen = history(&app, 14);
+    changed(&server, "app/fork/now", &json!({}));
+    changed(&server, "app/fork/then", &json!({ "lsn": seen[6].lsn }));
+    changed(&server, "app/fork/at-a-time", &json!({ "timestamp": seen[9].time }));
+    for (name, state) in [("now", &seen[13]), ("then", &seen[6]), ("at-a-time", &seen[9])] {
+        let fork = server.unmade_database(name);
+        assert_eq!(shown(&fork), state.shows, "{name}");
+        let own = commit(&fork, "CREATE TABLE own (x)");
+        assert_eq!(own.lsn, state.lsn + 1, "its history goes on from there");
+        assert_eq!(shown(&at(&server, name, state.lsn)), state.shows);
+    }
+    assert_eq!(shown(&app), seen[13].shows);
+    let taken = change(&server, "app/fork/now", &json!({}));
+    taken.assert_refused(400, "SHOAL_CONFLICT", &["Namespace `now` already exists"]);
+    change(&server, "nobody/fork/x", &json!({})).assert_refused(404, "SHOAL_NO_SUCH_DATABASE", &["nobody"]);
+}
+
+#[test]
+fn history_lists_every_commit_the_newest_first_in_pages() {
+    let server = Server::dev();
+    let app = server.database("app");
+    let seen = history(&app, 23);
+    let (mut found, mut before) = (Vec::new(), String::new());
+    loop {
+        let page = server.admin("GET", &format!("v1/namespaces/app/history?limit=5{before}")).json();
+        let commits = page["history"].as_array().expect("commits").clone();
+        assert!(commits.len() <= 5 && !commits.is_empty(), "{page}");
+        found.extend(commits);
+        match page["next"].as_u64() {
+            Some(next) => before = format!("&before={next}"),
+            None => break,
+        }
+    }
+    let lsns: Vec<u64> = found.iter().map(|commit| commit["lsn"].as_u64().expect("an LSN")).collect();
+    let newest = seen[22].lsn;
+    assert_eq!(lsns, (0..=newest).rev().collect::<Vec<_>>());
+    for (state, commit) in seen.iter().rev().zip(&found) {
+        assert_eq!(commit["lsn"], state.lsn);
+        assert!(commit["bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{commit}");
+        // It was made before it was acknowledged, and that is not long ago.
+        assert!(commit["time"].as_str().expect("a time") <= state.time.as_str(), "{commit} {state:?}");
+        changed(&server, "app/restore", &json!({ "bookmark": commit["bookmark"], "to": format!("copy-{}", state.lsn) }));
+        assert_eq!(shown(&server.unmade_database(&format!("copy-{}", state.lsn))), state.shows);
+    }
+}
+
+#[test]
+fn a_family_is_shown_from_its_first_database() {
+    let server = Server::dev();
+    history(&server.database("a"), 3);
+    changed(&server, "a/fork/b", &json!({}));
+    changed(&server, "b/fork/c", &json!({}));
+    changed(&server, "a/fork/d", &json!({}));
+    let answer = server.admin("GET", "v1/namespaces/c/tree").json();
+    fn names(branch: &Value) -> Value {
+        let children = branch["children"].as_array().expect("children");
+        json!({ "name": branch["name"], "this": branch["this"], "children": children.iter().map(names).collect::<Value>() })
+    }
+    let leaf = |name: &str, this: bool, children: Value| json!({ "name": name, "this": this, "children": children });
+    let b = leaf("b", false, json!([leaf("c", true, json!([]))]));
+    assert_eq!(names(&answer["tree"]), leaf("a", false, json!([b, leaf("d", false, json!([]))])));
+    assert_eq!(answer["complete"], true);
+    assert_eq!(server.admin("GET", "v1/namespaces/nobody/tree").status, 404);
+}
+
+#[test]
+fn retention_is_of_the_server_until_it_is_set_for_a_database() {
+    let server = Server::serve(&["--retention", "12h"]);
+    server.database("app");
+    let get = || server.admin("GET", "v1/namespaces/app/retention").json();
+    assert_eq!(get(), json!({ "retention": "12h", "expires": null }));
+    assert_eq!(changed(&server, "app/retention", &json!({ "retention": "7d" }))["retention"], "7d");
+    assert_eq!(changed(&server, "app/retention", &json!({ "expires": "2999-01-01T00:00:00Z" }))["expires"], "2999-01-01T00:00:00Z");
+    assert_eq!(get(), json!({ "retention": "7d", "expires": "2999-01-01T00:00:00Z" }));
+    changed(&server, "app/retention", &json!({ "retention": 0, "expires": "never" }));
+    assert_eq!(get(), json!({ "retention": "0", "expires": null }));
+    for bad in [json!({ "retention": "soon" }), json!({ "retention": 7 }), json!({ "retention": "1ms" }), json!({ "expires": "x" })] {
+        change(&server, "app/retention", &bad).assert_refused(400, "SHOAL_INVALID", &["7d"]);
+    }
+    assert_eq!(server.admin("GET", "v1/namespaces/nobody/retention").status, 404);
+}
+
+#[test]
+fn an_expiry_is_kept_with_the_fork() {
+    let server = Server::dev();
+    history(&server.database("app"), 3);
+    changed(&server, "app/fork/short", &json!({ "expires": "2999-01-01T00:00:00Z" }));
+    let answer = server.admin("GET", "v1/namespaces/short/retention").json();
+    assert_eq!(answer, json!({ "retention": "1d", "expires": "2999-01-01T00:00:00Z" }));
+    change(&server, "app/fork/x", &json!({ "expires": "2001-01-01T00:00:00Z" })).assert_refused(400, "SHOAL_INVALID", &["over"]);
+}

@@ -1,0 +1,96 @@
+//! A database whose every state is known.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+/// A state that was seen: how it is named, and what it shows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    pub lsn: u64,
+    /// Right after it was acknowledged, in RFC 3339.
+    pub time: String,
+    /// What [`shown`] shows of it.
+    pub shows: Value,
+}
+
+/// Counts of everything, and a sum over the contents.
+const QUERY: &str = "SELECT count(*), coalesce(sum(x), 0), coalesce(group_concat(y, ','), '') FROM t";
+
+/// What a database shows: its schema and its rows.
+#[track_caller]
+pub fn shown(database: &Database) -> Value {
+    let tables = database.rows("SELECT name FROM sqlite_schema ORDER BY 1");
+    let rows = if tables.contains(&json!(["t"])) { database.rows(QUERY) } else { Vec::new() };
+    json!({ "tables": tables, "rows": rows })
+}
+
+/// Runs a statement that commits, and notes the state that it leaves.
+#[track_caller]
+pub fn commit(database: &Database, sql: &str) -> Seen {
+    let answer = database.post("v3/pipeline", json!({ "requests": [execute(sql)] }).to_string());
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.json()["results"][0]["type"], "ok", "{sql}: {answer:?}");
+    let lsn = header(&answer, "shoal-lsn").parse().expect("a number");
+    let seen = Seen { lsn, time: now(), shows: shown(database) };
+    pause();
+    seen
+}
+
+/// The database as it was at a moment.
+pub fn at(server: &Server, name: &str, moment: impl std::fmt::Display) -> Database {
+    Database::at(server.url(&format!("db/{name}@{moment}/")))
+}
+
+#[track_caller]
+pub fn header(answer: &Answer, name: &str) -> String {
+    let value = answer.headers.get(name).unwrap_or_else(|| panic!("no {name} in {answer:?}"));
+    value.to_str().expect("text").to_owned()
+}
+
+/// The answer of the administration plane to a POST.
+pub fn change(server: &Server, path: &str, body: &Value) -> Answer {
+    let url = format!("http://{}/v1/namespaces/{path}", server.admin);
+    request("POST", &url, &[("content-type", "application/json")], body.to_string().as_bytes()).expect("an answer")
+}
+
+/// The same, of a request that must succeed.
+#[track_caller]
+pub fn changed(server: &Server, path: &str, body: &Value) -> Value {
+    let answer = change(server, path, body);
+    assert_eq!(answer.status, 200, "{path} {body}: {answer:?}");
+    answer.json()
+}
+
+/// A history of `commits` commits: rows come, change and go, the schema changes, and some commits are large.
+pub fn history(database: &Database, commits: usize) -> Vec<Seen> {
+    let mut seen = vec![commit(database, "CREATE TABLE t (x INTEGER PRIMARY KEY, y TEXT, z BLOB)")];
+    for step in 1..commits {
+        let sql = match step % 7 {
+            1 => format!("INSERT INTO t VALUES ({step}, 'row {step}', zeroblob(100))"),
+            2 => format!("INSERT INTO t VALUES ({step}, 'large', randomblob(20000))"),
+            3 => format!("UPDATE t SET y = 'changed {step}' WHERE x % 2 = 1"),
+            4 => format!("CREATE TABLE side_{step} AS SELECT * FROM t"),
+            5 => "DELETE FROM t WHERE x = (SELECT min(x) FROM t)".into(),
+            6 => format!("DROP TABLE side_{}", step - 2),
+            _ => format!("INSERT INTO t SELECT x + 1000 * {step}, y, z FROM t LIMIT 3"),
+        };
+        seen.push(commit(database, &sql));
+    }
+    seen
+}
+
+/// The time by this machine's clock, which is the server's too, in RFC 3339.
+#[expect(clippy::disallowed_methods, reason = "the server's clock is the real one")]
+pub fn now() -> String {
+    let micros = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros();
+    compute::moment::time_text(u64::try_from(micros).expect("before the year 500,000"))
+}
+
+/// Lets the clock go on, so that two commits never have the same time.
+#[expect(clippy::disallowed_methods, reason = "the server's clock is the real one")]
+pub fn pause() {
+    std::thread::sleep(Duration::from_millis(2));
+}
