@@ -113,8 +113,8 @@ fn open(path: &Path) -> Connection {
 
 /// The free pages of a file, with how many of their bytes mean something.
 ///
-/// A leaf of the freelist has no content: SQLite neither writes it when it is freed nor journals it when it is used
-/// again, so a transaction that spilled and was rolled back leaves its own bytes there. Ours leaves nothing.
+/// A leaf of the freelist has no content: SQLite does not journal it when it is used again, so a transaction that
+/// spilled and was rolled back leaves its own bytes there. Ours leaves nothing.
 pub struct Free(BTreeMap<usize, usize>);
 
 impl Free {
