@@ -20,11 +20,11 @@ struct Reading<'a> {
     seam: &'a Seam,
     fetcher: &'a Fetcher,
     patience: Patience,
-    /// Whose objects are looked for.
-    ancestor: DatabaseId,
+    /// Whose objects do not count.
+    own: DatabaseId,
 }
 
-/// Whether the map of `head`, its history or what it keeps for forks of its own lead to an object of `ancestor`.
+/// Whether the map of `head`, its history or what it keeps for forks of its own lead to an object that is not its own.
 ///
 /// What does not will never do so again: heads only ever come to refer to objects of their own.
 pub async fn reaches(
@@ -32,10 +32,10 @@ pub async fn reaches(
     seam: &Seam,
     fetcher: &Fetcher,
     head: &Head,
-    ancestor: DatabaseId,
     patience: Patience,
 ) -> Result<bool, RecordError> {
-    Reading { store, seam, fetcher, patience, ancestor }.head(head).await
+    let own = head.database;
+    Reading { store, seam, fetcher, patience, own }.head(head).await
 }
 
 impl Reading<'_> {
@@ -43,13 +43,13 @@ impl Reading<'_> {
         let at_head = |corrupt: Corrupt| corrupt.at(tenant::keys::head(head.database));
         let history = history_of(head)?;
         let mut bases: Vec<BaseRef> = history.bases().map(|(_, base)| base).collect();
-        let is_run = |entry: &Entry| matches!(entry, Entry::Run(run) if run.pack.owner == self.ancestor);
+        let is_run = |entry: &Entry| matches!(entry, Entry::Run(run) if run.pack.owner != self.own);
         if let MapField::Shared(reference) = &head.map {
             bases.push(BaseRef::from_bytes(&reference.0).map_err(at_head)?);
         }
-        let is_chunk = history.chunks().iter().any(|chunk| chunk.id.owner == self.ancestor);
+        let is_chunk = history.chunks().iter().any(|chunk| chunk.id.owner != self.own);
         // What ids alone tell comes first: most forks never read on.
-        if is_chunk || history.entries().iter().any(is_run) || bases.iter().any(|base| base.id.owner == self.ancestor) {
+        if is_chunk || history.entries().iter().any(is_run) || bases.iter().any(|base| base.id.owner != self.own) {
             return Ok(true);
         }
         if let MapField::Inline(root) = &head.map
@@ -72,7 +72,7 @@ impl Reading<'_> {
             }));
         }
         for base in bases {
-            if base.id.owner == self.ancestor || self.base(&base).await? {
+            if base.id.owner != self.own || self.base(&base).await? {
                 return Ok(true);
             }
         }
@@ -86,14 +86,14 @@ impl Reading<'_> {
     }
 
     async fn map(&self, of: DatabaseId, mut map: PageMap) -> Result<bool, RecordError> {
-        let is_chunk = map.chunk_ids().iter().any(|id| id.owner == self.ancestor);
-        if is_chunk || map.deltas().any(|delta| delta.pack.owner == self.ancestor) {
+        let is_chunk = map.chunk_ids().iter().any(|id| id.owner != self.own);
+        if is_chunk || map.deltas().any(|delta| delta.pack.owner != self.own) {
             return Ok(true);
         }
         for reference in map.missing_chunks() {
             let object = self.fetcher.chunk(of, &reference).await?;
             map = map.with_chunk(&reference, &object).map_err(|corrupt| corrupt.at(keys::page_map(&reference.id)))?;
         }
-        Ok(map.packs().expect("BUG: its chunks were read").iter().any(|pack| pack.owner == self.ancestor))
+        Ok(map.packs().expect("BUG: its chunks were read").iter().any(|pack| pack.owner != self.own))
     }
 }

@@ -66,7 +66,7 @@ impl Sweeper {
         let child = child.expect("BUG: it was read or written");
         self.delete_leftover(parent, &child, collected).await?;
         let (main, patience) = (&*self.stores.main, self.access().patience);
-        let reaches = reaches(main, &self.seam, &self.fetcher, &child.value, parent.database, patience).await?;
+        let reaches = reaches(main, &self.seam, &self.fetcher, &child.value, patience).await?;
         let look = ChildLook::Head { head: &child.value, reaches };
         Ok(lifecycle::plan_pin(parent, &OwnerState::None, look, false) == PinPlan::Unpin)
     }
