@@ -111,7 +111,7 @@ impl Sweeper {
         let head = if orphan::is_shrunk(&head.value) {
             head
         } else {
-            let next = lifecycle::shrink(&head.value, PutId::random(&self.seam));
+            let next = lifecycle::shrink(&head.value, bytes::Bytes::new(), PutId::random(&self.seam));
             let patience = self.access().patience;
             match registry::swap_head(&*self.stores.main, &self.seam, &head, next, patience).await {
                 Ok(Swap::Won(head)) => {
