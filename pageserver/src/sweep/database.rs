@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use segments::keys;
-use segments::map::PageMap;
 use tenant::head::{Head, HeadState};
 use tenant::{lifecycle, registry};
 use tracing::{debug, warn};
@@ -14,10 +12,9 @@ use walstore::register::{self, RecordError, Swap, Versioned};
 use walstore::store::Key;
 
 use super::{Collected, SweepError, Sweeper};
-use crate::base::base_of;
 use crate::fork::history_of;
 use crate::orphan::Standing;
-use crate::{garbage, limits, orphan};
+use crate::{collect, garbage, limits, orphan};
 
 impl Sweeper {
     /// `keys` is all that lay under the database's prefix, listed before.
@@ -40,8 +37,8 @@ impl Sweeper {
             if head.value.state.is_final() {
                 return self.collect_ended(head, objects, collected).await;
             }
-            let referenced = self.referenced(&head.value, &objects).await?;
-            let orphans = objects.iter().filter(|key| !referenced.contains(*key));
+            let reached = collect::reach(&self.fetcher, &head.value, Some(&objects)).await?;
+            let orphans = objects.iter().filter(|key| !reached.keys.contains(*key));
             let orphans: Vec<Key> = orphans.cloned().collect();
             if orphans.is_empty() {
                 return Ok(());
@@ -76,24 +73,6 @@ impl Sweeper {
 
     pub(super) async fn head(&self, database: DatabaseId) -> Result<Option<Versioned<Head>>, SweepError> {
         Ok(registry::read_head(&*self.stores.main, &self.seam, database, self.access().patience).await?)
-    }
-
-    /// Packs and chunks that the head's map names. Chunks are read only if something may be an orphan without them.
-    async fn referenced(&self, head: &Head, objects: &[Key]) -> Result<BTreeSet<Key>, SweepError> {
-        let at = |corrupt: walstore::envelope::Corrupt| corrupt.at(tenant::keys::head(head.database));
-        let (_, mut map) = base_of(head).map_err(at)?;
-        let mut referenced: BTreeSet<Key> = map.chunk_ids().iter().map(keys::page_map).collect();
-        referenced.extend(map.deltas().map(|delta| keys::pack(&delta.pack)));
-        if objects.iter().all(|key| referenced.contains(key)) {
-            return Ok(referenced);
-        }
-        for reference in map.missing_chunks() {
-            let object = self.fetcher.chunk(head.database, &reference).await?;
-            let with = map.with_chunk(&reference, &object);
-            map = with.map_err(|corrupt| corrupt.at(keys::page_map(&reference.id)))?;
-        }
-        referenced.extend(packs_of(&map));
-        Ok(referenced)
     }
 
     async fn is_owner_over(&self, head: &Head) -> Result<bool, SweepError> {
@@ -165,10 +144,6 @@ fn pinned_of(head: &Head) -> Result<Bytes, SweepError> {
     let mut history = history_of(head)?;
     history.clear();
     Ok(if head.is_pinned() { history.encode() } else { Bytes::new() })
-}
-
-fn packs_of(map: &PageMap) -> BTreeSet<Key> {
-    map.packs().expect("BUG: its chunks were read").iter().map(keys::pack).collect()
 }
 
 pub(super) fn swap_failed(error: registry::SwapHeadError) -> SweepError {
