@@ -32,7 +32,6 @@ use walstore::seal;
 use walstore::store::MemoryStore;
 
 use crate::machine::Machine;
-use crate::plain::SECURE_DELETE;
 
 const LEASE: Duration = Duration::from_secs(3);
 pub const NAME: &str = "app";
@@ -159,9 +158,7 @@ impl Node {
         let connection = Rc::new(connection.map_err(|error| format!("I16: no connection: {error}"))?);
         let reader = file::Connection::new(database.clone());
         let slots = slots.to_vec();
-        let open = Open { connection, reader, database, head, own_after, slots, folds: 0, deleted: Vec::new() };
-        open.run(SECURE_DELETE).await?;
-        Ok(open)
+        Ok(Open { connection, reader, database, head, own_after, slots, folds: 0, deleted: Vec::new() })
     }
 
     /// Waits until everything is durable, and tells the database so.
