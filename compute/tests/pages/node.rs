@@ -37,7 +37,6 @@ use walstore::seal;
 use walstore::store::MemoryStore;
 
 use crate::machine::Machine;
-use crate::plain::SECURE_DELETE;
 
 const LEASE: Duration = Duration::from_secs(3);
 pub const NAME: &str = "app";
@@ -169,9 +168,7 @@ impl Node {
         let reader = file::Connection::new(database.clone());
         let slots = slots.to_vec();
         let (folds, deleted, forks) = (head.value.fold_seq, Vec::new(), Vec::new());
-        let open = Open { connection, reader, database, head, own_after, slots, folds, deleted, forks };
-        open.run(SECURE_DELETE).await?;
-        Ok(open)
+        Ok(Open { connection, reader, database, head, own_after, slots, folds, deleted, forks })
     }
 
     /// Waits until everything is durable, and tells the database so.
