@@ -15,7 +15,7 @@ use walstore::store::Key;
 
 use super::{Collected, SweepError, Sweeper};
 use crate::base::base_of;
-use crate::fork::history_of;
+use crate::history::index_of;
 use crate::orphan::Standing;
 use crate::{garbage, limits, orphan};
 
@@ -162,7 +162,7 @@ impl Sweeper {
 
 /// What the pins of a head that has ended need of its history.
 fn pinned_of(head: &Head) -> Result<Bytes, SweepError> {
-    let mut history = history_of(head)?;
+    let mut history = index_of(head)?;
     history.clear();
     Ok(if head.is_pinned() { history.encode() } else { Bytes::new() })
 }

@@ -12,7 +12,8 @@ use walstore::register::{Swap, Versioned};
 
 use super::database::swap_failed;
 use super::{Collected, SweepError, Sweeper};
-use crate::fork::{history_of, reaches};
+use crate::collect::reaches_any_of;
+use crate::history::index_of;
 
 impl Sweeper {
     /// Lifts the pins of a database that nobody owns, as far as nobody needs them. Answers the head as it is then.
@@ -36,7 +37,7 @@ impl Sweeper {
             return Ok(head);
         }
         let kept: BTreeSet<Lsn> = pins.all().filter(|pin| !gone.contains(&pin.child)).filter_map(|pin| pin.lsn).collect();
-        let mut history = history_of(&head.value)?;
+        let mut history = index_of(&head.value)?;
         history.retain_pinned(|lsn| kept.contains(&lsn));
         let next = registry::unpinned(main, &self.seam, &head.value, &pins, &gone, history.encode(), patience).await?;
         match registry::swap_head(main, &self.seam, &head, next, patience).await.map_err(swap_failed)? {
@@ -65,8 +66,7 @@ impl Sweeper {
         }
         let child = child.expect("BUG: it was read or written");
         self.delete_leftover(parent, &child, collected).await?;
-        let (main, patience) = (&*self.stores.main, self.access().patience);
-        let reaches = reaches(main, &self.seam, &self.fetcher, &child.value, parent.database, patience).await?;
+        let reaches = reaches_any_of(&self.fetcher, &child.value, parent.database).await?;
         let look = ChildLook::Head { head: &child.value, reaches };
         Ok(lifecycle::plan_pin(parent, &OwnerState::None, look, false) == PinPlan::Unpin)
     }
