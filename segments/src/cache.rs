@@ -238,7 +238,8 @@ mod tests {
         assert_eq!(cache.room_ahead(), 12 * SEGMENT_BYTES, "it is used now");
         (200..1_000).for_each(|nonce| cache.insert_frame_ahead(&at(nonce, 16), frame(3)));
         let kept = (0..48).filter(|nonce| cache.has_frame(&at(*nonce, 16))).count();
-        assert!(kept >= 42, "{kept} of 48");
+        // Twelve were read ahead and then asked for: they count as much as the first.
+        assert!(kept >= 34, "{kept} of 48");
         assert!(cache.weight_bytes() <= 64 * SEGMENT_BYTES as u64);
     }
 }

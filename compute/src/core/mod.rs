@@ -12,9 +12,11 @@ mod jobs;
 mod names;
 mod open_database;
 mod opening;
+mod parking;
 mod publishing;
 mod release;
 mod replicas;
+mod running;
 mod streams;
 
 use std::cell::{Cell, RefCell};

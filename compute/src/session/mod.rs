@@ -6,6 +6,8 @@
 pub mod arguments;
 pub mod connection;
 pub mod execute;
+pub mod output;
 pub mod pool;
 pub mod prepared;
 pub mod stream;
+mod text;
