@@ -2,6 +2,7 @@
 
 mod at_rest;
 pub mod base;
+pub mod collect;
 mod discard;
 pub mod drain;
 pub mod fetcher;
@@ -9,6 +10,7 @@ pub mod fold;
 pub mod fork;
 pub mod garbage;
 mod heavy;
+pub mod history;
 pub mod limits;
 pub mod listing;
 pub mod orphan;

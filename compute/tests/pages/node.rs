@@ -16,8 +16,10 @@ use compute::session::connection::SqlConnection;
 use compute::session::execute::Failure;
 use compute::sqlite::coroutine::{self, Wait, Wake};
 use compute::sqlite::stack::SqlStack;
+use pageserver::base::base_of;
 use pageserver::fold::{FoldJob, Folder};
 use pageserver::garbage;
+use pageserver::tail::keeps_commits;
 use segments::fold::FoldInput;
 use segments::page::{Page, PageNo};
 use tenant::head::{Head, PackRef};
@@ -67,6 +69,8 @@ pub struct Open {
     slots: Vec<(Lsn, Slot)>,
     folds: u32,
     deleted: Vec<PackRef>,
+    /// Where forks begin that were pinned by this owner.
+    pub forks: Vec<(Lsn, BaseRef)>,
 }
 
 impl Node {
@@ -95,9 +99,9 @@ impl Node {
         self.machine.kill();
     }
 
-    pub async fn create(&self) -> Open {
+    pub async fn create(&self, retention_secs: u32) -> Open {
         let (store, seam) = (&*self.context.stores.main, &self.context.seam);
-        let settings = tenant::settings::Settings::new(seam.wall_micros());
+        let settings = tenant::settings::Settings { retention_secs, ..tenant::settings::Settings::new(seam.wall_micros()) };
         let name = Name::parse(NAME).expect("a name");
         let head = registry::create_database(store, seam, &name, self.id(), settings, Patience::endless()).await;
         self.load(head.expect("nothing fails here"), &[]).await.expect("an empty database")
@@ -132,9 +136,11 @@ impl Node {
     async fn load(&self, head: Versioned<Head>, slots: &[(Lsn, Slot)]) -> Result<Open, String> {
         let context = &self.context;
         let access = Access { stores: &context.stores, seam: &context.seam, patience: Patience::endless() };
-        let base = Base::of_head(&head.value).map_err(|corrupt| format!("I6: {corrupt}"))?;
+        let base = base_of(&context.fetcher, &head.value).await.map_err(|error| format!("I6: {error}"))?;
+        let base = Base::of_parts(base);
         let identity = (head.value.database, head.value.name.clone(), head.value.epoch);
         let database = Rc::new(Database::new(identity, context.clone(), 0, 0, base));
+        database.keep_commits(keeps_commits(&head.value));
         let id = head.value.database;
         for entry in head.value.tail.iter().filter(|entry| entry.incarnation != self.id()) {
             let commits = context.logged_commits(entry.incarnation, id, database.newest().lsn).await;
@@ -159,7 +165,8 @@ impl Node {
         let connection = Rc::new(connection.map_err(|error| format!("I16: no connection: {error}"))?);
         let reader = file::Connection::new(database.clone());
         let slots = slots.to_vec();
-        let open = Open { connection, reader, database, head, own_after, slots, folds: 0, deleted: Vec::new() };
+        let (folds, deleted, forks) = (head.value.fold_seq, Vec::new(), Vec::new());
+        let open = Open { connection, reader, database, head, own_after, slots, folds, deleted, forks };
         open.run(SECURE_DELETE).await?;
         Ok(open)
     }
@@ -182,7 +189,9 @@ impl Node {
 
     /// One fold of what is durable, and then what is dead is deleted if no snapshot needs it. Returns whether it merged:
     /// there are not more deltas than before, though something was folded.
-    pub async fn fold(&self, open: &mut Open) -> Result<bool, String> {
+    ///
+    /// With `child` a fork of what is folded then is pinned in the same write; its base goes to [`Open::forks`].
+    pub async fn fold(&self, open: &mut Open, child: Option<DatabaseId>) -> Result<bool, String> {
         let (store, seam) = (&*self.context.stores.main, &self.context.seam);
         let (input, tip) = open.database.fold_input(usize::MAX);
         open.folds += 1;
@@ -195,6 +204,7 @@ impl Node {
             seq: open.folds,
             deleted: std::mem::take(&mut open.deleted),
             release: false,
+            pin: child.map(|child| FoldPin { child, at: PinAt::Folded }),
         };
         let folder = Folder { store, seam, fetcher: &self.context.fetcher };
         let linked = folder.fold(job).await.map_err(|error| format!("I10: a fold fails: {error}"))?;
@@ -206,6 +216,7 @@ impl Node {
             return Err(format!("I3: LSN {folded:?} is folded, but only {durable} are durable"));
         }
         open.head = linked.head;
+        open.forks.extend(linked.pinned);
         open.database.rebase(Base::new(tip, linked.map, linked.image));
         open.slots.retain(|(lsn, _)| Some(*lsn) > tip.lsn);
         if let Some(lsn) = tip.lsn {
@@ -233,6 +244,7 @@ impl Node {
                 seq: open.folds,
                 deleted: std::mem::take(&mut open.deleted),
                 release: false,
+                pin: None,
             };
             let deleted = job.deleted.clone();
             let linked = folder.compact(job).await.map_err(|error| format!("I10: compacting fails: {error}"))?;

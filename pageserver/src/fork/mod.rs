@@ -112,6 +112,7 @@ impl Forker<'_> {
         name: &Name,
         settings: Settings,
     ) -> Result<Forked, ForkFailure> {
+        self.check_owner(&parent)?;
         lifecycle::check_fork(&parent.value, at)?;
         let child = DatabaseId::random(self.seam);
         let point = ForkPoint { parent: parent.value.database, lsn: at };
@@ -150,6 +151,14 @@ impl Forker<'_> {
             self.give_up(&claimed).await;
         }
         Ok((linked, made))
+    }
+
+    /// Only who owns a living parent knows that nothing else of its head is being written.
+    fn check_owner(&self, parent: &Versioned<Head>) -> Result<(), ForkFailure> {
+        match parent.value.state.is_final() || parent.value.owner == Some(self.me) {
+            true => Ok(()),
+            false => Err(ForkFailure::Lost(Box::new(parent.clone()))),
+        }
     }
 
     /// The name would be free only once this node is over.

@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use segments::keys;
-use segments::map::PageMap;
 use tenant::head::{Head, HeadState};
 use tenant::{lifecycle, registry};
 use tracing::{debug, warn};
@@ -14,10 +12,8 @@ use walstore::register::{self, RecordError, Swap, Versioned};
 use walstore::store::Key;
 
 use super::{Collected, SweepError, Sweeper};
-use crate::base::base_of;
 use crate::history::index_of;
-use crate::orphan::Standing;
-use crate::{garbage, limits, orphan};
+use crate::{collect, garbage, limits, orphan};
 
 impl Sweeper {
     /// `keys` is all that lay under the database's prefix, listed before.
@@ -27,21 +23,23 @@ impl Sweeper {
         keys: Vec<Key>,
         collected: &mut Collected,
     ) -> Result<(), SweepError> {
-        let objects: Vec<Key> = keys.into_iter().filter(|key| orphan::object_of(key).is_some()).collect();
-        if objects.is_empty() {
+        let (objects, others): (Vec<Key>, Vec<Key>) = keys.into_iter().partition(|key| orphan::object_of(key).is_some());
+        let pins: Vec<Key> = others.into_iter().filter(|key| tenant::keys::parse_pins(key).is_some()).collect();
+        if objects.is_empty() && pins.is_empty() {
             return Ok(());
         }
         for _ in 0..limits::DRAIN_ROUNDS_MAX {
             let Some(head) = self.head(database).await? else { return Ok(()) };
             let head = self.lift_pins(head, collected).await?;
+            self.collect_pins(&head.value, &pins, collected).await?;
             if matches!(head.value.state, HeadState::Moved { .. }) {
                 self.finish_move(&head.value).await;
             }
             if head.value.state.is_final() {
                 return self.collect_ended(head, objects, collected).await;
             }
-            let referenced = self.referenced(&head.value, &objects).await?;
-            let orphans = objects.iter().filter(|key| !referenced.contains(*key));
+            let reached = collect::reach(&self.fetcher, &head.value, Some(&objects)).await?;
+            let orphans = objects.iter().filter(|key| !reached.keys.contains(*key));
             let orphans: Vec<Key> = orphans.cloned().collect();
             if orphans.is_empty() {
                 return Ok(());
@@ -78,24 +76,6 @@ impl Sweeper {
         Ok(registry::read_head(&*self.stores.main, &self.seam, database, self.access().patience).await?)
     }
 
-    /// Packs and chunks that the head's map names. Chunks are read only if something may be an orphan without them.
-    async fn referenced(&self, head: &Head, objects: &[Key]) -> Result<BTreeSet<Key>, SweepError> {
-        let at = |corrupt: walstore::envelope::Corrupt| corrupt.at(tenant::keys::head(head.database));
-        let (_, mut map) = base_of(head).map_err(at)?;
-        let mut referenced: BTreeSet<Key> = map.chunk_ids().iter().map(keys::page_map).collect();
-        referenced.extend(map.deltas().map(|delta| keys::pack(&delta.pack)));
-        if objects.iter().all(|key| referenced.contains(key)) {
-            return Ok(referenced);
-        }
-        for reference in map.missing_chunks() {
-            let object = self.fetcher.chunk(head.database, &reference).await?;
-            let with = map.with_chunk(&reference, &object);
-            map = with.map_err(|corrupt| corrupt.at(keys::page_map(&reference.id)))?;
-        }
-        referenced.extend(packs_of(&map));
-        Ok(referenced)
-    }
-
     async fn is_owner_over(&self, head: &Head) -> Result<bool, SweepError> {
         let Some(owner) = head.owner else { return Ok(true) };
         let key = walstore::keys::incarnation(owner);
@@ -129,11 +109,8 @@ impl Sweeper {
                 Err(error) => return Err(swap_failed(error)),
             }
         };
-        let is_dead = |key: &Key| {
-            let standing = orphan::object_of(key).map(|object| orphan::of_database(&head.value, object, false, true));
-            standing.is_some_and(Standing::is_dead)
-        };
-        let dead = objects.into_iter().filter(is_dead).collect();
+        // What forks read is found from the pins.
+        let dead = collect::dead_of(&self.fetcher, &head.value, objects, true).await?;
         collected.packs += self.delete(&*self.stores.main, dead).await?;
         Ok(())
     }
@@ -165,10 +142,6 @@ fn pinned_of(head: &Head) -> Result<Bytes, SweepError> {
     let mut history = index_of(head)?;
     history.clear();
     Ok(if head.is_pinned() { history.encode() } else { Bytes::new() })
-}
-
-fn packs_of(map: &PageMap) -> BTreeSet<Key> {
-    map.packs().expect("BUG: its chunks were read").iter().map(keys::pack).collect()
 }
 
 pub(super) fn swap_failed(error: registry::SwapHeadError) -> SweepError {

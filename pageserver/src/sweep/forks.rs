@@ -3,16 +3,20 @@
 
 use std::collections::BTreeSet;
 
+use tenant::due::{DueKind, DueMarker};
 use tenant::head::{Head, HeadState, Pin};
+use tenant::keys::{self, Written};
 use tenant::lifecycle::{self, ChildLook, LeftoverPlan, NameLook, OwnerState, PinPlan};
 use tenant::registry::{self, Followed};
 use tracing::{info, warn};
+use walstore::envelope::Corrupt;
 use walstore::id::{DatabaseId, Lsn, PutId};
 use walstore::register::{Swap, Versioned};
+use walstore::store::Key;
 
 use super::database::swap_failed;
 use super::{Collected, SweepError, Sweeper};
-use crate::collect::reaches_any_of;
+use crate::collect;
 use crate::history::index_of;
 
 impl Sweeper {
@@ -52,6 +56,42 @@ impl Sweeper {
         }
     }
 
+    /// Deletes chunks of pins that the head does not refer to and nobody can link any more.
+    pub(super) async fn collect_pins(
+        &self,
+        head: &Head,
+        listed: &[Key],
+        collected: &mut Collected,
+    ) -> Result<(), SweepError> {
+        let is_dead = |key: &Key| {
+            let (_, Written { epoch, seq, .. }) = keys::parse_pins(key).expect("BUG: it was looked at before");
+            let is_over = epoch < head.epoch || (epoch == head.epoch && seq <= head.fold_seq);
+            is_over && !head.pin_chunks.contains(key)
+        };
+        let dead = listed.iter().filter(|key| is_dead(key)).cloned().collect();
+        collected.packs += self.delete(&*self.stores.main, dead).await?;
+        Ok(())
+    }
+
+    /// A child that has ended, and may lie under no key but that of its head: no listing leads to it but through its
+    /// parent.
+    async fn collect_child(
+        &self,
+        child: Versioned<Head>,
+        collected: &mut Collected,
+    ) -> Result<Versioned<Head>, SweepError> {
+        if !child.value.state.is_final() || child.value.is_shrunk() {
+            return Ok(child);
+        }
+        let database = child.value.database;
+        let child = Box::pin(self.lift_pins(child, collected)).await?;
+        self.collect_ended(child, Vec::new(), collected).await?;
+        match self.head(database).await? {
+            Some(child) => Ok(child),
+            None => Err(Corrupt::new("a head was deleted; they never are").at(keys::head(database)).into()),
+        }
+    }
+
     /// Whether nobody will ever need `pin`.
     async fn is_over(&self, parent: &Head, pin: &Pin, collected: &mut Collected) -> Result<bool, SweepError> {
         let mut child = self.head(pin.child).await?;
@@ -66,7 +106,9 @@ impl Sweeper {
         }
         let child = child.expect("BUG: it was read or written");
         self.delete_leftover(parent, &child, collected).await?;
-        let reaches = reaches_any_of(&self.fetcher, &child.value, parent.database).await?;
+        let child = self.collect_child(child, collected).await?;
+        let reach = collect::reach(&self.fetcher, &child.value, None).await?;
+        let reaches = reach.owners.iter().any(|owner| *owner != child.value.database);
         let look = ChildLook::Head { head: &child.value, reaches };
         Ok(lifecycle::plan_pin(parent, &OwnerState::None, look, false) == PinPlan::Unpin)
     }
@@ -127,7 +169,11 @@ impl Sweeper {
     /// Deletes a living database that nobody owns. If somebody takes it meanwhile, it stays.
     async fn end(&self, head: &Versioned<Head>, collected: &mut Collected) -> Result<(), SweepError> {
         let (main, patience) = (&*self.stores.main, self.access().patience);
-        let next = lifecycle::delete(&head.value, self.seam.wall_micros(), PutId::random(&self.seam));
+        let at_micros = self.seam.wall_micros();
+        let marker =
+            DueMarker { database: head.value.database, kind: DueKind::Delete, due_micros: at_micros, other: None };
+        registry::put_due(main, &self.seam, &marker, patience).await?;
+        let next = lifecycle::delete(&head.value, at_micros, PutId::random(&self.seam));
         let swap = registry::swap_head(main, &self.seam, head, next, patience).await.map_err(swap_failed)?;
         if let Swap::Won(deleted) = swap {
             collected.ended += 1;

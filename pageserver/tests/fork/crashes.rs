@@ -75,7 +75,9 @@ async fn a_death_at_any_request_of_a_fork_leaves_it_or_nothing() {
             let found = forest.resolved(&name).await;
             assert!(found.is_some() || made.is_err(), "a fork that was made is gone");
             forest.sweep().await;
-            assert_eq!(forest.head(root).await.value.pins.len(), usize::from(found.is_some()), "died at {at}");
+            let pins = forest.head(root).await.value.pins.len();
+            // What was replayed for a small fork stands in its head as a whole, and needs no pin.
+            assert!(pins == usize::from(found.is_some()) || (pins == 0 && lsn < 6), "{pins} pins, died at {at}");
             forest.check(root).await;
             if let Some(found) = found {
                 let fork = forest.grow(root, lsn, found.value.database, name);
@@ -90,7 +92,7 @@ async fn a_death_at_any_request_of_a_fork_leaves_it_or_nothing() {
             deaths += 1;
         }
     }
-    assert!(deaths >= 4 + 5 + 8, "{deaths} requests are too few to be all");
+    assert!(deaths >= 4 + 5 + 6, "{deaths} requests are too few to be all");
 }
 
 #[tokio::test(start_paused = true)]

@@ -217,7 +217,7 @@ impl Forest {
         lsn: u64,
         name: &str,
     ) -> Result<usize, ForkFailure> {
-        let parent = self.head(at).await;
+        let parent = self.owned(at).await;
         let fetcher = self.fetcher(&store);
         let name = Name::parse(name).expect("a name");
         let settings = self.settings(parent.value.settings.retention_secs);

@@ -28,7 +28,8 @@ fn seeds() -> std::ops::Range<u64> {
 }
 
 async fn commit(forest: &mut Forest, dice: &mut Dice, at: usize) {
-    let size = 1 + dice.roll(if dice.roll(4) == 0 { 70 } else { 12 }) as u32;
+    let sizes = if dice.roll(4) == 0 { 70 } else { 12 };
+    let size = 1 + dice.roll(sizes) as u32;
     let pages: Vec<u32> = (0..1 + dice.roll(5)).map(|_| 1 + dice.roll(size as usize) as u32).collect();
     let pages: std::collections::BTreeSet<u32> = pages.into_iter().collect();
     forest.commit(at, &pages.into_iter().collect::<Vec<_>>(), size).await;
