@@ -7,6 +7,8 @@ mod costs;
 mod crashes;
 mod forest;
 mod random;
+#[path = "../damage/witness.rs"]
+mod witness;
 
 use forest::{Forest, RETENTION_SECS};
 use pageserver::history::Located;

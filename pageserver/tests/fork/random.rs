@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use pageserver::verify::Options;
 use tenant::head::HeadState;
 use walstore::id::Lsn;
 
 use crate::forest::{Forest, RETENTION_SECS};
+use crate::witness::verify;
 
 /// SplitMix64.
 struct Dice(u64);
@@ -24,7 +26,7 @@ fn seeds() -> std::ops::Range<u64> {
         let seed: u64 = seed.parse().expect("SHOAL_SEED is a number");
         return seed..seed + 1;
     }
-    0..std::env::var("SHOAL_SEEDS").map_or(40, |count| count.parse().expect("SHOAL_SEEDS is a number"))
+    0..std::env::var("SHOAL_SEEDS").map_or(25, |count| count.parse().expect("SHOAL_SEEDS is a number"))
 }
 
 async fn commit(forest: &mut Forest, dice: &mut Dice, at: usize) {
@@ -87,6 +89,10 @@ async fn step(forest: &mut Forest, dice: &mut Dice) {
 }
 
 async fn check_all(forest: &Forest) {
+    let (found, _) = verify(&forest.memory, &forest.seam, &Options::default()).await;
+    // There is no cluster here and there are no logs, but databases and names.
+    let damages: Vec<_> = found.damages.iter().filter(|it| ["t/", "n/"].iter().any(|p| it.key.starts_with(p))).collect();
+    assert!(damages.is_empty(), "{damages:?}");
     for at in 0..forest.all.len() {
         if forest.head(at).await.value.state == HeadState::Live {
             forest.check(at).await;
