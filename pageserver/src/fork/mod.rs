@@ -9,6 +9,9 @@
 //! base, and that to the parent's packs. The base is written only if the state has none yet; a database that is itself
 //! a fork and has folded nothing since hands on the one it began with.
 //!
+//! A fork of a past state begins with the newest base before it, which is pinned; the commits from there on are replayed
+//! and folded into a pack of its own.
+//!
 //! What a crash leaves is undone by whoever meets it: a claimed name by [`tenant::registry::resolve_head`], a pin
 //! without a child and a child without a name by the [sweep](crate::sweep).
 //!
@@ -16,15 +19,15 @@
 //! parent that has ended may be forked by anybody.
 
 mod beginning;
-mod reach;
 mod restore;
 
 use segments::id::MapChunkId;
 use segments::keys;
 use tenant::head::{ForkPoint, Head};
 use tenant::keys::Written;
-use tenant::lifecycle::{self, ForkRefused, NotFolded};
+use tenant::lifecycle::{self, Beginning, ForkRefused, NotFolded};
 use tenant::name::Name;
+use tenant::record::NameRecord;
 use tenant::registry::{self, ChildError, CreateError, ResolveError, SwapHeadError};
 use tenant::settings::Settings;
 use tracing::warn;
@@ -33,16 +36,18 @@ use walstore::register::{Patience, RecordError, Swap, Versioned};
 use walstore::seam::Seam;
 use walstore::store::{Condition, Key, Store, StoreError};
 
-pub(crate) use self::beginning::history_of;
-pub use self::beginning::read_base;
-pub use self::reach::reaches;
+use self::beginning::Source;
 pub use self::restore::Restored;
+use crate::fetcher::Fetcher;
+use crate::fold::{FoldFailure, FoldJob, FoldPin, Folder, Linked, PinAt};
+use crate::history::{PastError, index_of};
 use crate::limits;
 
 /// Who forks, and where.
 pub struct Forker<'a> {
     pub store: &'a dyn Store,
     pub seam: &'a Seam,
+    pub fetcher: &'a Fetcher,
     pub me: IncarnationId,
     pub patience: Patience,
 }
@@ -59,12 +64,13 @@ pub struct Forked {
 pub enum ForkFailure {
     #[error(transparent)]
     Refused(#[from] ForkRefused),
-    /// The window has it, but no stored state is exactly that one.
-    #[error("the state after LSN {0} is not stored as a whole")]
-    NotStored(Lsn),
     /// Forks of one database begin at a bounded number of points, however many there are at each.
     #[error("forks of the database {0} begin at too many different points; delete some")]
     TooManyPoints(DatabaseId),
+    #[error(transparent)]
+    Past(#[from] PastError),
+    #[error(transparent)]
+    Fold(#[from] FoldFailure),
     #[error(transparent)]
     Name(#[from] CreateError),
     #[error(transparent)]
@@ -106,24 +112,65 @@ impl Forker<'_> {
         name: &Name,
         settings: Settings,
     ) -> Result<Forked, ForkFailure> {
+        self.check_owner(&parent)?;
         lifecycle::check_fork(&parent.value, at)?;
         let child = DatabaseId::random(self.seam);
         let point = ForkPoint { parent: parent.value.database, lsn: at };
         let (store, seam, patience) = (self.store, self.seam, self.patience);
         let claimed = registry::claim_fork(store, seam, name, child, point, self.me, patience).await?;
         let made = self.make(parent, at, name, child, settings).await;
-        if let Err(failure) = &made {
-            // The name would be free only once this node is over.
-            match registry::abandon_fork(store, seam, &claimed, patience).await {
-                Ok(_) => {}
-                Err(error) => warn!(%error, %failure, %name, "cannot give the name of an unfinished fork back yet"),
-            }
+        if made.is_err() {
+            self.give_up(&claimed).await;
         }
         made
     }
 
+    /// The same for the newest state, of which `job` is to fold the tail: all in one write of the parent. Answers what
+    /// the fold came to, whatever became of the child: the caller's database goes on from there.
+    pub async fn fork_folding(
+        &self,
+        job: FoldJob,
+        name: &Name,
+        settings: Settings,
+    ) -> Result<(Linked, Result<Versioned<Head>, ForkFailure>), ForkFailure> {
+        let child = DatabaseId::random(self.seam);
+        let point = ForkPoint { parent: job.head.value.database, lsn: job.tip.lsn };
+        let (store, seam, patience) = (self.store, self.seam, self.patience);
+        let claimed = registry::claim_fork(store, seam, name, child, point, self.me, patience).await?;
+        let job = FoldJob { pin: Some(FoldPin { child, at: PinAt::Folded }), ..job };
+        let linked = match (Folder { store, seam, fetcher: self.fetcher }).fold(job).await {
+            Ok(linked) => linked,
+            Err(failure) => {
+                self.give_up(&claimed).await;
+                return Err(failure.into());
+            }
+        };
+        let beginning = beginning::of_fold(&linked);
+        let made = self.bear(name, child, beginning, settings).await;
+        if made.is_err() {
+            self.give_up(&claimed).await;
+        }
+        Ok((linked, made))
+    }
+
+    /// Only who owns a living parent knows that nothing else of its head is being written.
+    fn check_owner(&self, parent: &Versioned<Head>) -> Result<(), ForkFailure> {
+        match parent.value.state.is_final() || parent.value.owner == Some(self.me) {
+            true => Ok(()),
+            false => Err(ForkFailure::Lost(Box::new(parent.clone()))),
+        }
+    }
+
+    /// The name would be free only once this node is over.
+    async fn give_up(&self, claimed: &Versioned<NameRecord>) {
+        let abandoned = registry::abandon_fork(self.store, self.seam, claimed, self.patience).await;
+        if let Err(error) = abandoned {
+            warn!(%error, name = %claimed.value.name, "cannot give the name of an unfinished fork back yet");
+        }
+    }
+
     /// Pins what the child begins with, and brings it to life.
-    pub(super) async fn make(
+    async fn make(
         &self,
         mut parent: Versioned<Head>,
         at: Option<Lsn>,
@@ -133,17 +180,16 @@ impl Forker<'_> {
     ) -> Result<Forked, ForkFailure> {
         for _ in 0..limits::FORK_ROUNDS_MAX {
             lifecycle::check_fork(&parent.value, at)?;
-            let beginning = self.beginning(&parent.value, at).await?;
-            let pinned = match beginning.pinned {
-                // Nothing of the parent's is needed.
-                None => Ok(parent.clone()),
-                Some(_) => self.pin(&parent, child, at, &beginning).await?,
+            let source = self.source(&parent.value, at).await?;
+            let pinned = match &source {
+                // Nothing of the parent's is needed, and nothing is written before the child.
+                Source::Empty => Ok(parent.clone()),
+                Source::Shared { .. } | Source::Past { .. } => self.pin(&parent, child, at, &source).await?,
             };
             match pinned {
                 Ok(parent) => {
-                    let put_id = PutId::random(self.seam);
-                    let head = lifecycle::child_head(name, child, beginning.child, settings, put_id);
-                    let child = registry::create_child(self.store, self.seam, head, self.patience).await?;
+                    let beginning = self.beginning(&parent.value, name, child, source).await?;
+                    let child = self.bear(name, child, beginning, settings).await?;
                     return Ok(Forked { child, parent });
                 }
                 Err(found) if is_same_term(&parent.value, &found.value) => parent = *found,
@@ -153,37 +199,49 @@ impl Forker<'_> {
         Err(ForkFailure::Restless)
     }
 
+    async fn bear(
+        &self,
+        name: &Name,
+        child: DatabaseId,
+        beginning: Beginning,
+        settings: Settings,
+    ) -> Result<Versioned<Head>, ForkFailure> {
+        let head = lifecycle::child_head(name, child, beginning, settings, PutId::random(self.seam));
+        Ok(registry::create_child(self.store, self.seam, head, self.patience).await?)
+    }
+
     /// One write of the parent: the pin, and the base that it keeps. `Err`: the head that is there instead.
     async fn pin(
         &self,
         parent: &Versioned<Head>,
         child: DatabaseId,
         at: Option<Lsn>,
-        beginning: &beginning::Beginning,
+        source: &Source,
     ) -> Result<Result<Versioned<Head>, Box<Versioned<Head>>>, ForkFailure> {
-        let (lsn, base) = beginning.pinned.expect("BUG: nothing to pin");
         let mut next = parent.value.successor(PutId::random(self.seam));
-        let mut history = beginning::history_of(&next)?;
-        if !history.pin(lsn, base) {
-            return Err(ForkFailure::TooManyPoints(next.database));
-        }
-        next.history = history.encode();
-        let seq = next.fold_seq + 1;
-        let mut writes = 0;
-        if let Some(object) = &beginning.object {
-            self.put(&keys::page_map(&base.id), object.clone()).await?;
-            writes += 1;
+        let (seq, mut has_written) = (next.fold_seq + 1, false);
+        let base = source.base();
+        if let Some((lsn, base)) = base {
+            let mut history = index_of(&next)?;
+            if !history.pin(lsn, base) {
+                return Err(ForkFailure::TooManyPoints(next.database));
+            }
+            next.history = history.encode();
+            if let Some(object) = source.object() {
+                self.put(&keys::page_map(&base.id), object.clone()).await?;
+                has_written = true;
+            }
         }
         let written = Written { epoch: next.epoch, seq, nonce: self.seam.random_u64() };
         let key = tenant::keys::pins(next.database, written);
         if let Some(chunk) = lifecycle::spill_pins(&mut next, &key)? {
             registry::put_pin_chunk(self.store, self.seam, &key, &chunk, self.patience).await?;
-            writes += 1;
+            has_written = true;
         }
-        if writes > 0 {
+        if has_written {
             next.fold_seq = seq;
         }
-        lifecycle::pin(&mut next, child, Some(lsn), at)?;
+        lifecycle::pin(&mut next, child, base.map(|(lsn, _)| lsn), at)?;
         self.swap(parent, next).await
     }
 

@@ -32,6 +32,7 @@ impl Forker<'_> {
         settings: Settings,
     ) -> Result<Restored, ForkFailure> {
         // Before anything is written, not after.
+        self.check_owner(&source)?;
         let ends = replaced.as_ref().unwrap_or(&source);
         let child = DatabaseId::random(self.seam);
         lifecycle::moved(&ends.value, child, last, PutId::random(self.seam))?;

@@ -12,8 +12,7 @@ use walstore::register::{self, RecordError, Swap, Versioned};
 use walstore::store::Key;
 
 use super::{Collected, SweepError, Sweeper};
-use crate::fork::history_of;
-use crate::orphan::Standing;
+use crate::history::index_of;
 use crate::{collect, garbage, limits, orphan};
 
 impl Sweeper {
@@ -24,13 +23,15 @@ impl Sweeper {
         keys: Vec<Key>,
         collected: &mut Collected,
     ) -> Result<(), SweepError> {
-        let objects: Vec<Key> = keys.into_iter().filter(|key| orphan::object_of(key).is_some()).collect();
-        if objects.is_empty() {
+        let (objects, others): (Vec<Key>, Vec<Key>) = keys.into_iter().partition(|key| orphan::object_of(key).is_some());
+        let pins: Vec<Key> = others.into_iter().filter(|key| tenant::keys::parse_pins(key).is_some()).collect();
+        if objects.is_empty() && pins.is_empty() {
             return Ok(());
         }
         for _ in 0..limits::DRAIN_ROUNDS_MAX {
             let Some(head) = self.head(database).await? else { return Ok(()) };
             let head = self.lift_pins(head, collected).await?;
+            self.collect_pins(&head.value, &pins, collected).await?;
             if matches!(head.value.state, HeadState::Moved { .. }) {
                 self.finish_move(&head.value).await;
             }
@@ -108,11 +109,8 @@ impl Sweeper {
                 Err(error) => return Err(swap_failed(error)),
             }
         };
-        let is_dead = |key: &Key| {
-            let standing = orphan::object_of(key).map(|object| orphan::of_database(&head.value, object, false, true));
-            standing.is_some_and(Standing::is_dead)
-        };
-        let dead = objects.into_iter().filter(is_dead).collect();
+        // What forks read is found from the pins.
+        let dead = collect::dead_of(&self.fetcher, &head.value, objects, true).await?;
         collected.packs += self.delete(&*self.stores.main, dead).await?;
         Ok(())
     }
@@ -141,7 +139,7 @@ impl Sweeper {
 
 /// What the pins of a head that has ended need of its history.
 fn pinned_of(head: &Head) -> Result<Bytes, SweepError> {
-    let mut history = history_of(head)?;
+    let mut history = index_of(head)?;
     history.clear();
     Ok(if head.is_pinned() { history.encode() } else { Bytes::new() })
 }

@@ -3,16 +3,21 @@
 
 use std::collections::BTreeSet;
 
+use tenant::due::{DueKind, DueMarker};
 use tenant::head::{Head, HeadState, Pin};
+use tenant::keys::{self, Written};
 use tenant::lifecycle::{self, ChildLook, LeftoverPlan, NameLook, OwnerState, PinPlan};
 use tenant::registry::{self, Followed};
 use tracing::{info, warn};
+use walstore::envelope::Corrupt;
 use walstore::id::{DatabaseId, Lsn, PutId};
 use walstore::register::{Swap, Versioned};
+use walstore::store::Key;
 
 use super::database::swap_failed;
 use super::{Collected, SweepError, Sweeper};
-use crate::fork::{history_of, reaches};
+use crate::collect;
+use crate::history::index_of;
 
 impl Sweeper {
     /// Lifts the pins of a database that nobody owns, as far as nobody needs them. Answers the head as it is then.
@@ -36,7 +41,7 @@ impl Sweeper {
             return Ok(head);
         }
         let kept: BTreeSet<Lsn> = pins.all().filter(|pin| !gone.contains(&pin.child)).filter_map(|pin| pin.lsn).collect();
-        let mut history = history_of(&head.value)?;
+        let mut history = index_of(&head.value)?;
         history.retain_pinned(|lsn| kept.contains(&lsn));
         let next = registry::unpinned(main, &self.seam, &head.value, &pins, &gone, history.encode(), patience).await?;
         match registry::swap_head(main, &self.seam, &head, next, patience).await.map_err(swap_failed)? {
@@ -48,6 +53,42 @@ impl Sweeper {
             // Somebody has taken it, or forked it: the next sweep sees.
             Swap::Lost(Some(found)) => Ok(found),
             Swap::Lost(None) => unreachable!("BUG: swap_head reports a missing head as an error"),
+        }
+    }
+
+    /// Deletes chunks of pins that the head does not refer to and nobody can link any more.
+    pub(super) async fn collect_pins(
+        &self,
+        head: &Head,
+        listed: &[Key],
+        collected: &mut Collected,
+    ) -> Result<(), SweepError> {
+        let is_dead = |key: &Key| {
+            let (_, Written { epoch, seq, .. }) = keys::parse_pins(key).expect("BUG: it was looked at before");
+            let is_over = epoch < head.epoch || (epoch == head.epoch && seq <= head.fold_seq);
+            is_over && !head.pin_chunks.contains(key)
+        };
+        let dead = listed.iter().filter(|key| is_dead(key)).cloned().collect();
+        collected.packs += self.delete(&*self.stores.main, dead).await?;
+        Ok(())
+    }
+
+    /// A child that has ended, and may lie under no key but that of its head: no listing leads to it but through its
+    /// parent.
+    async fn collect_child(
+        &self,
+        child: Versioned<Head>,
+        collected: &mut Collected,
+    ) -> Result<Versioned<Head>, SweepError> {
+        if !child.value.state.is_final() || child.value.is_shrunk() {
+            return Ok(child);
+        }
+        let database = child.value.database;
+        let child = Box::pin(self.lift_pins(child, collected)).await?;
+        self.collect_ended(child, Vec::new(), collected).await?;
+        match self.head(database).await? {
+            Some(child) => Ok(child),
+            None => Err(Corrupt::new("a head was deleted; they never are").at(keys::head(database)).into()),
         }
     }
 
@@ -65,8 +106,9 @@ impl Sweeper {
         }
         let child = child.expect("BUG: it was read or written");
         self.delete_leftover(parent, &child, collected).await?;
-        let (main, patience) = (&*self.stores.main, self.access().patience);
-        let reaches = reaches(main, &self.seam, &self.fetcher, &child.value, patience).await?;
+        let child = self.collect_child(child, collected).await?;
+        let reach = collect::reach(&self.fetcher, &child.value, None).await?;
+        let reaches = reach.owners.iter().any(|owner| *owner != child.value.database);
         let look = ChildLook::Head { head: &child.value, reaches };
         Ok(lifecycle::plan_pin(parent, &OwnerState::None, look, false) == PinPlan::Unpin)
     }
@@ -127,7 +169,11 @@ impl Sweeper {
     /// Deletes a living database that nobody owns. If somebody takes it meanwhile, it stays.
     async fn end(&self, head: &Versioned<Head>, collected: &mut Collected) -> Result<(), SweepError> {
         let (main, patience) = (&*self.stores.main, self.access().patience);
-        let next = lifecycle::delete(&head.value, self.seam.wall_micros(), PutId::random(&self.seam));
+        let at_micros = self.seam.wall_micros();
+        let marker =
+            DueMarker { database: head.value.database, kind: DueKind::Delete, due_micros: at_micros, other: None };
+        registry::put_due(main, &self.seam, &marker, patience).await?;
+        let next = lifecycle::delete(&head.value, at_micros, PutId::random(&self.seam));
         let swap = registry::swap_head(main, &self.seam, head, next, patience).await.map_err(swap_failed)?;
         if let Swap::Won(deleted) = swap {
             collected.ended += 1;

@@ -58,6 +58,7 @@ impl Sweeper {
         let group = Listing::new(main, &self.seam, &prefix).next_group().await?;
         let Some(Group::Database(_, keys)) = group else { return Ok(false) };
         let objects: Vec<Key> = keys.into_iter().filter(|key| orphan::object_of(key).is_some()).collect();
+        let head = self.lift_pins(head, collected).await?;
         self.collect_ended(head, objects, collected).await?;
         let head = registry::read_head(main, &self.seam, marker.database, patience).await?;
         Ok(head.is_some_and(|head| head.value.is_shrunk()))
