@@ -10,7 +10,9 @@
 //! The last but one is no class of its own: such errors prove nothing about earlier requests, come and go with
 //! rotated credentials, and leave the client with the same choice as an outage does.
 
+use pageserver::fold::FoldFailure;
 use pageserver::fork::ForkFailure;
+use pageserver::history::PastError;
 use tenant::lifecycle::ForkRefused;
 use tenant::registry::{ChildError, CreateError, DeleteError, ListError, ResolveError, SwapHeadError};
 use walstore::envelope::Corrupt;
@@ -113,9 +115,13 @@ impl From<ForkFailure> for ServerError {
         let text = error.to_string();
         match error {
             ForkFailure::Refused(ForkRefused::NotDeleted { .. }) => Self::new(Fault::Conflict, text),
-            ForkFailure::Refused(_) | ForkFailure::NotStored(_) | ForkFailure::TooManyPoints(_) => {
-                Self::new(Fault::Invalid, text)
-            }
+            ForkFailure::Refused(_) | ForkFailure::TooManyPoints(_) => Self::new(Fault::Invalid, text),
+            ForkFailure::Past(PastError::Record(error)) => error.into(),
+            ForkFailure::Past(_) => Self::new(Fault::Invalid, text),
+            ForkFailure::Fold(FoldFailure::Record(error)) => error.into(),
+            ForkFailure::Fold(FoldFailure::Lost(_)) => Self::new(Fault::Fenced, text),
+            ForkFailure::Fold(FoldFailure::Plan(_)) => Self::new(Fault::Corrupt, text),
+            ForkFailure::Fold(_) => Self::new(Fault::Retry, text),
             ForkFailure::Name(error) => error.into(),
             ForkFailure::Child(ChildError::Record(error)) | ForkFailure::Record(error) => error.into(),
             ForkFailure::Child(ChildError::Invariant(_)) => Self::new(Fault::Corrupt, text),

@@ -111,7 +111,7 @@ impl Core {
     ) -> Result<Forked, ServerError> {
         let patience = self.patience();
         let forked = self.node.io(move |node| async move {
-            let forker = Forker { store: &*node.stores.main, seam: &node.seam, me: node.id, patience };
+            let forker = Forker { store: &*node.stores.main, seam: &node.seam, fetcher: &node.fetcher, me: node.id, patience };
             forker.fork(head, at, &to, settings).await
         });
         forked.await?.map_err(ServerError::from)

@@ -80,7 +80,7 @@ impl Core {
     ) -> Result<Restored, ServerError> {
         let patience = self.patience();
         let restored = self.node.io(move |node| async move {
-            let forker = Forker { store: &*node.stores.main, seam: &node.seam, me: node.id, patience };
+            let forker = Forker { store: &*node.stores.main, seam: &node.seam, fetcher: &node.fetcher, me: node.id, patience };
             forker.restore(source, at, replaced, last, settings).await
         });
         restored.await?.map_err(ServerError::from)

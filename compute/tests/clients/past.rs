@@ -35,7 +35,6 @@ fn shoal(server: &Server, words: &[&str]) {
 }
 
 #[test]
-#[ignore = "needs forks at commits whose state is not stored as a whole"]
 fn javascript_reads_a_dropped_table_by_url_alone_and_finds_it_restored() {
     if !is_installed(Language::JavaScript) {
         return;

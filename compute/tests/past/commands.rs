@@ -25,7 +25,6 @@ fn prints(server: &Server, line: &str) -> String {
 }
 
 #[test]
-#[ignore = "needs forks at commits whose state is not stored as a whole"]
 fn the_command_line_forks_restores_undoes_and_compares() {
     let server = Server::dev();
     let app = server.database("app");

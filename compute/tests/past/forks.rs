@@ -6,7 +6,6 @@ use crate::rig::*;
 use crate::support::*;
 
 #[test]
-#[ignore = "needs forks at commits whose state is not stored as a whole"]
 fn a_fork_begins_with_the_state_of_now_or_of_then_and_goes_its_own_way() {
     let server = Server::dev();
     let app = server.database("app");
@@ -28,7 +27,6 @@ fn a_fork_begins_with_the_state_of_now_or_of_then_and_goes_its_own_way() {
 }
 
 #[test]
-#[ignore = "needs forks at commits whose state is not stored as a whole"]
 fn history_lists_every_commit_the_newest_first_in_pages() {
     let server = Server::dev();
     let app = server.database("app");

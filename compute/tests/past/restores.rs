@@ -6,7 +6,6 @@ use crate::rig::*;
 use crate::support::*;
 
 #[test]
-#[ignore = "needs forks at commits whose state is not stored as a whole"]
 fn a_dropped_table_is_back_under_the_same_url_and_undo_takes_that_back() {
     let server = Server::dev();
     let app = server.database("app");
@@ -36,7 +35,6 @@ fn a_dropped_table_is_back_under_the_same_url_and_undo_takes_that_back() {
 }
 
 #[test]
-#[ignore = "needs forks at commits whose state is not stored as a whole"]
 fn a_restore_to_a_time_or_under_a_new_name_is_exact_and_leaves_the_rest_alone() {
     let server = Server::dev();
     let app = server.database("app");
@@ -57,7 +55,6 @@ fn a_restore_to_a_time_or_under_a_new_name_is_exact_and_leaves_the_rest_alone() 
 }
 
 #[test]
-#[ignore = "needs forks at commits whose state is not stored as a whole"]
 fn a_restored_database_and_its_history_outlast_the_process() {
     let mut server = Server::dev();
     let app = server.database("app");
