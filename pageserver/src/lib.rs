@@ -8,6 +8,7 @@ pub mod fetcher;
 pub mod fold;
 pub mod garbage;
 mod heavy;
+pub mod import;
 pub mod limits;
 pub mod listing;
 pub mod orphan;

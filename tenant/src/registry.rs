@@ -8,11 +8,13 @@
 mod create;
 mod delete;
 mod heads;
+mod import;
 mod list;
 mod names;
 
 pub use create::{CreateError, create_database};
 pub use delete::{DeleteError, delete_database, put_due};
+pub use import::{Aborted, abort_import, begin_import, finish_import};
 pub use heads::{SwapHeadError, read_head, swap_head};
 pub use list::{ListError, NamePage, list};
 pub use names::{ResolveError, free_name, read_name, resolve, resolve_head};

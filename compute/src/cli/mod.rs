@@ -12,6 +12,7 @@
 //! | [`wire`], [`client`] | Hrana over HTTP, from the client's side |
 //! | [`shell`] | `shoal shell` |
 //! | [`admin`] | `shoal db` |
+//! | [`transfer`] | `shoal db export` and `import`: databases as files |
 //! | [`verify`] | `shoal verify`, which looks at the bucket itself |
 //! | [`snippets`] | ready-made code that connects to a URL |
 //!
@@ -27,6 +28,7 @@ pub mod limits;
 pub mod settings;
 pub mod shell;
 pub mod snippets;
+pub mod transfer;
 pub mod units;
 pub mod url;
 pub mod verify;

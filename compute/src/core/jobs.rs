@@ -67,6 +67,10 @@ impl Core {
                     Ok((open, id, stream)) => self.cursor(&open, id, stream, batch, version, head).await,
                     Err(error) => drop(head.send(Err(error))),
                 },
+                Work::Download { download, head } => match opened {
+                    Ok((open, id, stream)) => self.download(&open, (id, stream), download, head).await,
+                    Err(error) => drop(head.send(Err(error))),
+                },
                 Work::Local { body, done } => {
                     let ran = match opened {
                         Ok((open, _, stream)) => self.local(&open, stream, body).await,
@@ -128,7 +132,7 @@ impl Core {
     }
 
     /// What state an answer shows that has seen `seen`.
-    fn shown(&self, open: &OpenDatabase, seen: u64, as_of: Option<u64>) -> Shown {
+    pub(super) fn shown(&self, open: &OpenDatabase, seen: u64, as_of: Option<u64>) -> Shown {
         let lsn = if seen > 0 { seen } else { open.database.gate.durable() };
         let now = self.node.seam.boot_micros();
         Shown { lsn, staleness: as_of.map(|as_of| Replica::staleness(as_of, now)) }
@@ -220,9 +224,7 @@ impl Core {
         if head.send(Ok(CursorReply { baton: Some(baton), pieces, shown })).is_err() {
             return self.end(open, id, stream).await;
         }
-        let gone = sender.clone();
-        let floor = stream.floor.clone();
-        let client = Client { gone: Box::new(move || gone.is_closed()), sends: Some(sender), floor };
+        let client = Client { is_cursor: true, ..Client::of_pieces(sender, &stream) };
         let running = stream.running.clone();
         let body = move || {
             let result = stream.cursor(&batch);
@@ -363,6 +365,7 @@ impl Core {
         let seen = seen.max(client.floor.get());
         let piece = match self.gate(open, seen, wrote).await {
             Ok(()) => piece,
+            Err(_) if !client.is_cursor => return Wake::Abandon,
             Err(error) => {
                 // The pieces that the gate held are dropped; an entry tells why and the body ends here.
                 let mut last = Vec::new();
@@ -389,7 +392,7 @@ impl Core {
 
     /// The output gate: returns when everything up to `seen` is durable. An error says what the client may
     /// conclude; which depends on whether it wrote.
-    async fn gate(&self, open: &OpenDatabase, seen: u64, wrote: bool) -> Result<(), ServerError> {
+    pub(super) async fn gate(&self, open: &OpenDatabase, seen: u64, wrote: bool) -> Result<(), ServerError> {
         if mutant::is_on(Mutant::ReplyBeforeGate) {
             return Ok(());
         }
@@ -437,7 +440,7 @@ impl Core {
     }
 
     /// Ends a stream: what is open in it is rolled back.
-    async fn end(self: &Rc<Self>, open: &Rc<OpenDatabase>, id: u64, mut stream: Stream) {
+    pub(super) async fn end(self: &Rc<Self>, open: &Rc<OpenDatabase>, id: u64, mut stream: Stream) {
         self.streams.remove(id);
         let running = stream.running.clone();
         let _ = self.run(open, running, move || stream.release(), Client::none()).await;
@@ -520,7 +523,7 @@ impl Core {
 
 /// As of when what a request at a replica is going to see was known to be complete: now, or when its open
 /// transaction began.
-fn as_of(open: &OpenDatabase, stream: &Stream) -> Option<u64> {
+pub(super) fn as_of(open: &OpenDatabase, stream: &Stream) -> Option<u64> {
     let replica = open.database.replica.as_ref()?;
     let began = stream.file().filter(|_| stream.is_in_transaction()).map(|file| file.as_of_micros());
     Some(began.unwrap_or_else(|| replica.as_of_micros()))
@@ -532,18 +535,31 @@ pub(super) struct Client {
     sends: Option<mpsc::Sender<Bytes>>,
     /// See [`Stream::floor`].
     floor: Rc<Cell<u64>>,
+    /// It reads entries of a cursor, of which one can say why the answer ends.
+    is_cursor: bool,
 }
 
 impl Client {
     /// Waits for a single reply.
-    fn of_reply<T: 'static>(reply: &Rc<RefCell<Option<oneshot::Sender<T>>>>) -> Self {
+    pub(super) fn of_reply<T: 'static>(reply: &Rc<RefCell<Option<oneshot::Sender<T>>>>) -> Self {
         let reply = reply.clone();
         let gone = move || reply.borrow().as_ref().is_some_and(oneshot::Sender::is_closed);
-        Self { gone: Box::new(gone), sends: None, floor: Rc::default() }
+        Self { gone: Box::new(gone), ..Self::none() }
+    }
+
+    /// Takes what the stream sends.
+    pub(super) fn of_pieces(sender: mpsc::Sender<Bytes>, stream: &Stream) -> Self {
+        let gone = sender.clone();
+        Self {
+            gone: Box::new(move || gone.is_closed()),
+            sends: Some(sender),
+            floor: stream.floor.clone(),
+            is_cursor: false,
+        }
     }
 
     /// Nobody waits for it.
     pub(super) fn none() -> Self {
-        Self { gone: Box::new(|| false), sends: None, floor: Rc::default() }
+        Self { gone: Box::new(|| false), sends: None, floor: Rc::default(), is_cursor: false }
     }
 }

@@ -6,6 +6,7 @@
 mod claim;
 mod databases;
 mod deadlines;
+mod downloads;
 mod eviction;
 mod folding;
 mod jobs;
@@ -28,6 +29,7 @@ use walstore::id::DatabaseId;
 use walstore::log::Acknowledged;
 
 pub use self::databases::{OpenError, recover};
+pub use self::downloads::DownloadReply;
 
 use self::databases::Databases;
 use self::replicas::Replicas;
@@ -39,6 +41,7 @@ use crate::hrana::error::{HranaError, ProtocolError};
 use crate::hrana::request::{Batch, StreamRequest};
 use crate::hrana::response::StreamResponse;
 use crate::context::NodeContext;
+use crate::session::download::Download;
 use crate::session::stream::Stream;
 use crate::sqlite::stack::StackPool;
 
@@ -80,6 +83,8 @@ pub enum Work {
     Pipeline { requests: Vec<StreamRequest>, reply: oneshot::Sender<Result<PipelineReply, JobError>> },
     /// `head` carries the baton once it is known, or the failure before the first line.
     Cursor { batch: Batch, head: oneshot::Sender<Result<CursorReply, JobError>> },
+    /// The database as a whole.
+    Download { download: Download, head: oneshot::Sender<Result<DownloadReply, JobError>> },
     /// Code of this process, see [`crate::node::NodeHandle::run`].
     Local { body: LocalWork, done: oneshot::Sender<Result<(), JobError>> },
 }

@@ -5,6 +5,7 @@
 //! | `POST /v1/namespaces/<name>/create` | 200; 400 if it exists, as libSQL's server has it |
 //! | `DELETE /v1/namespaces/<name>` | 200; 404 |
 //! | `POST /v1/namespaces/<name>/release` | 200: this node has folded it and given it up; 404 |
+//! | `GET /v1/namespaces/<name>/export` | the SQLite file, see [`super::download`]; 404 |
 //! | `GET /v1/namespaces?prefix=&after=&limit=` | `{"namespaces":[{"name":"…"}],"next":"…"\|null}` |
 //! | `GET /health` | 200 |
 
@@ -23,10 +24,12 @@ use tenant::registry;
 use tokio::sync::oneshot;
 use walstore::register::Patience;
 
-use super::{failure, going_down, json, read_body, server_failure};
+use super::data::job_failure;
+use super::{download, failure, going_down, import, json, read_body, server_failure};
 use crate::core::{Message, OpenError};
 use crate::error::Fault;
 use crate::node::NodeHandle;
+use crate::session::download::Download;
 
 const LIST_LIMIT_DEFAULT: usize = 100;
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -40,9 +43,11 @@ pub fn router(node: NodeHandle) -> Router {
         .route("/v1/namespaces", get(list))
         .route("/v1/namespaces/{name}/create", post(create))
         .route("/v1/namespaces/{name}/release", post(release))
+        .route("/v1/namespaces/{name}/export", get(export))
         .route("/v1/namespaces/{name}", delete(remove))
         .fallback(|| async { failure(StatusCode::NOT_FOUND, "there is no such administration request", "SHOAL_INVALID") })
-        .with_state(Arc::new(node))
+        .with_state(Arc::new(node.clone()))
+        .merge(import::router(node))
 }
 
 fn parse(name: &str) -> Result<Name, Box<Response>> {
@@ -124,6 +129,15 @@ async fn release(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>) 
         return server_failure(&stopped);
     }
     done(answer).await
+}
+
+async fn export(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>) -> Response {
+    let name = match parse(&name) {
+        Ok(name) => name,
+        Err(response) => return *response,
+    };
+    let answered = download::respond(&node, &name, false, 0, Download::File).await;
+    answered.unwrap_or_else(|error| job_failure(&error))
 }
 
 async fn done(answer: oneshot::Receiver<Result<(), OpenError>>) -> Response {

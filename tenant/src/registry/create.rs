@@ -67,19 +67,19 @@ pub async fn create_database(
     Err(CreateError::Busy { name: name.clone() })
 }
 
-struct Creation<'a> {
-    store: &'a dyn Store,
-    seam: &'a Seam,
-    name: &'a Name,
-    database: DatabaseId,
-    me: IncarnationId,
-    patience: Patience,
+pub(super) struct Creation<'a> {
+    pub store: &'a dyn Store,
+    pub seam: &'a Seam,
+    pub name: &'a Name,
+    pub database: DatabaseId,
+    pub me: IncarnationId,
+    pub patience: Patience,
 }
 
 impl Creation<'_> {
     /// Writes the record where none is, or over that of a deleted database. `Some` is the record that was
     /// there instead.
-    async fn claim(
+    pub async fn claim(
         &self,
         over: Option<&Versioned<NameRecord>>,
         record: NameRecord,
@@ -97,7 +97,7 @@ impl Creation<'_> {
     }
 
     /// The record of a free name to create over, or the error that says why the name is not free.
-    async fn free(&self, found: Versioned<NameRecord>) -> Result<Option<Versioned<NameRecord>>, CreateError> {
+    pub async fn free(&self, found: Versioned<NameRecord>) -> Result<Option<Versioned<NameRecord>>, CreateError> {
         if found.value.mentions(self.database) {
             return Err(self.deleted_meanwhile());
         }
@@ -110,7 +110,7 @@ impl Creation<'_> {
         read_name(self.store, self.seam, self.name, self.patience).await.map_err(|error| self.failed(error))
     }
 
-    async fn write_head(&self, head: Head) -> Result<Versioned<Head>, CreateError> {
+    pub async fn write_head(&self, head: Head) -> Result<Versioned<Head>, CreateError> {
         let key = keys::head(self.database);
         let swap = register::create(self.store, self.seam, &key, head, self.patience).await;
         match swap.map_err(|error| self.failed(error))? {
