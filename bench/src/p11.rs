@@ -17,8 +17,8 @@ const MIB: u64 = 256;
 const RAW_CONNECTIONS: usize = 16;
 const RAW_PART_BYTES: u64 = 1 << 20;
 /// The server's cap, less than the database: what `--memory` allows and 128 MiB for all else.
-const FLAGS: [&str; 4] = ["--memory", "96MiB", "--statement-timeout", "5m"];
-const MEMORY_MAX: u64 = (96 + 128) << 20;
+const FLAGS: [&str; 4] = ["--memory", "256MiB", "--statement-timeout", "5m"];
+const MEMORY_MAX: u64 = (256 + 128) << 20;
 
 const RATIO_MIN: f64 = 0.8;
 
@@ -68,7 +68,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         Value::new("fetched by the scan, p50", median(&bytes), "MiB"),
         Value::new("GETs of the scan, p50", median(&gets), ""),
         Value::new("resident memory of the server, most", quantile(&peaks, 1.0), "MiB"),
-        Value::new("under a cap by the kernel of 224 MiB (1) or without (0)", f64::from(u8::from(capped)), ""),
+        Value::new("under a cap by the kernel of 384 MiB (1) or without (0)", f64::from(u8::from(capped)), ""),
     ]))
 }
 

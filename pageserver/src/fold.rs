@@ -220,11 +220,7 @@ impl Folder<'_> {
     /// Uploads everything that the new head will refer to.
     async fn write(&self, job: &FoldJob, folded: fold::Folded, patience: Patience) -> Result<Made, FoldFailure> {
         let (owner, epoch) = (job.head.value.database, job.head.value.epoch);
-        let mut seq = 0;
-        let stored = folded.map.store(&mut || {
-            seq += 1;
-            MapChunkId { owner, epoch, seq, nonce: self.seam.random_u64() }
-        });
+        let stored = folded.map.store(&mut || MapChunkId { owner, epoch, seq: job.seq, nonce: self.seam.random_u64() });
         let mut objects: Vec<(Key, Bytes)> = Vec::with_capacity(stored.objects.len() + 1);
         if let Some(pack) = &folded.pack {
             objects.push((keys::pack(&pack.id), pack.bytes.clone()));
@@ -305,6 +301,8 @@ impl Folder<'_> {
             },
             // Without retention nothing before the folded point can be restored.
             horizon: job.tip.lsn,
+            history: head.history.clone(),
+            fold_seq: job.seq.max(head.fold_seq),
             dead: dead_now,
         };
         let put_id = PutId::random(self.seam);

@@ -120,11 +120,8 @@ impl<'a> Import<'a> {
     /// Writes what is left and returns the head that makes it a database.
     pub async fn finish(&mut self) -> Result<Head, FoldFailure> {
         assert_eq!(self.tip.page_count, self.source.page_count, "BUG: pages are missing");
-        let (owner, epoch, mut seq) = (self.source.database, 1, 0);
-        let stored = self.map.store(&mut || {
-            seq += 1;
-            MapChunkId { owner, epoch, seq, nonce: self.folder.seam.random_u64() }
-        });
+        let (owner, epoch, seq) = (self.source.database, 1, self.seq);
+        let stored = self.map.store(&mut || MapChunkId { owner, epoch, seq, nonce: self.folder.seam.random_u64() });
         let objects: Vec<(Key, Bytes)> =
             stored.objects.iter().map(|(id, object)| (keys::page_map(id), object.clone())).collect();
         self.written.extend(objects.iter().map(|(key, _)| key.clone()));
@@ -147,7 +144,8 @@ impl<'a> Import<'a> {
         };
         let state = (folded, MapField::Inline(made.root), made.image.as_ref().map(Image::encode));
         let Source { name, settings, .. } = &self.source;
-        Ok(lifecycle::imported(name, owner, *settings, state, PutId::random(self.folder.seam)))
+        let head = lifecycle::imported(name, owner, *settings, state, PutId::random(self.folder.seam));
+        Ok(Head { fold_seq: seq, ..head })
     }
 
     /// Deletes what was written. To be called only once the head can't be written any more.

@@ -74,7 +74,7 @@ pub fn of_database(head: &Head, object: Object, is_unlinked: bool, is_owner_over
 pub fn is_shrunk(head: &Head) -> bool {
     let has_map = match &head.map {
         MapField::Inline(root) => !root.is_empty(),
-        MapField::Chunks(chunks) => !chunks.is_empty(),
+        MapField::Shared(_) => true,
     };
     head.state.is_final() && !has_map && head.inline_image.is_none() && head.dead.is_empty()
 }

@@ -20,7 +20,7 @@ use segments::page::{PAGE_BYTES, Page, SEGMENT_PAGES, SegmentNo};
 use walstore::id::{DatabaseId, Lsn};
 use walstore::limits as log_limits;
 use walstore::register::RecordError;
-use walstore::seam::{Clock, Random, Seam};
+use walstore::seam::{Seam, simulated};
 use walstore::store::{Condition, Key, MemoryStore, Object, Put, Store, StoreError, StoreErrorKind};
 
 const USUAL: Duration = Duration::from_millis(30);
@@ -106,26 +106,6 @@ impl Store for Scripted {
     }
 }
 
-struct VirtualTime(tokio::time::Instant);
-
-impl Clock for VirtualTime {
-    fn wall_micros(&self) -> u64 {
-        self.boot_micros()
-    }
-
-    fn boot_micros(&self) -> u64 {
-        u64::try_from(self.0.elapsed().as_micros()).unwrap() + 1
-    }
-}
-
-struct NoEntropy;
-
-impl Random for NoEntropy {
-    fn fill(&self, buffer: &mut [u8]) {
-        buffer.fill(7);
-    }
-}
-
 struct World {
     seam: Seam,
     store: Scripted,
@@ -138,8 +118,7 @@ impl World {
     }
 
     fn with(cache_bytes: u64, in_flight_bytes: usize) -> Self {
-        let clock = VirtualTime(tokio::time::Instant::now());
-        let seam = Seam::new(Arc::new(clock), Arc::new(NoEntropy), Arc::new(tokio::runtime::Handle::current()));
+        let seam = simulated::seam(7);
         let store = Scripted { memory: MemoryStore::new(), seam: seam.clone(), state: Arc::default() };
         let fetcher = Fetcher::new(Arc::new(store.clone()), seam.clone(), PageCache::new(cache_bytes), in_flight_bytes);
         Self { seam, store, fetcher }

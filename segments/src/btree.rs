@@ -1,5 +1,5 @@
 //! What a page of SQLite's file format says about other pages: enough to find the pages that every query passes
-//! through, and no more. Nothing here knows SQL.
+//! through, and those that a scan comes to next. Nothing here knows SQL.
 //!
 //! The bytes are a client's, so nothing is believed: what does not fit is left out, counts are bounded by what a
 //! page can hold, and a wrong page number costs room and nothing else, because whoever asks for that page gets that
@@ -51,6 +51,11 @@ impl<'a> BtreePage<'a> {
         (parsed.pointers_at() + 2 * parsed.cell_count <= PAGE_BYTES).then_some(parsed)
     }
 
+    /// `None` if it cannot be one with pages below it.
+    pub fn interior(page_no: PageNo, page: &'a Page) -> Option<Self> {
+        Self::parse(page_no, page).filter(Self::is_interior)
+    }
+
     pub fn is_interior(&self) -> bool {
         self.kind == Kind::Interior
     }
@@ -77,9 +82,12 @@ impl<'a> BtreePage<'a> {
         self.start + if self.is_interior() { INTERIOR_HEADER_BYTES } else { LEAF_HEADER_BYTES }
     }
 
+    /// Where each cell is. None is among the pointers, nor before them.
     fn cells(&self) -> impl Iterator<Item = usize> {
         let (bytes, pointers) = (self.bytes, self.pointers_at());
-        (0..self.cell_count).filter_map(move |at| u16_at(bytes, pointers + 2 * at).map(usize::from))
+        let end = pointers + 2 * self.cell_count;
+        let cells = (0..self.cell_count).filter_map(move |at| u16_at(bytes, pointers + 2 * at).map(usize::from));
+        cells.filter(move |cell| *cell >= end)
     }
 }
 

@@ -21,7 +21,7 @@ macro_rules! object_id {
         pub struct $name {
             pub owner: DatabaseId,
             pub epoch: u64,
-            /// Counts up within the epoch.
+            /// The fold that wrote it: counts up within the epoch.
             pub seq: u32,
             /// Random.
             pub nonce: u64,
@@ -69,6 +69,7 @@ object_id! {
     PackId
 }
 object_id! {
-    /// A part of a page map that is too large for the head.
+    /// What is too large for the head, or must outlive what it says now: a chunk of a page map or of the history's
+    /// index, or a stored base.
     MapChunkId
 }

@@ -1,10 +1,12 @@
 #![doc = include_str!("../README.md")]
 
+pub mod base;
 pub mod btree;
 pub mod cache;
 pub mod commit;
 pub mod disk;
 pub mod fold;
+pub mod history;
 pub mod id;
 pub mod image;
 pub mod keys;

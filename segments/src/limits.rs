@@ -108,6 +108,36 @@ pub const BOOT_PAGES_MAX: usize = SEGMENT_PAGES as usize;
 /// table of 1 GB are three of them.
 pub const BOOT_BYTES_MAX: usize = 16 << 10;
 
+/// *Format.* A stored base, decompressed: what a head holds of its folded state.
+pub const BASE_BYTES_MAX: usize = (2 << 20) + (64 << 10) + (1 << 10);
+
+/// Commits since the last stored base weigh at most this, or a quarter of a larger database: whoever goes back to one of
+/// them replays so much.
+pub const HISTORY_BASE_BYTES_MIN: u64 = 256 << 10;
+
+/// *Format.* Entries of the history's index that stand in the head.
+pub const HISTORY_ENTRIES_MAX: usize = 256;
+
+/// With more of them, all but the newest [`HISTORY_ENTRIES_KEPT`] go to a chunk. Every write of the head carries them, at
+/// about 50 bytes each.
+pub const HISTORY_ENTRIES_TARGET: usize = 128;
+pub const HISTORY_ENTRIES_KEPT: usize = 32;
+
+/// *Format.* Entries of one chunk of the history's index: what a fold that spills reads and writes anew, at most.
+pub const HISTORY_CHUNK_ENTRIES_MAX: usize = 3072;
+
+/// *Format.* Chunks of the history's index: three million folds, one a second for more than a month.
+pub const HISTORY_CHUNKS_MAX: usize = 1024;
+
+/// *Format.* A chunk of the history's index, decompressed.
+pub const HISTORY_CHUNK_BYTES_MAX: usize = 256 << 10;
+
+/// *Format.* Points of a database at which forks begin. Any number of forks may begin at one point.
+pub const PINNED_BASES_MAX: usize = 4096;
+
+/// *Format.* The index of a history, as far as it stands in the head.
+pub const HISTORY_INDEX_BYTES_MAX: usize = 384 << 10;
+
 /// A fold is due when the tail exceeds a quarter of the database, within these bounds (encoded bytes).
 pub const FOLD_TAIL_BYTES_MIN: u64 = 64 << 10;
 pub const FOLD_TAIL_BYTES_MAX: u64 = 1 << 20;
@@ -186,6 +216,20 @@ const _: () = assert!(
     CHUNK_SEGMENTS as usize * (48 + 3 + 1 + 10 + 3 + 4) + 16 <= CHUNK_BYTES_MAX,
     "a chunk's limit holds its worst case"
 );
+const _: () = assert!(
+    HISTORY_CHUNK_ENTRIES_MAX * (1 + 36 + 12 + 2 * 10) + 64 <= HISTORY_CHUNK_BYTES_MAX,
+    "a chunk of the index holds as many entries as it may"
+);
+const _: () = assert!(
+    HISTORY_ENTRIES_MAX * (1 + 36 + 12 + 2 * 10)
+        + HISTORY_CHUNKS_MAX * (36 + 8 + 4 * 10)
+        + PINNED_BASES_MAX * (44 + 10)
+        + 64
+        <= HISTORY_INDEX_BYTES_MAX,
+    "an index that may be written can be read"
+);
+const _: () = assert!(HISTORY_ENTRIES_KEPT < HISTORY_ENTRIES_TARGET && HISTORY_ENTRIES_TARGET + 2 < HISTORY_ENTRIES_MAX);
+const _: () = assert!(HISTORY_ENTRIES_MAX <= HISTORY_CHUNK_ENTRIES_MAX, "all that is spilled at once fits into a chunk");
 const _: () = assert!(CHUNK_SEGMENTS <= u16::MAX as u32, "pack numbers in a chunk are u16");
 const _: () = assert!(
     DELTAS_MAX * (INDEX_INLINE_BYTES_MAX + 80) < MAP_INLINE_BYTES_MAX / 2,

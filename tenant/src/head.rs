@@ -11,21 +11,23 @@
 //! | 16 | the database, so that a head at a foreign key is noticed |
 //! | 1 + … | state: 1 live; 2 moved, 16 new database; 3 renamed, name; 4 deleted, 8 time; 5 aborted |
 //! | 4 + n | canonical name |
-//! | 19 | [settings](crate::settings) |
+//! | 27 | [settings](crate::settings) |
 //! | 1 + 24 | optional: the parent and LSN that it was forked from |
 //! | 1 + 16 | optional: incarnation that owns it |
 //! | 8, 16, 8, 4, 8 | folded up to: LSN, chain hash, commit time, pages of the database, cumulative pages |
 //! | 4 + n·32 | tail: incarnation, epoch, after LSN |
-//! | 1 + … | page map: 1 inline, length and bytes; 2 count, and each chunk's reference with its length |
+//! | 1 + … | page map: 1 inline; 2 shared, in an object that is maybe an ancestor's: length and bytes or reference |
 //! | 4 + n·16 | anchors: time, LSN |
 //! | 8 | horizon: the oldest LSN that can be restored |
+//! | 4 + n | index of the retained history |
+//! | 4 | number of the last fold of this epoch, 0 if there was none |
 //! | 4 + n·24 | pins: child, LSN |
 //! | 4 + … | keys of chunks of spilled pins, each with its length |
 //! | 4 + … | dead: references to packs that this head no longer needs, each with its length |
 //! | 1 + … | optional: length and bytes of the image: pages that stand here, all those of a small database |
 //!
-//! Times are microseconds since the Unix epoch. The page map, chunk and pack references and the image are
-//! opaque here: they belong to the crate that knows pages.
+//! Times are microseconds since the Unix epoch. The page map, chunk and pack references, the index of the history
+//! and the image are opaque here: they belong to the crate that knows pages.
 //!
 //! [`check`](Head::check) states what holds in every head, [`invariant`] what holds between a head and its
 //! successor, and [`lifecycle`](crate::lifecycle) has the functions that make successors.
@@ -116,7 +118,8 @@ impl TailEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MapField {
     Inline(Bytes),
-    Chunks(Vec<ChunkRef>),
+    /// Map and image stand in an object that never changes, maybe under the keys of an ancestor: a fork begins so.
+    Shared(ChunkRef),
 }
 
 impl Default for MapField {
@@ -125,7 +128,7 @@ impl Default for MapField {
     }
 }
 
-/// Where one chunk of the page map is: at most
+/// Which object holds the folded state: at most
 /// [`CHUNK_REFERENCE_BYTES_MAX`](crate::limits::CHUNK_REFERENCE_BYTES_MAX) bytes, opaque here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChunkRef(pub Bytes);
@@ -166,6 +169,10 @@ pub struct Head {
     pub map: MapField,
     pub anchors: Vec<Anchor>,
     pub horizon: Option<Lsn>,
+    /// Opaque, like the map.
+    pub history: Bytes,
+    /// Objects of this epoch up to this number either are linked or never will be.
+    pub fold_seq: u32,
     pub pins: Vec<Pin>,
     pub pin_chunks: Vec<Key>,
     pub dead: Vec<PackRef>,

@@ -103,6 +103,7 @@ pub fn acquire(head: &Head, me: IncarnationId, put_id: PutId) -> Head {
     let mut next = head.successor(put_id);
     next.owner = Some(me);
     next.epoch += 1;
+    next.fold_seq = 0;
     let after = head.tail.last().map_or(head.folded.lsn, |entry| entry.after);
     next.tail.push(TailEntry { incarnation: me, epoch: next.epoch, after });
     next
@@ -131,6 +132,10 @@ pub struct Fold {
     pub image: Option<Bytes>,
     /// The oldest LSN that can be restored from now on.
     pub horizon: Option<Lsn>,
+    /// The index of the history from the horizon on.
+    pub history: Bytes,
+    /// The number that all objects of this fold carry; the same as before if it wrote none.
+    pub fold_seq: u32,
     /// Everything that is dead from now on: the old list, and the packs that the map no longer needs.
     pub dead: Vec<PackRef>,
 }
@@ -159,6 +164,8 @@ pub fn fold(head: &Head, fold: Fold, put_id: PutId) -> Head {
     next.map = fold.map;
     next.inline_image = fold.image;
     next.horizon = fold.horizon;
+    next.history = fold.history;
+    next.fold_seq = fold.fold_seq;
     next.dead = fold.dead;
     next
 }
@@ -231,13 +238,17 @@ pub fn shrink(head: &Head, put_id: PutId) -> Head {
     let mut next = head.successor(put_id);
     next.map = MapField::default();
     next.anchors.clear();
+    next.history = Bytes::new();
     next.dead.clear();
     next.inline_image = None;
     next
 }
 
 fn without_owner(mut head: Head) -> Head {
-    head.epoch += u64::from(head.owner.is_some());
+    if head.owner.is_some() {
+        head.epoch += 1;
+        head.fold_seq = 0;
+    }
     head.owner = None;
     head.tail.clear();
     head
@@ -321,6 +332,8 @@ fn ownerless(name: &Name, database: DatabaseId, settings: Settings, put_id: PutI
         map: MapField::default(),
         anchors: Vec::new(),
         horizon: None,
+        history: Bytes::new(),
+        fold_seq: 0,
         pins: Vec::new(),
         pin_chunks: Vec::new(),
         dead: Vec::new(),

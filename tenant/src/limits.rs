@@ -16,11 +16,12 @@ pub const HEAD_BYTES_MAX: usize = 4 << 20;
 /// A page map that lives in the head. Larger ones are cut into chunks of their own.
 pub const MAP_INLINE_BYTES_MAX: usize = 2 << 20;
 
-/// Chunks of a page map that does not fit the head.
-pub const MAP_CHUNKS_MAX: usize = 8192;
-
-/// An opaque reference to a chunk of the page map: owner, epoch, nonce, range, checksum.
+/// An opaque reference to an object that holds the folded state in place of the head: id, length, checksum.
 pub const CHUNK_REFERENCE_BYTES_MAX: usize = 96;
+
+/// The index of the retained history, as far as it stands in the head: some hundred entries of at most as many
+/// bytes each, and references to the chunks that hold the older ones.
+pub const HISTORY_BYTES_MAX: usize = 96 << 10;
 
 /// An opaque reference to a pack.
 pub const PACK_REFERENCE_BYTES_MAX: usize = 64;
@@ -68,6 +69,7 @@ const LENGTH_BYTES: usize = 4;
 
 const HEAD_LARGEST_BYTES: usize = HEAD_FIXED_BYTES_MAX
     + MAP_INLINE_BYTES_MAX
+    + HISTORY_BYTES_MAX
     + TAIL_ENTRIES_MAX * 32
     + ANCHORS_MAX * 16
     + PINS_MAX * 24
@@ -77,7 +79,7 @@ const HEAD_LARGEST_BYTES: usize = HEAD_FIXED_BYTES_MAX
 
 const _: () = assert!(HEAD_LARGEST_BYTES <= HEAD_BYTES_MAX, "a head that may be written can be read");
 const _: () = assert!(
-    MAP_CHUNKS_MAX * (LENGTH_BYTES + CHUNK_REFERENCE_BYTES_MAX) <= MAP_INLINE_BYTES_MAX,
-    "a map in chunks takes no more of the head than an inline one"
+    CHUNK_REFERENCE_BYTES_MAX <= MAP_INLINE_BYTES_MAX,
+    "a shared map takes no more of the head than an inline one"
 );
 const _: () = assert!(LIST_GETS_MAX <= LIST_NAMES_MAX, "one page keeps every request of it busy");

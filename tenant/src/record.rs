@@ -13,7 +13,7 @@
 //! | 1 | state: 1 live, 2 deleted |
 //! | 16 | live or deleted: the database |
 //! | 16 | live: incarnation that wrote the record |
-//! | 1 + … | live: origin: 1 empty, and 19 bytes of [settings](crate::settings); 2 fork, 16 parent, 8 LSN; 3 import |
+//! | 1 + … | live: origin: 1 empty, and 27 bytes of [settings](crate::settings); 2 fork, 16 parent, 8 LSN; 3 import |
 //! | 8 | deleted: when, microseconds since the Unix epoch |
 //! | 4 + n·16 | earlier databases of this name, the oldest first |
 //!
@@ -36,7 +36,7 @@ use crate::limits;
 use crate::name::Name;
 use crate::settings::Settings;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// How a database came to be, and so what to do about a record whose database has no head yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,7 +215,14 @@ mod tests {
     }
 
     fn settings() -> Settings {
-        Settings { window_millis: 25, retention_secs: 86_400, size_pages_max: 1000, key_id: 0, created_micros: 77 }
+        Settings {
+            window_millis: 25,
+            retention_secs: 86_400,
+            size_pages_max: 1000,
+            key_id: 0,
+            created_micros: 77,
+            expires_micros: 99,
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! | 4 | quota: pages of the database at most, 0 for none |
 //! | 1 | key id of its objects, 0 not encrypted |
 //! | 8 | created, microseconds since the Unix epoch |
+//! | 8 | expires: from then on the database may be deleted by itself, microseconds since the Unix epoch, 0 for never |
 
 use walstore::envelope::{Corrupt, Reader, Writer};
 
@@ -20,12 +21,18 @@ pub struct Settings {
     pub size_pages_max: u32,
     pub key_id: u8,
     pub created_micros: u64,
+    pub expires_micros: u64,
 }
 
 impl Settings {
-    /// No window, no retention, no quota, no encryption.
+    /// No window, no retention, no quota, no encryption, no end.
     pub fn new(created_micros: u64) -> Self {
-        Self { window_millis: 0, retention_secs: 0, size_pages_max: 0, key_id: 0, created_micros }
+        Self { window_millis: 0, retention_secs: 0, size_pages_max: 0, key_id: 0, created_micros, expires_micros: 0 }
+    }
+
+    /// Whether its time is up.
+    pub fn is_expired(&self, now_micros: u64) -> bool {
+        self.expires_micros != 0 && self.expires_micros <= now_micros
     }
 
     pub fn check(&self) -> Result<(), Corrupt> {
@@ -41,6 +48,7 @@ impl Settings {
         body.u32(self.size_pages_max);
         body.u8(self.key_id);
         body.u64(self.created_micros);
+        body.u64(self.expires_micros);
     }
 
     pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, Corrupt> {
@@ -50,6 +58,7 @@ impl Settings {
             size_pages_max: reader.u32()?,
             key_id: reader.u8()?,
             created_micros: reader.u64()?,
+            expires_micros: reader.u64()?,
         };
         settings.check()?;
         Ok(settings)

@@ -166,17 +166,8 @@ pub(crate) async fn delete_all(
     main: bool,
 ) -> Result<(), StoreError> {
     let store = if main { &access.stores.main } else { &access.stores.log };
-    let deletes = stream::iter(keys).map(|key| async move {
-        let mut backoff = Backoff::default();
-        loop {
-            match store.delete(&key).await {
-                Ok(()) => return Ok(()),
-                Err(error) if error.is_permanent() || access.patience.has_ended(access.seam) => return Err(error),
-                Err(_) => backoff.pause(access.seam).await,
-            }
-        }
-    });
-    deletes.buffer_unordered(limits::DELETES_IN_FLIGHT_MAX).try_collect().await
+    let deletes = keys.map(|key| async move { register::delete(&**store, access.seam, &key, access.patience).await });
+    stream::iter(deletes).buffer_unordered(limits::DELETES_IN_FLIGHT_MAX).try_collect().await
 }
 
 /// Slots that a drained log may have left: below its end, and right behind it, where PUTs were in flight beside the

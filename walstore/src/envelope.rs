@@ -39,6 +39,8 @@ pub enum Kind {
     PageMap = 11,
     Due = 12,
     Sweep = 13,
+    Base = 14,
+    History = 15,
 }
 
 impl Kind {
@@ -46,7 +48,7 @@ impl Kind {
         use Kind::*;
         [
             Cluster, Incarnation, LiveMarker, Fragment, Tombstone, SideObject, Bundle, NameRecord, Head, Pack,
-            PageMap, Due, Sweep,
+            PageMap, Due, Sweep, Base, History,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)

@@ -139,22 +139,13 @@ impl SealedLog {
         }
         let reads = stream::iter(commits).map(|(epoch, lsn, content)| async move {
             let id = SideId { incarnation: self.id, database, epoch, lsn };
-            let bytes = self.resolve(access, id, content).await?;
-            Ok(LoggedCommit { epoch, lsn, bytes })
+            match read_content(access, id, &content).await? {
+                Ok(bytes) => Ok(LoggedCommit { epoch, lsn, bytes }),
+                Err(missing) => Err(gone(access, self.id, self.sealed.version, missing).await),
+            }
         });
         // A few at once: each may be as large as a commit may be.
         reads.buffered(limits::SIDE_GETS_MAX).try_collect().await
-    }
-
-    async fn resolve(&self, access: Access<'_>, id: SideId, content: Content) -> Result<Bytes, SealError> {
-        let reference = match content {
-            Content::Inline(commit) => return Ok(commit),
-            Content::Side(reference) => reference,
-        };
-        match side::read(&*access.stores.main, access.seam, id, &reference, access.patience).await? {
-            Some(commit) => Ok(commit),
-            None => Err(gone(access, self.id, self.sealed.version, keys::side(self.id, reference.nonce)).await),
-        }
     }
 
     /// All blocks of all bundles.
@@ -191,6 +182,16 @@ impl SealedLog {
     }
 }
 
+/// A commit, from wherever the log has it; or the key of the side object that is not there.
+async fn read_content(access: Access<'_>, id: SideId, content: &Content) -> Result<Result<Bytes, Key>, SealError> {
+    let reference = match content {
+        Content::Inline(bytes) => return Ok(Ok(bytes.clone())),
+        Content::Side(reference) => reference,
+    };
+    let read = side::read(&*access.stores.main, access.seam, id, reference, access.patience).await?;
+    Ok(read.ok_or_else(|| keys::side(id.incarnation, reference.nonce)))
+}
+
 /// The commits of one (database, epoch) in these slots of a log, whose owner knows that they are there: a slot or a
 /// side object that is missing is a hole, unless others have ended this log and bundled it without its owner's
 /// noticing ([`SealError::Stale`]).
@@ -218,19 +219,11 @@ pub async fn read_own(
     let runs = fragments.iter().flat_map(|fragment| &fragment.runs);
     for run in runs.filter(|run| (run.database, run.epoch) == (database, epoch)) {
         for (lsn, content) in run.commits() {
-            let bytes = match content {
-                Content::Inline(bytes) => bytes.clone(),
-                Content::Side(reference) => {
-                    let side = SideId { incarnation: id, database, epoch, lsn };
-                    let read = side::read(&*access.stores.main, access.seam, side, reference, access.patience).await?;
-                    match read {
-                        Some(bytes) => bytes,
-                        None => {
-                            let key = keys::side(id, reference.nonce);
-                            let missing = SealError::Hole(key.to_string());
-                            return Err(own_gone(access, id, key, missing).await);
-                        }
-                    }
+            let bytes = match read_content(access, SideId { incarnation: id, database, epoch, lsn }, content).await? {
+                Ok(bytes) => bytes,
+                Err(key) => {
+                    let missing = SealError::Hole(key.to_string());
+                    return Err(own_gone(access, id, key, missing).await);
                 }
             };
             commits.push(LoggedCommit { epoch, lsn, bytes });
@@ -292,14 +285,8 @@ pub async fn read_open(
     let mut commits = Vec::new();
     for run in &runs {
         for (lsn, content) in run.commits() {
-            let bytes = match content {
-                Content::Inline(bytes) => bytes.clone(),
-                Content::Side(reference) => {
-                    let side = SideId { incarnation: id, database, epoch, lsn };
-                    let read = side::read(&*access.stores.main, access.seam, side, reference, access.patience).await?;
-                    read.ok_or_else(|| SealError::Stale(keys::side(id, reference.nonce).to_string()))?
-                }
-            };
+            let content = read_content(access, SideId { incarnation: id, database, epoch, lsn }, content).await?;
+            let bytes = content.map_err(|missing| SealError::Stale(missing.to_string()))?;
             commits.push(LoggedCommit { epoch, lsn, bytes });
         }
     }

@@ -119,6 +119,18 @@ pub async fn read<T: Record>(
     }
 }
 
+/// Deletes an object, waiting out what passes.
+pub async fn delete(store: &dyn Store, seam: &Seam, key: &Key, patience: Patience) -> Result<(), StoreError> {
+    let mut backoff = Backoff::default();
+    loop {
+        match store.delete(key).await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_permanent() || patience.has_ended(seam) => return Err(error),
+            Err(_) => backoff.pause(seam).await,
+        }
+    }
+}
+
 /// Reads an object whole, waiting out what passes.
 pub async fn get(
     store: &dyn Store,

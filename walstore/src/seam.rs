@@ -5,6 +5,8 @@
 //! virtual time, a seeded generator and a task set that it can crash. Nothing else in the workspace may
 //! ask for the time or for entropy (`clippy.toml` bans the calls).
 
+pub mod simulated;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;

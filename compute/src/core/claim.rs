@@ -23,7 +23,7 @@ use walstore::id::PutId;
 use walstore::register::{Swap, Versioned};
 
 use super::Core;
-use super::databases::OpenDatabase;
+use super::open_database::OpenDatabase;
 use crate::database::turn::TurnGuard;
 use crate::error::{Fault, ServerError};
 

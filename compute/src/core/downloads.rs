@@ -7,8 +7,9 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use super::databases::OpenDatabase;
-use super::jobs::{Client, as_of};
+use super::jobs::as_of;
+use super::open_database::OpenDatabase;
+use super::running::Client;
 use super::{Core, JobError, Shown};
 use crate::session::download::Download;
 use crate::session::stream::Stream;

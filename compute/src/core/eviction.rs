@@ -15,7 +15,8 @@ use walstore::id::{DatabaseId, Lsn, Slot};
 use walstore::mutant::{self, Mutant};
 use walstore::recovery::{self, Access};
 
-use super::databases::{OpenDatabase, recover};
+use super::open_database::OpenDatabase;
+use super::opening::recover;
 use super::{Core, spawn_local};
 use crate::database::Database;
 use crate::error::{Fault, ServerError};

@@ -10,10 +10,9 @@ use tenant::head::Head;
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 use walstore::id::Lsn;
-use walstore::mutant::{self, Mutant};
 use walstore::register::{Backoff, Versioned};
 
-use super::databases::OpenDatabase;
+use super::open_database::OpenDatabase;
 use super::{Core, spawn_local};
 use crate::database::pages::Base;
 use crate::limits;
@@ -185,8 +184,7 @@ impl Core {
     /// Deletes what the linked head lists as dead, once no reader of this node uses an older base.
     async fn delete_dead(self: &Rc<Self>, open: &Rc<OpenDatabase>) {
         open.database.forget_folded();
-        let has_old_readers = open.database.has_old_readers() && !mutant::is_on(Mutant::ForgetReaders);
-        if has_old_readers || !self.node.lease_is_valid() {
+        if open.database.has_old_readers() || !self.node.lease_is_valid() {
             return;
         }
         let done = open.deleted.borrow().clone();

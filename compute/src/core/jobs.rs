@@ -1,20 +1,17 @@
-//! Serving one request: find the database and the stream, run the coroutine, hold the reply at the gate.
+//! Serving one request: find the database and the stream, have it run ([`super::running`]), hold the reply at the gate,
+//! and park the stream for the next one ([`super::parking`]).
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, warn};
+use tracing::warn;
 use walstore::id::Lsn;
-use walstore::mutant::{self, Mutant};
 
-use super::databases::OpenDatabase;
-use super::streams::Idle;
+use super::open_database::OpenDatabase;
 use super::replicas::{self, Asks};
+use super::running::Client;
 use super::{Core, CursorReply, Job, JobError, LocalWork, PipelineReply, Shown, Work, spawn_local};
-use crate::database::file;
 use crate::database::replica::Replica;
 use crate::error::{Fault, ServerError};
 use crate::hrana::HranaVersion;
@@ -23,8 +20,7 @@ use crate::hrana::condition;
 use crate::hrana::error::{HranaError, ProtocolError};
 use crate::hrana::request::{Batch, StreamRequest};
 use crate::limits;
-use crate::session::stream::{Running, Stream};
-use crate::sqlite::coroutine::{self, Wait, Wake};
+use crate::session::stream::Stream;
 
 /// Pieces of a cursor that may wait for a slow client.
 const CURSOR_PIECES_MAX: usize = 4;
@@ -138,7 +134,7 @@ impl Core {
         Shown { lsn, staleness: as_of.map(|as_of| Replica::staleness(as_of, now)) }
     }
 
-    fn out_of_touch(&self) -> ServerError {
+    pub(super) fn out_of_touch(&self) -> ServerError {
         let text = "this node has not heard from the bucket for longer than its lease; nothing was done; try again later";
         ServerError::new(Fault::Retry, text)
     }
@@ -248,277 +244,6 @@ impl Core {
             Err(_) => self.streams.remove(id),
         }
     }
-
-    /// Runs `body` as a coroutine with everything that it may wait for.
-    pub(super) async fn run<T: 'static>(
-        self: &Rc<Self>,
-        open: &Rc<OpenDatabase>,
-        running: Running,
-        body: impl FnOnce() -> T + 'static,
-        client: Client,
-    ) -> Result<T, ServerError> {
-        let stack = coroutine::take_stack(&self.stacks);
-        let stack = stack.map_err(|error| ServerError::new(Fault::Retry, format!("no room for another request: {error}")))?;
-        let client = Rc::new(client);
-        let serve = |wait: Wait| {
-            let file = running.borrow().clone();
-            self.clone().serve(open.clone(), client.clone(), wait, file)
-        };
-        let (result, stack) = coroutine::run(stack, &open.database.meter, body, serve).await;
-        self.stacks.borrow_mut().give_back(stack);
-        result.map_err(|panicked| {
-            error!(database = %open.database.name, panic = panicked.0, "a request panicked");
-            let text = "the server failed at this request: its open transaction was rolled back, and whether \
-                        statements before it took effect is unknown. Read before you write again";
-            ServerError::new(Fault::Indefinite, text)
-        })
-    }
-
-    async fn serve(
-        self: Rc<Self>,
-        open: Rc<OpenDatabase>,
-        client: Rc<Client>,
-        wait: Wait,
-        file: Option<Rc<file::Connection>>,
-    ) -> Wake {
-        if let Some(file) = &file
-            && let Some(error) = self.interruption(file, &client)
-        {
-            file.cancelled.borrow_mut().get_or_insert(error);
-            // Whatever asks again and again must not keep others from running.
-            tokio::task::yield_now().await;
-            return Wake::Abandon;
-        }
-        match wait {
-            Wait::Yield => {
-                tokio::task::yield_now().await;
-                Wake::Ready
-            }
-            Wait::Fetch(fetch) => match (fetch.base_lsn(), open.fetch(fetch).await) {
-                (_, Ok(())) => Wake::Ready,
-                // What it reads may be gone because this node has no say in it any more: that is no damage.
-                (base, Err(error)) => Wake::Failed(match open.database.lost() {
-                    Some(reason) => ServerError::new(Fault::Fenced, reason),
-                    None if open.database.replica.is_some() => self.look_why(&open, base, error).await,
-                    None => error,
-                }),
-            },
-            Wait::Turn => match file {
-                Some(file) => self.wait_for_turn(&open, &file).await,
-                None => Wake::Abandon,
-            },
-            Wait::Send(piece) => self.send(&open, &client, file.as_deref(), piece).await,
-        }
-    }
-
-    fn interruption(&self, file: &file::Connection, client: &Client) -> Option<ServerError> {
-        if let Some(error) = file.cancelled.borrow().clone() {
-            return Some(error);
-        }
-        if (client.gone)() {
-            return Some(ServerError::new(Fault::Closed, "the client has gone"));
-        }
-        let limit = self.node.settings.statement_timeout;
-        let ran = self.node.seam.boot_micros().saturating_sub(file.statement_started());
-        (file.statement_started() > 0 && Duration::from_micros(ran) > limit).then(|| {
-            let text = format!("the statement ran for longer than {limit:?}, the limit of this server, and was stopped");
-            ServerError::new(Fault::Invalid, text)
-        })
-    }
-
-    async fn wait_for_turn(&self, open: &OpenDatabase, file: &file::Connection) -> Wake {
-        let database = &open.database;
-        let limit = self.node.settings.busy_timeout;
-        let turn = async {
-            loop {
-                let (folded, room) = (database.folded.notified(), database.node.overlays.room());
-                if let Some(reason) = database.lost() {
-                    return Wake::Failed(ServerError::new(Fault::Fenced, reason));
-                }
-                // If all is folded, what is kept may be kept for this very reader.
-                if database.is_overfull() && !(file.is_pinned() && database.is_folded()) {
-                    tokio::select! {
-                        biased;
-                        () = folded => {}
-                        () = room => {}
-                    }
-                    continue;
-                }
-                file.give_turn(database.turn.take().await);
-                return Wake::Ready;
-            }
-        };
-        tokio::select! {
-            biased;
-            wake = turn => wake,
-            () = self.node.seam.sleep(limit) => {
-                let text = format!("no turn to write within {limit:?}: other writers hold this database; nothing was done");
-                Wake::Failed(ServerError::new(Fault::Retry, text))
-            }
-        }
-    }
-
-    /// Sends a piece of a cursor once all that it shows is durable.
-    async fn send(&self, open: &Rc<OpenDatabase>, client: &Client, file: Option<&file::Connection>, piece: Bytes) -> Wake {
-        let Some(sender) = &client.sends else { return Wake::Abandon };
-        let (seen, wrote) = file.map_or((0, false), |file| (file.seen.get(), file.commits() > 0));
-        let seen = seen.max(client.floor.get());
-        let piece = match self.gate(open, seen, wrote).await {
-            Ok(()) => piece,
-            Err(_) if !client.is_cursor => return Wake::Abandon,
-            Err(error) => {
-                // The pieces that the gate held are dropped; an entry tells why and the body ends here.
-                let mut last = Vec::new();
-                let error = HranaError::from(error);
-                crate::hrana::cursor::write_line(&mut last, &crate::hrana::cursor::CursorEntry::Error { error });
-                let _ = sender.send(last.into()).await;
-                return Wake::Abandon;
-            }
-        };
-        let limit = self.node.settings.idle_transaction_timeout;
-        tokio::select! {
-            biased;
-            sent = sender.send(piece) => if sent.is_ok() { Wake::Ready } else { Wake::Abandon },
-            () = self.node.seam.sleep(limit) => {
-                // Its snapshot, and perhaps its turn, are in others' way.
-                if let Some(file) = file {
-                    let text = format!("the client has not read its results for {limit:?}");
-                    *file.cancelled.borrow_mut() = Some(ServerError::new(Fault::Closed, text));
-                }
-                Wake::Abandon
-            }
-        }
-    }
-
-    /// The output gate: returns when everything up to `seen` is durable. An error says what the client may
-    /// conclude; which depends on whether it wrote.
-    pub(super) async fn gate(&self, open: &OpenDatabase, seen: u64, wrote: bool) -> Result<(), ServerError> {
-        if mutant::is_on(Mutant::ReplyBeforeGate) {
-            return Ok(());
-        }
-        open.claim.settled().await.map_err(|why| why.error)?;
-        let limit = self.node.settings.commit_timeout;
-        let passed = tokio::select! {
-            biased;
-            passed = open.database.gate.pass(seen) => passed.map_err(|lost| lost.0),
-            () = self.node.seam.sleep(limit), if seen > open.database.gate.durable() =>
-                Err(format!("the bucket has not confirmed it within {limit:?}")),
-        };
-        match passed {
-            Ok(()) if wrote || open.database.replica.is_some() || self.node.lease_is_valid() => Ok(()),
-            Ok(()) => Err(self.out_of_touch()),
-            Err(reason) if wrote => Err(ServerError::new(
-                Fault::Indefinite,
-                format!("the outcome of this write is unknown: {reason}. Read before you write it again"),
-            )),
-            Err(reason) => Err(ServerError::new(Fault::Retry, format!("what this request read is not durable yet: {reason}"))),
-        }
-    }
-
-    /// Keeps a stream that holds state for its next request, or lets it go.
-    fn park(self: &Rc<Self>, open: &Rc<OpenDatabase>, id: u64, stream: Stream) -> Option<Baton> {
-        if !stream.has_state() || self.is_stopping.get() || self.streams.len() >= limits::STREAMS_MAX {
-            self.streams.remove(id);
-            let core = self.clone();
-            let open = open.clone();
-            if stream.file().is_some() {
-                spawn_local(async move { core.end(&open, id, stream).await });
-            }
-            return None;
-        }
-        let in_transaction = stream.is_in_transaction();
-        let sequence = self.streams.park(id, &open.database.name, stream);
-        self.watch_idle(open, id, sequence, in_transaction);
-        Some(Baton { stream_id: id, sequence, core: self.number })
-    }
-
-    /// Ends a stream whose baton reached nobody: nobody else can.
-    async fn end_unreachable(self: &Rc<Self>, open: &Rc<OpenDatabase>, baton: &Baton) {
-        if let Some(stream) = self.streams.take_idle(baton.stream_id, baton.sequence) {
-            self.end(open, baton.stream_id, stream).await;
-        }
-    }
-
-    /// Ends a stream: what is open in it is rolled back.
-    pub(super) async fn end(self: &Rc<Self>, open: &Rc<OpenDatabase>, id: u64, mut stream: Stream) {
-        self.streams.remove(id);
-        let running = stream.running.clone();
-        let _ = self.run(open, running, move || stream.release(), Client::none()).await;
-    }
-
-    /// Sets the time by which a parked stream is to be back.
-    fn watch_idle(&self, open: &Rc<OpenDatabase>, id: u64, sequence: u64, in_transaction: bool) {
-        let settings = &self.node.settings;
-        let limit = if in_transaction { settings.idle_transaction_timeout } else { settings.idle_stream_timeout };
-        let limit = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX);
-        let at = self.node.seam.boot_micros().saturating_add(limit);
-        self.streams.deadlines.set(id, at, Idle { open: open.clone(), sequence, in_transaction });
-    }
-
-    /// The core's one watcher of parked streams. No timer runs while there are none.
-    pub(super) async fn watch_idle_streams(self: Rc<Self>) {
-        let deadlines = &self.streams.deadlines;
-        loop {
-            let changed = deadlines.changed.notified();
-            let Some(at) = deadlines.earliest() else {
-                changed.await;
-                continue;
-            };
-            let now = self.node.seam.boot_micros();
-            if at > now {
-                tokio::select! {
-                    biased;
-                    () = changed => {}
-                    () = self.node.seam.sleep(Duration::from_micros(at - now)) => {}
-                }
-                continue;
-            }
-            while let Some((id, idle)) = deadlines.take_due(now) {
-                spawn_local(self.clone().time_out(id, idle));
-            }
-        }
-    }
-
-    /// Rolls an idle transaction back so that others get the turn, and later forgets the stream.
-    async fn time_out(self: Rc<Self>, id: u64, idle: Idle) {
-        let Idle { open, sequence, in_transaction } = idle;
-        let Some(mut stream) = self.streams.take_idle(id, sequence) else { return };
-        if !in_transaction {
-            self.streams.expire(id);
-            return self.end(&open, id, stream).await;
-        }
-        let running = stream.running.clone();
-        let body = move || {
-            stream.time_out();
-            stream
-        };
-        match self.run(&open, running, body, Client::none()).await {
-            Ok(stream) => {
-                self.streams.put_back(id, stream);
-                self.watch_idle(&open, id, sequence, false);
-            }
-            Err(_) => self.streams.expire(id),
-        }
-    }
-
-    /// Ends the streams of a database that has ended.
-    pub(super) async fn end_streams_of(self: &Rc<Self>, open: &Rc<OpenDatabase>) {
-        for (id, stream) in self.streams.drain_of(&open.database) {
-            self.end(open, id, stream).await;
-        }
-    }
-
-    /// Rolls back and closes every parked stream.
-    pub(super) async fn close_streams(self: &Rc<Self>) {
-        for mut stream in self.streams.drain() {
-            let open = self.databases.by_id(stream.database.id);
-            let running = stream.running.clone();
-            match open {
-                Some(open) => drop(self.run(&open, running, move || stream.release(), Client::none()).await),
-                None => stream.release(),
-            }
-        }
-    }
 }
 
 /// As of when what a request at a replica is going to see was known to be complete: now, or when its open
@@ -527,39 +252,4 @@ pub(super) fn as_of(open: &OpenDatabase, stream: &Stream) -> Option<u64> {
     let replica = open.database.replica.as_ref()?;
     let began = stream.file().filter(|_| stream.is_in_transaction()).map(|file| file.as_of_micros());
     Some(began.unwrap_or_else(|| replica.as_of_micros()))
-}
-
-/// The other end of a running request.
-pub(super) struct Client {
-    gone: Box<dyn Fn() -> bool>,
-    sends: Option<mpsc::Sender<Bytes>>,
-    /// See [`Stream::floor`].
-    floor: Rc<Cell<u64>>,
-    /// It reads entries of a cursor, of which one can say why the answer ends.
-    is_cursor: bool,
-}
-
-impl Client {
-    /// Waits for a single reply.
-    pub(super) fn of_reply<T: 'static>(reply: &Rc<RefCell<Option<oneshot::Sender<T>>>>) -> Self {
-        let reply = reply.clone();
-        let gone = move || reply.borrow().as_ref().is_some_and(oneshot::Sender::is_closed);
-        Self { gone: Box::new(gone), ..Self::none() }
-    }
-
-    /// Takes what the stream sends.
-    pub(super) fn of_pieces(sender: mpsc::Sender<Bytes>, stream: &Stream) -> Self {
-        let gone = sender.clone();
-        Self {
-            gone: Box::new(move || gone.is_closed()),
-            sends: Some(sender),
-            floor: stream.floor.clone(),
-            is_cursor: false,
-        }
-    }
-
-    /// Nobody waits for it.
-    pub(super) fn none() -> Self {
-        Self { gone: Box::new(|| false), sends: None, floor: Rc::default(), is_cursor: false }
-    }
 }

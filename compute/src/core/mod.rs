@@ -11,9 +11,13 @@ mod eviction;
 mod folding;
 mod jobs;
 mod names;
+mod open_database;
+mod opening;
+mod parking;
 mod publishing;
 mod release;
 mod replicas;
+mod running;
 mod streams;
 
 use std::cell::{Cell, RefCell};
@@ -28,8 +32,9 @@ use tokio::sync::{mpsc, oneshot};
 use walstore::id::DatabaseId;
 use walstore::log::Acknowledged;
 
-pub use self::databases::{OpenError, recover};
+pub use self::databases::OpenError;
 pub use self::downloads::DownloadReply;
+pub use self::opening::recover;
 
 use self::databases::Databases;
 use self::replicas::Replicas;

@@ -11,7 +11,8 @@ use tenant::registry;
 use tracing::{debug, info};
 use walstore::id::Lsn;
 
-use super::databases::{OpenDatabase, OpenError};
+use super::databases::OpenError;
+use super::open_database::OpenDatabase;
 use super::{Core, spawn_local};
 use crate::limits;
 

@@ -9,7 +9,8 @@ use walstore::id::Lsn;
 use walstore::register::Backoff;
 
 use super::Core;
-use super::databases::{OpenDatabase, OpenError};
+use super::databases::OpenError;
+use super::open_database::OpenDatabase;
 use crate::error::{Fault, ServerError};
 
 impl Core {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use tenant::name::Name;
 
-use super::databases::OpenDatabase;
+use super::open_database::OpenDatabase;
 use super::deadlines::Deadlines;
 use crate::database::Database;
 use crate::hrana::baton::Baton;

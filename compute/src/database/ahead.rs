@@ -4,12 +4,12 @@
 //! node's fetcher reads, as far as there is room ([`pageserver::fetcher::Fetcher::room_ahead`]). As long as everything
 //! that is read is in memory, nothing is planned.
 
-mod btree;
 mod streams;
 mod trees;
 
 use std::cell::RefCell;
 
+use segments::btree::BtreePage;
 use segments::map::Lookup;
 use segments::page::{Page, PageNo, SegmentNo};
 
@@ -30,7 +30,7 @@ struct State {
 impl ReadAhead {
     /// A page was read.
     pub fn saw(&self, database: &Database, page_no: PageNo, page: &Page) {
-        if btree::is_inner(page_no, page) {
+        if BtreePage::interior(page_no, page).is_some() {
             self.0.borrow_mut().trees.saw_inner(page_no);
             let mut hot = database.hot.get();
             hot.note(page_no.segment());
@@ -82,8 +82,8 @@ impl State {
         for parent in self.trees.parents() {
             let page = database.overlay_page(parent, snapshot);
             let page = page.or_else(|| snapshot.base.resident_page(fetcher.cache(), parent));
-            let Some(page) = page else { continue };
-            let children = btree::children(parent, &page);
+            let children = page.and_then(|page| Some(BtreePage::interior(parent, &page)?.children()));
+            let Some(children) = children else { continue };
             if let Some(index) = children.iter().position(|child| *child == page_no) {
                 found = Some((parent, children, index));
                 break;
@@ -96,5 +96,39 @@ impl State {
             _ => None,
         });
         fetcher.read_ahead(database.id, frames);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::OpenFlags;
+
+    use super::*;
+
+    #[test]
+    fn the_trees_that_sqlite_writes_are_read_right() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tree.db");
+        // SQLite's own VFS, whichever is the default by now.
+        let connection = rusqlite::Connection::open_with_flags_and_vfs(&path, OpenFlags::default(), "unix").unwrap();
+        connection.execute_batch(
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, body TEXT);
+             WITH RECURSIVE ids(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM ids WHERE id < 5000)
+             INSERT INTO t SELECT id, hex(randomblob(100)) FROM ids",
+        )
+        .unwrap();
+        let root: u32 = connection.query_row("SELECT rootpage FROM sqlite_schema", [], |row| row.get(0)).unwrap();
+        let image = std::fs::read(&path).unwrap();
+        let page = |page_no: PageNo| {
+            let start = (page_no.get() as usize - 1) * segments::page::PAGE_BYTES;
+            Page::copy_of(image[start..].first_chunk().unwrap())
+        };
+        let schema = page(PageNo::FIRST);
+        let roots = BtreePage::parse(PageNo::FIRST, &schema).unwrap().schema_roots();
+        assert_eq!(roots.iter().map(|root| root.get()).collect::<Vec<_>>(), [root]);
+        let leaves = BtreePage::interior(roots[0], &page(roots[0])).unwrap().children();
+        assert!(leaves.len() > 100);
+        // Every leaf of a table begins with its type.
+        assert!(leaves.iter().all(|leaf| page(*leaf).as_bytes()[0] == 13));
     }
 }

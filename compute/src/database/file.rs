@@ -6,10 +6,9 @@
 //!    └──────NONE──────────┴── COMMIT_PHASETWO: published ◀────┤
 //!                         └── unlock without it: own pages are dropped
 //! ```
-//!
-//! A refused commit answers only `SQLITE_IOERR_*` or `SQLITE_FULL`: only these make the pager drop its
-//! cache, so that the connection never reads its own refused rows. The real cause stays in
-//! [`Connection::take_cause`].
+
+mod commit;
+mod vfs;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -17,22 +16,20 @@ use std::ffi::c_int;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use rusqlite::ffi;
-use segments::page::{PAGE_BYTES, Page, PageNo};
+use segments::page::{Page, PageNo};
 use walstore::id::Lsn;
-use walstore::mutant::{self, Mutant};
+
+pub use self::vfs::DatabaseFile;
 
 use super::ahead::ReadAhead;
 use super::hit::{self, LastSegment};
 use super::turn::TurnGuard;
 use super::{Database, Snapshot};
 use crate::error::{Fault, ServerError};
-use crate::limits;
 use crate::sqlite::Code;
 use crate::sqlite::coroutine::{Wait, Wake, suspend};
-use crate::sqlite::vfs::VfsFile;
 
 /// Which state a connection's next snapshot shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -292,182 +289,5 @@ impl Connection {
     fn drop_written(&self) {
         self.written.borrow_mut().clear();
         self.size.set(None);
-    }
-
-    fn refusal(&self) -> Option<(Code, ServerError)> {
-        let node = &self.database.node;
-        let refuse = |code, fault, text: String| Some((code, ServerError::new(fault, text)));
-        if let Some(reason) = self.database.lost() {
-            return refuse(Code::IO_WRITE, Fault::Fenced, reason);
-        }
-        if !node.lease_is_valid() {
-            let text = "this node has lost touch with the bucket; nothing was written; try again later";
-            return refuse(Code::IO_WRITE, Fault::Retry, text.into());
-        }
-        let bytes = self.written.borrow().len() * PAGE_BYTES;
-        if bytes > node.settings.transaction_bytes_max {
-            let max = node.settings.transaction_bytes_max;
-            let text = format!("a transaction of {bytes} bytes is over the limit of {max}; split it");
-            return refuse(Code::FULL, Fault::Invalid, text);
-        }
-        let stalled = node.log.waiting_since_of(self.database.id).is_some_and(|since| {
-            Duration::from_micros(node.seam.boot_micros().saturating_sub(since)) > node.settings.stall_timeout
-        });
-        if stalled || node.log.backlog_bytes() > limits::BACKLOG_BYTES_MAX {
-            let text = "the bucket does not take writes at the moment; nothing was written; try again later";
-            return refuse(Code::IO_WRITE, Fault::Retry, text.into());
-        }
-        None
-    }
-
-    /// The running transaction takes effect, or is refused.
-    fn publish(&self) -> Result<(), Code> {
-        let before = self.pinned().page_count;
-        let nothing = self.written.borrow().is_empty() && self.size.get().is_none_or(|size| size == before);
-        if nothing {
-            self.drop_written();
-            return Ok(());
-        }
-        if let Some((code, error)) = self.refusal() {
-            self.drop_written();
-            let code = if mutant::is_on(Mutant::RefuseWithBusy) { Code::BUSY } else { code };
-            return Err(self.fail(code, error));
-        }
-        assert!(self.has_turn(), "BUG: a commit without the turn");
-        let page_count = self.page_count();
-        let pages = std::mem::take(&mut *self.written.borrow_mut());
-        self.drop_written();
-        let published = self.database.publish(pages, page_count);
-        let lsn = published.map_err(|error| {
-            self.fail(Code::FULL, ServerError::new(Fault::Invalid, format!("{error}; split it")))
-        })?;
-        self.saw(Some(lsn));
-        self.commits.set(self.commits.get() + 1);
-        *self.snapshot.borrow_mut() = Some(self.database.newest_snapshot());
-        self.last_segment.forget();
-        Ok(())
-    }
-}
-
-/// The VFS's half of a [`Connection`].
-pub struct DatabaseFile(pub Rc<Connection>);
-
-fn page_at(offset: u64) -> Result<(PageNo, usize), Code> {
-    let index = u32::try_from(offset / PAGE_BYTES as u64).map_err(|_| Code::IO)?;
-    let page_no = PageNo::new(index.checked_add(1).ok_or(Code::IO)?).ok_or(Code::IO)?;
-    Ok((page_no, (offset % PAGE_BYTES as u64) as usize))
-}
-
-impl VfsFile for DatabaseFile {
-    fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Code> {
-        let size = u64::from(self.0.page_count()) * PAGE_BYTES as u64;
-        let inside = buffer.len().min(usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX));
-        let mut done = 0;
-        while done < inside {
-            let (page_no, start) = page_at(offset + done as u64)?;
-            let count = (PAGE_BYTES - start).min(inside - done);
-            let page = self.0.page(page_no)?;
-            buffer[done..done + count].copy_from_slice(&page.as_bytes()[start..start + count]);
-            done += count;
-        }
-        Ok(inside)
-    }
-
-    fn write(&self, bytes: &[u8], offset: u64) -> Result<(), Code> {
-        let connection = &self.0;
-        let (page_no, start) = page_at(offset)?;
-        if start != 0 || bytes.len() != PAGE_BYTES || connection.level.get() < ffi::SQLITE_LOCK_RESERVED {
-            let text = format!("SQLite wrote {} bytes at {offset}: not a page of a transaction", bytes.len());
-            return Err(connection.fail(Code::IO_WRITE, ServerError::new(Fault::Corrupt, text)));
-        }
-        let size = connection.page_count().max(page_no.get());
-        let mut written = connection.written.borrow_mut();
-        let max = connection.database.node.settings.transaction_bytes_max;
-        if (written.len() + 1) * PAGE_BYTES > max && !written.contains_key(&page_no) {
-            let text = format!("the transaction is over the limit of {max} bytes; split it");
-            return Err(connection.fail(Code::FULL, ServerError::new(Fault::Invalid, text)));
-        }
-        let page = Page::copy_of(bytes.try_into().map_err(|_| Code::IO_WRITE)?);
-        written.insert(page_no, page);
-        connection.size.set(Some(size));
-        Ok(())
-    }
-
-    fn truncate(&self, size: u64) -> Result<(), Code> {
-        let page_count = u32::try_from(size.div_ceil(PAGE_BYTES as u64)).map_err(|_| Code::IO)?;
-        self.0.written.borrow_mut().retain(|page_no, _| page_no.get() <= page_count);
-        self.0.size.set(Some(page_count));
-        Ok(())
-    }
-
-    fn size(&self) -> Result<u64, Code> {
-        Ok(u64::from(self.0.page_count()) * PAGE_BYTES as u64)
-    }
-
-    fn lock(&self, level: c_int) -> Result<(), Code> {
-        let connection = &self.0;
-        if level <= connection.level.get() {
-            return Ok(());
-        }
-        if level == ffi::SQLITE_LOCK_SHARED {
-            if let Some(reason) = connection.database.lost() {
-                return Err(connection.fail(Code::IO, ServerError::new(Fault::Fenced, reason)));
-            }
-            connection.pin();
-        } else if connection.level.get() < ffi::SQLITE_LOCK_RESERVED {
-            if let Some(replica) = &connection.database.replica {
-                return Err(connection.fail(Code::READONLY, replica.refusal(&connection.database.name)));
-            }
-            let is_stale = || connection.snapshot.borrow().as_ref().is_none_or(|it| !connection.database.is_newest(it));
-            if !connection.has_turn() && connection.database.is_overfull() && is_stale() {
-                // Waiting for room would wait for this very reader.
-                connection.reads.set(Reads::Newest);
-                return Err(Code::BUSY_SNAPSHOT);
-            }
-            connection.take_turn().map_err(|error| connection.fail(Code::BUSY, error))?;
-            let newest = connection.snapshot.borrow().as_ref().is_some_and(|it| connection.database.is_newest(it));
-            if !newest {
-                connection.reads.set(Reads::Newest);
-                return Err(Code::BUSY_SNAPSHOT);
-            }
-        }
-        connection.level.set(level);
-        Ok(())
-    }
-
-    fn unlock(&self, level: c_int) -> Result<(), Code> {
-        let connection = &self.0;
-        let was_writing = connection.level.get() >= ffi::SQLITE_LOCK_RESERVED;
-        connection.level.set(level.min(connection.level.get()));
-        if was_writing && level < ffi::SQLITE_LOCK_RESERVED {
-            connection.drop_written();
-            connection.give_turn_back();
-        }
-        if level == ffi::SQLITE_LOCK_NONE {
-            connection.unpin();
-        }
-        Ok(())
-    }
-
-    fn commit(&self) -> Result<(), Code> {
-        if mutant::is_on(Mutant::PublishOnSync) { Ok(()) } else { self.0.publish() }
-    }
-
-    fn sync(&self) -> Result<(), Code> {
-        if mutant::is_on(Mutant::PublishOnSync) { self.0.publish() } else { Ok(()) }
-    }
-
-    fn pragma(&self, name: &str, argument: Option<&str>) -> Option<Result<String, String>> {
-        match (name.to_ascii_lowercase().as_str(), argument) {
-            // The one mode that there is: set when a connection opens, answered to whoever asks for another.
-            ("journal_mode", Some(mode)) if mode.eq_ignore_ascii_case("memory") => None,
-            ("journal_mode", _) => Some(Ok("memory".into())),
-            ("locking_mode", _) => Some(Ok("normal".into())),
-            // Writers take turns, for as long as the server says. SQLite's own way to wait would hold the core up.
-            ("busy_timeout", _) => Some(Ok(self.0.database.node.settings.busy_timeout.as_millis().to_string())),
-            // Pages are 4096 bytes for good; tools that ask for another size are not refused.
-            ("page_size", Some(_)) => Some(Ok(PAGE_BYTES.to_string())),
-            _ => None,
-        }
     }
 }

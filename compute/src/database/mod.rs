@@ -292,7 +292,7 @@ impl Database {
 
     /// Whether older bases than the present one may still be in use.
     pub fn has_old_readers(&self) -> bool {
-        self.bases.borrow().len() > 1
+        self.bases.borrow().len() > 1 && !mutant::is_on(Mutant::ForgetReaders)
     }
 
     /// Ends this history: its log is fenced, or its head belongs to somebody else.

@@ -8,12 +8,14 @@ use rusqlite::{Batch, Rows, Statement, ffi};
 
 use super::arguments;
 use super::connection::SqlConnection;
+use super::output::{Gathered, Output};
 use super::prepared::{Known, Prepared};
+use super::text::{is_begin, is_begin_read_only, is_vacuum};
 use crate::database::file::Reads;
 use crate::error::{Fault, ServerError};
 use crate::hrana::error::{HranaError, ProtocolError};
 use crate::hrana::request::{SqlSource, Stmt};
-use crate::hrana::result::{Col, DescribeCol, DescribeParam, DescribeResult, StmtResult};
+use crate::hrana::result::{Col, DescribeCol, DescribeParam, DescribeResult};
 use crate::hrana::value::ValueRef;
 use crate::limits;
 use crate::sqlite::coroutine::{Wait, Wake, suspend};
@@ -38,12 +40,6 @@ impl From<ProtocolError> for Failure {
     }
 }
 
-/// Receives a statement's result while it runs.
-pub trait Output {
-    fn begin(&mut self, cols: Vec<Col>) -> Result<(), HranaError>;
-    fn row(&mut self, values: &[ValueRef<'_>]) -> Result<(), HranaError>;
-}
-
 /// What a statement came to, besides its rows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Effect {
@@ -51,68 +47,6 @@ pub struct Effect {
     pub last_insert_rowid: Option<i64>,
     pub rows_read: u64,
     pub rows_written: u64,
-}
-
-/// What a result is counted as besides its columns and rows.
-const RESULT_BYTES: usize = 64;
-
-/// Gathers rows for a pipeline's answer, up to a limit.
-#[derive(Default)]
-pub struct Gathered {
-    pub result: StmtResult,
-    /// What the answer may still take.
-    bytes_max: usize,
-    /// What the columns take.
-    columns_bytes: usize,
-    /// The limit of the whole answer, for the error.
-    limit: usize,
-}
-
-impl Gathered {
-    /// Room for what the limit of an answer leaves.
-    pub fn within(limit: usize, used: usize) -> Self {
-        Self { bytes_max: limit.saturating_sub(used), limit, ..Self::default() }
-    }
-
-    /// What the answer grows by.
-    pub fn bytes(&self) -> usize {
-        RESULT_BYTES + self.columns_bytes + self.result.rows.bytes()
-    }
-
-    fn check(&self, more: usize) -> Result<(), HranaError> {
-        let is_too_large = self.bytes().saturating_add(more) > self.bytes_max;
-        if is_too_large { Err(HranaError::response_too_large(self.limit as u64)) } else { Ok(()) }
-    }
-}
-
-impl Output for Gathered {
-    fn begin(&mut self, cols: Vec<Col>) -> Result<(), HranaError> {
-        self.columns_bytes = columns_bytes(&cols);
-        self.check(0)?;
-        self.result.cols = cols;
-        Ok(())
-    }
-
-    fn row(&mut self, values: &[ValueRef<'_>]) -> Result<(), HranaError> {
-        // Before it is encoded: one value may stand in many columns of one row.
-        self.check(row_bytes(values))?;
-        self.result.rows.push(values.iter().copied());
-        self.check(0)
-    }
-}
-
-fn columns_bytes(cols: &[Col]) -> usize {
-    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    cols.iter().map(|col| text(&col.name) + text(&col.decltype)).sum()
-}
-
-/// About how much a row is, from the lengths of its values; encoded it can be a few times as much.
-pub fn row_bytes(values: &[ValueRef<'_>]) -> usize {
-    let bytes = |value: &ValueRef<'_>| match value {
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
-        _ => 0,
-    };
-    values.iter().map(bytes).fold(0, usize::saturating_add)
 }
 
 impl SqlConnection {
@@ -387,72 +321,5 @@ pub fn value(value: rusqlite::Result<rusqlite::types::ValueRef<'_>>) -> ValueRef
         Ok(rusqlite::types::ValueRef::Text(text)) => ValueRef::Text(text),
         Ok(rusqlite::types::ValueRef::Blob(blob)) => ValueRef::Blob(blob),
         Ok(rusqlite::types::ValueRef::Null) | Err(_) => ValueRef::Null,
-    }
-}
-
-/// A statement without the white space and comments before it.
-fn without_preamble(sql: &str) -> &str {
-    let mut rest = sql;
-    loop {
-        rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == ';' || c == '\u{feff}');
-        if let Some(comment) = rest.strip_prefix("--") {
-            rest = comment.split_once('\n').map_or("", |(_, after)| after);
-        } else if let Some(comment) = rest.strip_prefix("/*") {
-            rest = comment.split_once("*/").map_or("", |(_, after)| after);
-        } else {
-            return rest;
-        }
-    }
-}
-
-/// The first word of a statement, lower case, behind white space and comments.
-fn first_word(sql: &str) -> String {
-    let word = without_preamble(sql).split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
-    word.to_ascii_lowercase()
-}
-
-fn is_vacuum(sql: &str) -> bool {
-    first_word(sql) == "vacuum"
-}
-
-/// Whether a transaction starts here, which may write later.
-fn is_begin(sql: &str) -> bool {
-    matches!(first_word(sql).as_str(), "begin" | "savepoint")
-}
-
-/// Whether this is how libSQL's clients begin a transaction that must not write. The first form is no SQL for
-/// SQLite, and in the second it takes the word for the transaction's name.
-fn is_begin_read_only(sql: &str) -> bool {
-    if first_word(sql) != "begin" {
-        return false;
-    }
-    let words = without_preamble(sql).split(|c: char| c.is_whitespace() || c == ';').filter(|word| !word.is_empty());
-    let words: Vec<String> = words.take(4).map(str::to_ascii_lowercase).collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    matches!(words[..], ["begin", "readonly"] | ["begin", "transaction", "readonly"] | ["begin", "readonly", "transaction"])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn read_only_transactions_are_recognised_as_libsqls_clients_write_them() {
-        for sql in ["BEGIN READONLY", "BEGIN TRANSACTION READONLY", "-- x\n begin\n readonly transaction ;"] {
-            assert!(is_begin_read_only(sql), "{sql:?}");
-        }
-        for sql in ["BEGIN", "BEGIN IMMEDIATE", "BEGIN TRANSACTION", "SELECT 'begin readonly'", "BEGIN READONLY; SELECT 1"] {
-            assert!(!is_begin_read_only(sql), "{sql:?}");
-        }
-    }
-
-    #[test]
-    fn the_first_word_is_found_behind_comments() {
-        for sql in ["VACUUM", " ;; vacuum;", "-- x\n/* y */VACUUM main", "\u{feff}Vacuum INTO 'x'"] {
-            assert!(is_vacuum(sql), "{sql:?}");
-        }
-        for sql in ["", "--", "/*", "SELECT 'vacuum'", "vacuumx", "-- vacuum"] {
-            assert!(!is_vacuum(sql), "{sql:?}");
-        }
     }
 }

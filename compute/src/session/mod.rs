@@ -7,6 +7,8 @@ pub mod arguments;
 pub mod connection;
 pub mod download;
 pub mod execute;
+pub mod output;
 pub mod pool;
 pub mod prepared;
 pub mod stream;
+mod text;

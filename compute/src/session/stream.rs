@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::connection::SqlConnection;
-use super::execute::{Effect, Failure, Gathered, Output, row_bytes};
+use super::execute::{Effect, Failure};
+use super::output::{Gathered, Output, row_bytes};
 use super::pool::{Pool, Role};
 use crate::database::{Database, file};
 use crate::hrana::condition::{self, StepOutcome};

@@ -5,7 +5,8 @@ use walstore::mutant::{self, Mutant};
 use crate::world;
 
 const SEEDS: u64 = 60;
-const MUTANTS: [Mutant; 3] = [Mutant::IgnoreValidUpto, Mutant::FoldNotDurable, Mutant::ZerosForMissing];
+const MUTANTS: [Mutant; 4] =
+    [Mutant::IgnoreValidUpto, Mutant::FoldNotDurable, Mutant::ZerosForMissing, Mutant::ForgetReaders];
 
 #[test]
 fn every_mutant_of_the_page_path_is_caught() {

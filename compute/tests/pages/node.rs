@@ -32,6 +32,7 @@ use walstore::seal;
 use walstore::store::MemoryStore;
 
 use crate::machine::Machine;
+use crate::plain::SECURE_DELETE;
 
 const LEASE: Duration = Duration::from_secs(3);
 pub const NAME: &str = "app";
@@ -158,7 +159,9 @@ impl Node {
         let connection = Rc::new(connection.map_err(|error| format!("I16: no connection: {error}"))?);
         let reader = file::Connection::new(database.clone());
         let slots = slots.to_vec();
-        Ok(Open { connection, reader, database, head, own_after, slots, folds: 0, deleted: Vec::new() })
+        let open = Open { connection, reader, database, head, own_after, slots, folds: 0, deleted: Vec::new() };
+        open.run(SECURE_DELETE).await?;
+        Ok(open)
     }
 
     /// Waits until everything is durable, and tells the database so.

@@ -1,5 +1,7 @@
 //! The randomness of a simulated world: everything is drawn from its seed.
 
+use walstore::seam::simulated::split_mix64;
+
 /// SplitMix64.
 #[derive(Clone)]
 pub struct Rng(pub u64);
@@ -10,11 +12,7 @@ impl Rng {
     }
 
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
+        split_mix64(&mut self.0)
     }
 
     /// A generator whose draws do not depend on how often this one is asked later.

@@ -101,7 +101,7 @@ impl Queue {
     fn next_of(&mut self, urgency: Urgency) -> Option<Batch> {
         let (turns, running, requests_max, bytes_max) = match urgency {
             Urgency::Now => (&mut self.now, self.running, limits::FETCHES_MAX, self.bytes_max),
-            Urgency::Ahead => (&mut self.ahead, self.running_ahead, limits::FETCHES_AHEAD_MAX, self.bytes_max / 2),
+            Urgency::Ahead => (&mut self.ahead, self.running_ahead, limits::FETCHES_AHEAD_MAX, self.bytes_max / 4 * 3),
         };
         let all_have_room = self.running.requests < limits::FETCHES_MAX && self.running.bytes < self.bytes_max;
         if !(all_have_room && running.requests < requests_max && running.bytes < bytes_max) {

@@ -32,7 +32,7 @@ use walstore::envelope::Corrupt;
 use walstore::id::{IncarnationId, PutId};
 use walstore::life::Stores;
 use walstore::recovery::Access;
-use walstore::register::{self, Backoff, Patience, RecordError, Swap, Versioned};
+use walstore::register::{self, Patience, RecordError, Swap, Versioned};
 use walstore::seam::Seam;
 use walstore::store::{Key, Store, StoreError};
 
@@ -185,16 +185,8 @@ impl Sweeper {
     /// Deletes what is dead, waiting out what passes. Returns how many those were.
     async fn delete(&self, store: &dyn Store, keys: Vec<Key>) -> Result<u64, SweepError> {
         let (count, access) = (keys.len() as u64, self.access());
-        let deletes = stream::iter(keys).map(|key| async move {
-            let mut backoff = Backoff::default();
-            loop {
-                match store.delete(&key).await {
-                    Ok(()) => return Ok(()),
-                    Err(error) if error.is_permanent() || access.patience.has_ended(access.seam) => return Err(error),
-                    Err(_) => backoff.pause(access.seam).await,
-                }
-            }
-        });
+        let delete = |key: Key| async move { register::delete(store, &self.seam, &key, access.patience).await };
+        let deletes = stream::iter(keys).map(delete);
         deletes.buffer_unordered(limits::SWEEP_DELETES_AT_ONCE).try_collect::<()>().await?;
         Ok(count)
     }

@@ -85,6 +85,12 @@ fn what_cannot_be_is_left_out() {
     bytes[14..16].copy_from_slice(&4095u16.to_be_bytes());
     let page = Page::copy_of(&bytes);
     assert_eq!(BtreePage::parse(no(3), &page).unwrap().children(), [4, 5].map(no), "a cell beyond the end");
+    bytes[12..14].copy_from_slice(&8u16.to_be_bytes());
+    bytes[14..16].copy_from_slice(&15u16.to_be_bytes());
+    let page = Page::copy_of(&bytes);
+    assert_eq!(BtreePage::parse(no(3), &page).unwrap().children(), [no(5)], "cells among the pointers");
+    assert_eq!(BtreePage::parse(no(3), &interior(3, &[1, 0, 3])).unwrap().children(), [no(1), no(3)], "there is no page 0");
+    assert!(BtreePage::interior(no(3), &leaf(3)).is_none(), "nothing is below a leaf");
 }
 
 #[test]

@@ -88,9 +88,9 @@ impl Recent {
         gone
     }
 
-    /// Bytes that may still be read ahead, so that it does not push itself out before it is read: half of all.
+    /// Bytes that may still be read ahead, so that it does not push itself out before it is read: three quarters of all.
     pub fn room_ahead(&self) -> usize {
-        (self.bytes_max / 2).saturating_sub(self.state().unread_bytes)
+        (self.bytes_max / 4 * 3).saturating_sub(self.state().unread_bytes)
     }
 
     pub fn bytes(&self) -> usize {

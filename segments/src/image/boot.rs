@@ -166,7 +166,7 @@ impl BootImage {
 
 /// Whether the pages to which a page leads may be others now.
 fn leads_elsewhere(page_no: PageNo, former: &Page, page: &Page) -> bool {
-    let is_interior = |page| BtreePage::parse(page_no, page).is_some_and(|page| page.is_interior());
+    let is_interior = |page| BtreePage::interior(page_no, page).is_some();
     let is_other_schema = page_no == PageNo::FIRST && btree::schema_cookie(former) != btree::schema_cookie(page);
     is_other_schema || (former != page && page_no != PageNo::FIRST && (is_interior(former) || is_interior(page)))
 }

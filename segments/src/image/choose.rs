@@ -113,9 +113,7 @@ impl Chooser<'_> {
             Some(known) => known,
             None => (level[0], self.page(level[0])?),
         };
-        if !BtreePage::parse(page_no, &page)?.is_interior() {
-            return None;
-        }
+        BtreePage::interior(page_no, &page)?;
         let pages: Vec<Option<(PageNo, Page)>> = level.into_iter().map(|it| Some((it, self.page(it)?))).collect();
         let mut below = Vec::new();
         for (page_no, page) in pages.into_iter().collect::<Option<Vec<_>>>()? {

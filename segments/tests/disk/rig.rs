@@ -11,6 +11,7 @@ use segments::disk::{CacheKey, DiskCache};
 use segments::id::{MapChunkId, PackId};
 use segments::keys::Object;
 use walstore::id::DatabaseId;
+use walstore::seam::simulated::split_mix64;
 use walstore::seam::{Clock, Random, Seam};
 
 /// Four databases share the cache.
@@ -132,11 +133,7 @@ pub struct Rng(pub u64);
 
 impl Rng {
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
+        split_mix64(&mut self.0)
     }
 
     pub fn below(&mut self, end: usize) -> usize {

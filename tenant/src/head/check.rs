@@ -23,12 +23,11 @@ impl Head {
         self.settings.check()?;
         match &self.map {
             MapField::Inline(map) => at_most(map.len(), limits::MAP_INLINE_BYTES_MAX, "bytes of page map")?,
-            MapField::Chunks(chunks) => {
-                at_most(chunks.len(), limits::MAP_CHUNKS_MAX, "chunks of page map")?;
-                let longest = chunks.iter().map(|chunk| chunk.0.len()).max().unwrap_or(0);
-                at_most(longest, limits::CHUNK_REFERENCE_BYTES_MAX, "bytes of chunk reference")?;
+            MapField::Shared(chunk) => {
+                at_most(chunk.0.len(), limits::CHUNK_REFERENCE_BYTES_MAX, "bytes of chunk reference")?;
             }
         }
+        at_most(self.history.len(), limits::HISTORY_BYTES_MAX, "bytes of history")?;
         at_most(self.tail.len(), limits::TAIL_ENTRIES_MAX, "entries in the tail")?;
         at_most(self.anchors.len(), limits::ANCHORS_MAX, "anchors")?;
         at_most(self.pins.len(), limits::PINS_MAX, "pins")?;

@@ -11,7 +11,7 @@ use crate::field;
 use crate::limits;
 use crate::settings::Settings;
 
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
 
 impl Record for Head {
     /// # Panics
@@ -53,6 +53,8 @@ impl Head {
         write_map(&mut body, &self.map);
         field::write_all(&mut body, &self.anchors, write_anchor);
         body.u64(Lsn::raw(self.horizon));
+        body.blob(&self.history);
+        body.u32(self.fold_seq);
         field::write_all(&mut body, &self.pins, write_pin);
         field::write_all(&mut body, &self.pin_chunks, |body, key| body.blob(key.as_str().as_bytes()));
         field::write_all(&mut body, &self.dead, |body, pack| body.blob(&pack.0));
@@ -77,6 +79,8 @@ impl Head {
             map: read_map(&mut reader, body)?,
             anchors: field::read_all(&mut reader, 16, read_anchor)?,
             horizon: field::read_lsn(&mut reader)?,
+            history: body.slice_ref(reader.blob()?),
+            fold_seq: reader.u32()?,
             pins: field::read_all(&mut reader, 24, read_pin)?,
             pin_chunks: field::read_all(&mut reader, 4, read_key)?,
             dead: field::read_all(&mut reader, 4, |r| Ok(PackRef(Bytes::copy_from_slice(r.blob()?))))?,
@@ -166,9 +170,9 @@ fn write_map(body: &mut Writer, map: &MapField) {
             body.u8(1);
             body.blob(map);
         }
-        MapField::Chunks(chunks) => {
+        MapField::Shared(chunk) => {
             body.u8(2);
-            field::write_all(body, chunks, |body, chunk| body.blob(&chunk.0));
+            body.blob(&chunk.0);
         }
     }
 }
@@ -177,10 +181,7 @@ fn write_map(body: &mut Writer, map: &MapField) {
 fn read_map(reader: &mut Reader<'_>, body: &Bytes) -> Result<MapField, Corrupt> {
     match reader.u8()? {
         1 => Ok(MapField::Inline(body.slice_ref(reader.blob()?))),
-        2 => {
-            let chunk = |r: &mut Reader<'_>| Ok(ChunkRef(Bytes::copy_from_slice(r.blob()?)));
-            Ok(MapField::Chunks(field::read_all(reader, 4, chunk)?))
-        }
+        2 => Ok(MapField::Shared(ChunkRef(Bytes::copy_from_slice(reader.blob()?)))),
         form => Err(Corrupt::new(format!("unknown form {form} of a page map"))),
     }
 }

@@ -11,6 +11,7 @@ use super::{Head, HeadState, TailEntry};
 /// | the epoch rises by one exactly when the owner changes | two owners with the same epoch |
 /// | only an owned head is written, unless it is final or becomes owned | a write that no fence stops |
 /// | an acquire changes owner, epoch and tail, and nothing else | pages from before the tail was read |
+/// | folds of one epoch number on, and from 0 again in the next | an object that is linked taken for a dead one |
 /// | final states stay final | a deleted database that comes back |
 /// | folded point, horizon and their counters never fall | an acknowledged commit gone |
 /// | the tail loses entries only from its front | a hole in the history |
@@ -20,6 +21,7 @@ pub fn invariant(before: &Head, after: &Head) -> Result<(), String> {
     state(before, after)?;
     ownership(before, after)?;
     folded(before, after)?;
+    fold_seq(before, after)?;
     tail(before, after)
 }
 
@@ -71,6 +73,7 @@ fn acquired(before: &Head, after: &Head) -> Result<(), String> {
         version: after.version,
         epoch: after.epoch,
         owner: after.owner,
+        fold_seq: 0,
         tail: after.tail.clone(),
         ..before.clone()
     };
@@ -91,6 +94,14 @@ fn folded(before: &Head, after: &Head) -> Result<(), String> {
     demand(after.horizon >= before.horizon, || {
         format!("the horizon falls from {:?} to {:?}", before.horizon, after.horizon)
     })
+}
+
+fn fold_seq(before: &Head, after: &Head) -> Result<(), String> {
+    let is_right = match after.epoch == before.epoch {
+        true => after.fold_seq >= before.fold_seq,
+        false => after.fold_seq == 0,
+    };
+    demand(is_right, || format!("fold {} at epoch {} after {}", after.fold_seq, after.epoch, before.fold_seq))
 }
 
 /// With an owner that stays, entries keep their place and move up; entries at the front may go, for the

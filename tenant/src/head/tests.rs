@@ -45,6 +45,7 @@ fn full() -> Head {
             size_pages_max: 262_144,
             key_id: 0,
             created_micros: 1_709_208_000_000_000,
+            expires_micros: 1_740_744_000_000_000,
         },
         parent: Some(ForkPoint { parent: database(3), lsn: Lsn::new(40) }),
         owner: Some(incarnation(4)),
@@ -59,6 +60,8 @@ fn full() -> Head {
         map: MapField::Inline(Bytes::from_static(b"a page map, opaque to this crate")),
         anchors: vec![anchor(1_709_208_050_000_000, 60), anchor(1_709_208_099_000_000, 99)],
         horizon: Lsn::new(50),
+        history: Bytes::from_static(b"an index of the history, opaque too"),
+        fold_seq: 19,
         pins: vec![Pin { child: database(7), lsn: Lsn::new(88) }, Pin { child: database(8), lsn: None }],
         pin_chunks: vec![Key::new("t/0000/x/m/1")],
         dead: vec![PackRef(Bytes::from_static(b"pack one")), PackRef(Bytes::from_static(b"pack two"))],
@@ -86,8 +89,8 @@ fn a_full_head_and_every_final_state_round_trip() {
         let head = Head { state, owner: None, tail: Vec::new(), ..head.clone() };
         assert_eq!(Head::decode(&head.encode()), Ok(head));
     }
-    let chunked = Head { map: MapField::Chunks(vec![ChunkRef(Bytes::from_static(&[1; 96]))]), ..head };
-    assert_eq!(Head::decode(&chunked.encode()), Ok(chunked));
+    let shared = Head { map: MapField::Shared(ChunkRef(Bytes::from_static(&[1; 96]))), ..head };
+    assert_eq!(Head::decode(&shared.encode()), Ok(shared));
 }
 
 #[test]
@@ -105,6 +108,7 @@ fn the_largest_head_that_may_be_written_can_be_read() {
         epoch: limits::TAIL_ENTRIES_MAX as u64,
         map: MapField::Inline(noise(limits::MAP_INLINE_BYTES_MAX, 1)),
         anchors: (1..=last).map(|at| anchor(at, at)).collect(),
+        history: noise(limits::HISTORY_BYTES_MAX, 3),
         pins: (0..limits::PINS_MAX as u8).map(|byte| Pin { child: database(byte), lsn: None }).collect(),
         pin_chunks: vec![Key::new("k".repeat(limits::KEY_BYTES_MAX)); limits::PIN_CHUNKS_MAX],
         dead: (0..limits::DEAD_MAX as u64).map(|n| PackRef(noise(limits::PACK_REFERENCE_BYTES_MAX, n))).collect(),
@@ -118,7 +122,7 @@ fn the_largest_head_that_may_be_written_can_be_read() {
 #[test]
 fn a_head_that_contradicts_itself_is_corrupt() {
     type Break = fn(&mut Head);
-    let rows: [(&str, Break); 20] = [
+    let rows: [(&str, Break); 22] = [
         ("version 0", |head| head.version = 0),
         ("epoch 0", |head| head.epoch = 0),
         ("a window of 501 ms", |head| head.settings.window_millis = 501),
@@ -138,6 +142,8 @@ fn a_head_that_contradicts_itself_is_corrupt() {
         ("but owned by", |head| head.state = HeadState::Deleted { at_micros: 1 }),
         ("bytes of pack reference", |head| head.dead[0] = PackRef(Bytes::from_static(&[0; 65]))),
         ("bytes of page map", |head| head.map = MapField::Inline(vec![0; limits::MAP_INLINE_BYTES_MAX + 1].into())),
+        ("bytes of chunk", |head| head.map = MapField::Shared(ChunkRef(Bytes::from_static(&[0; 97])))),
+        ("bytes of history", |head| head.history = vec![0; limits::HISTORY_BYTES_MAX + 1].into()),
         ("anchors", |head| head.anchors = (1..=limits::ANCHORS_MAX as u64 + 1).map(|at| anchor(at, at)).collect()),
     ];
     for (message, break_it) in rows {
@@ -164,7 +170,8 @@ prop_compose! {
         (ids, version, epoch, folded) in (any::<[u8; 5]>(), 1..=COUNTER_MAX, 1u64..1 << 60, 0u64..200),
         (window_millis, numbers) in (0u16..=500, any::<[u32; 4]>()),
         steps in vec((0u8..4, 1u64..3, 0u64..40), 0..6),
-        (map, chunks) in (vec(any::<u8>(), 0..200), option::of(vec(vec(any::<u8>(), 0..96), 0..5))),
+        (map, shared) in (vec(any::<u8>(), 0..200), option::of(vec(any::<u8>(), 0..96))),
+        (history, fold_seq) in (vec(any::<u8>(), 0..200), any::<u32>()),
         anchors in vec((1u64..9, 1u64..30), 0..6),
         pins in vec((any::<u8>(), 0u64..200), 0..5),
         (dead, image) in (vec(vec(any::<u8>(), 0..64), 0..5), option::of(vec(any::<u8>(), 0..50))),
@@ -210,6 +217,7 @@ prop_compose! {
                 size_pages_max: numbers[1],
                 key_id: ids[2],
                 created_micros: u64::from(numbers[2]),
+                expires_micros: u64::from(numbers[3]),
             },
             parent: is_fork.then_some(ForkPoint { parent: database(ids[3]), lsn: Lsn::new(folded / 2) }),
             owner: last.map(|entry| entry.incarnation),
@@ -224,12 +232,14 @@ prop_compose! {
                 },
             },
             tail,
-            map: match chunks {
+            map: match shared {
                 None => MapField::Inline(map.into()),
-                Some(chunks) => MapField::Chunks(chunks.into_iter().map(|c| ChunkRef(c.into())).collect()),
+                Some(shared) => MapField::Shared(ChunkRef(shared.into())),
             },
             anchors,
             horizon: Lsn::new(folded / 3),
+            history: history.into(),
+            fold_seq,
             pins: pinned,
             pin_chunks: Vec::new(),
             dead: dead.into_iter().map(|pack| PackRef(pack.into())).collect(),

@@ -46,6 +46,8 @@ fn fold_to(head: &Head, to: u64, own_after: u64) -> Fold {
         map: MapField::Inline(Bytes::copy_from_slice(&to.to_le_bytes())),
         image: Some(Bytes::copy_from_slice(&[to as u8; 3])),
         horizon: head.horizon,
+        history: Bytes::copy_from_slice(&[to as u8; 5]),
+        fold_seq: head.fold_seq + 1,
         dead: head.dead.clone(),
     }
 }
@@ -256,6 +258,8 @@ fn the_invariant_refuses_what_would_lose_data() {
             let first = TailEntry { epoch: 0, ..two.tail[0] };
             Head { tail: vec![first, entry, two.tail[1]], ..next(&two) }
         }),
+        ("fold 1 at epoch 2 after 1", &owned, Head { fold_seq: 1, ..release(&owned, lsn(7), put(99)).unwrap() }),
+        ("fold 0 at epoch 1 after 1", &owned, Head { fold_seq: 0, ..next(&owned) }),
         ("without an owner", &free, next(&free)),
         ("Live after Deleted", &deleted, Head { state: HeadState::Live, ..next(&deleted) }),
         ("after Deleted", &deleted, Head { state: HeadState::Aborted, ..next(&deleted) }),

@@ -262,7 +262,16 @@ impl World {
             pages_total: to,
         };
         let map = MapField::Inline(Bytes::copy_from_slice(history));
-        let fold = Fold { folded, own_after: Lsn::new(own_after), map, image: None, horizon: None, dead: Vec::new() };
+        let fold = Fold {
+            folded,
+            own_after: Lsn::new(own_after),
+            map,
+            image: None,
+            horizon: None,
+            history: Bytes::new(),
+            fold_seq: onto.fold_seq,
+            dead: Vec::new(),
+        };
         lifecycle::fold(onto, fold, put_id)
     }
 

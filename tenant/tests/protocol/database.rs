@@ -117,6 +117,8 @@ impl Database {
             map: head.map.clone(),
             image: None,
             horizon: tip.lsn,
+            history: head.history.clone(),
+            fold_seq: head.fold_seq,
             dead,
         };
         if tip.lsn == head.folded.lsn {

@@ -10,32 +10,12 @@ use crate::id::{DatabaseId, IncarnationId, Lsn, PutId, Slot};
 use crate::keys;
 use crate::limits;
 use crate::log::{self, Acknowledged, Commit, LogHandle, LogSink};
-use crate::seam::{Clock, Random, Seam};
+use crate::seam::{Seam, simulated};
 use crate::store::{Condition, Effect, Faults, FaultyStore, Latency, MemoryStore, Op, Store, Trace, TraceLine};
 
 const INC: IncarnationId = IncarnationId::from_bytes([1; 16]);
 const ALWAYS: u32 = 1_000_000;
 const USUAL: Duration = Duration::from_millis(30);
-
-struct VirtualTime(tokio::time::Instant);
-
-impl Clock for VirtualTime {
-    fn wall_micros(&self) -> u64 {
-        self.boot_micros()
-    }
-
-    fn boot_micros(&self) -> u64 {
-        u64::try_from(self.0.elapsed().as_micros()).unwrap() + 1
-    }
-}
-
-struct NoEntropy;
-
-impl Random for NoEntropy {
-    fn fill(&self, buffer: &mut [u8]) {
-        buffer.fill(7);
-    }
-}
 
 #[derive(Default)]
 struct Told {
@@ -69,9 +49,7 @@ fn steady(latency: Duration) -> Faults {
 
 impl World {
     fn new() -> Self {
-        let tasks = Arc::new(tokio::runtime::Handle::current());
-        let clock = VirtualTime(tokio::time::Instant::now());
-        let seam = Seam::new(Arc::new(clock), Arc::new(NoEntropy), tasks);
+        let seam = simulated::seam(7);
         let puts: Arc<Mutex<Vec<Effect>>> = Arc::default();
         let seen = puts.clone();
         let trace: Trace = Arc::new(move |line: &TraceLine| {

@@ -1,4 +1,4 @@
-//! A log over a store whose writes can be held back, and what it reported.
+//! A log over a store whose requests can be held back, and what it reported.
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::collections::BTreeSet;
@@ -15,41 +15,12 @@ use walstore::life::{Incarnation, Stores};
 use walstore::log::{self, Acknowledged, Commit, LogSink};
 use walstore::recovery::Access;
 use walstore::register::Patience;
-use walstore::seam::{Clock, Random, Seam};
+use walstore::seam::{Seam, simulated};
 use walstore::store::{Condition, Key, MemoryStore, Object, Put, Store, StoreError, StoreErrorKind};
 
 /// Virtual time, and the same randomness in every run.
 pub fn virtual_seam() -> Seam {
-    let clock = VirtualClock(tokio::time::Instant::now());
-    Seam::new(Arc::new(clock), Arc::new(SeededRandom(Mutex::new(7))), Arc::new(tokio::runtime::Handle::current()))
-}
-
-struct VirtualClock(tokio::time::Instant);
-
-impl Clock for VirtualClock {
-    fn wall_micros(&self) -> u64 {
-        1_795_000_000_000_000 + self.boot_micros()
-    }
-
-    fn boot_micros(&self) -> u64 {
-        u64::try_from(self.0.elapsed().as_micros()).unwrap() + 1
-    }
-}
-
-/// SplitMix64.
-struct SeededRandom(Mutex<u64>);
-
-impl Random for SeededRandom {
-    fn fill(&self, buffer: &mut [u8]) {
-        let mut state = self.0.lock().unwrap();
-        for chunk in buffer.chunks_mut(8) {
-            *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut mixed = *state;
-            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            chunk.copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes()[..chunk.len()]);
-        }
-    }
+    simulated::seam(7)
 }
 
 pub const LARGE: usize = walstore::limits::INLINE_COMMIT_BYTES_MAX + 1;
@@ -58,14 +29,15 @@ pub fn database(byte: u8) -> DatabaseId {
     DatabaseId::from_bytes([byte; 16])
 }
 
-/// A store that keeps writes under some prefixes waiting, and can be made to die at a request.
+/// A store that keeps requests under some prefixes waiting, and can be made to die at a request.
 #[derive(Clone, Default)]
 pub struct Held {
     pub memory: MemoryStore,
     prefixes: Arc<Mutex<BTreeSet<&'static str>>>,
+    read_prefixes: Arc<Mutex<BTreeSet<&'static str>>>,
     refused: Arc<Mutex<BTreeSet<&'static str>>>,
     changed: Arc<Notify>,
-    /// Signalled when a put begins to wait.
+    /// Signalled when a request begins to wait.
     caught: Arc<Notify>,
     /// Requests so far, and the one at which the connection dies.
     requests: Arc<Mutex<(u64, Option<u64>)>>,
@@ -96,6 +68,10 @@ impl Held {
         self.prefixes.lock().unwrap().insert(prefix);
     }
 
+    pub fn hold_reads(&self, prefix: &'static str) {
+        self.read_prefixes.lock().unwrap().insert(prefix);
+    }
+
     /// From here on the store answers that it can never take such an object.
     pub fn refuse(&self, prefix: &'static str) {
         self.refused.lock().unwrap().insert(prefix);
@@ -108,10 +84,24 @@ impl Held {
 
     pub fn release_held(&self) {
         self.prefixes.lock().unwrap().clear();
+        self.read_prefixes.lock().unwrap().clear();
         self.changed.notify_waiters();
     }
 
-    /// Returns when a put waits that has not been asked for before.
+    /// Returns once none of these prefixes holds the key.
+    async fn wait(&self, prefixes: &Mutex<BTreeSet<&'static str>>, key: &Key) {
+        loop {
+            let changed = self.changed.notified();
+            let is_held = prefixes.lock().unwrap().iter().any(|prefix| key.as_str().starts_with(prefix));
+            if !is_held {
+                return;
+            }
+            self.caught.notify_one();
+            changed.await;
+        }
+    }
+
+    /// Returns when a request waits that has not been asked for before.
     pub async fn catches(&self) {
         self.caught.notified().await;
     }
@@ -142,6 +132,7 @@ impl Held {
 #[async_trait]
 impl Store for Held {
     async fn get(&self, key: &Key) -> Result<Option<Object>, StoreError> {
+        self.wait(&self.read_prefixes, key).await;
         self.request(key.as_str()).1?;
         self.memory.get(key).await
     }
@@ -152,15 +143,7 @@ impl Store for Held {
     }
 
     async fn put(&self, key: &Key, bytes: Bytes, condition: &Condition) -> Result<Put, StoreError> {
-        loop {
-            let changed = self.changed.notified();
-            let is_held = self.prefixes.lock().unwrap().iter().any(|prefix| key.as_str().starts_with(prefix));
-            if !is_held {
-                break;
-            }
-            self.caught.notify_one();
-            changed.await;
-        }
+        self.wait(&self.prefixes, key).await;
         let is_refused = self.refused.lock().unwrap().iter().any(|prefix| key.as_str().starts_with(prefix));
         if is_refused {
             return Err(StoreError::new(StoreErrorKind::Invalid, key, "too large for this store"));

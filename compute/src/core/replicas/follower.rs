@@ -28,7 +28,8 @@ use walstore::register;
 use walstore::seal::SealError;
 
 use super::super::Core;
-use super::super::databases::{OpenDatabase, recover};
+use super::super::open_database::OpenDatabase;
+use super::super::opening::recover;
 use super::opening::base_of;
 use crate::database::replica::Replica;
 use crate::error::{Fault, ServerError};

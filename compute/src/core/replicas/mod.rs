@@ -33,7 +33,8 @@ use tracing::info;
 
 pub(super) use self::asks::{Asks, only_reads};
 
-use super::databases::{OpenDatabase, OpenError};
+use super::databases::OpenError;
+use super::open_database::OpenDatabase;
 use super::Core;
 use crate::error::{Fault, ServerError};
 use crate::hrana::baton::Baton;

@@ -10,7 +10,9 @@ use tenant::registry;
 use walstore::id::{DatabaseId, IncarnationId};
 use walstore::register::Versioned;
 
-use super::super::databases::{OpenDatabase, OpenError, recover};
+use super::super::databases::OpenError;
+use super::super::open_database::OpenDatabase;
+use super::super::opening::recover;
 use super::super::{Core, spawn_local};
 use crate::database::Database;
 use crate::database::pages::Base;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use walstore::seam::Seam;
+use walstore::seam::simulated::split_mix64;
 
 use super::{CacheFile, Pending};
 
@@ -333,10 +334,6 @@ struct SplitMix(u64);
 
 impl SplitMix {
     fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((mixed ^ (mixed >> 31)) % end.max(1) as u64) as usize
+        (split_mix64(&mut self.0) % end.max(1) as u64) as usize
     }
 }

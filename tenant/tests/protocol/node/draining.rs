@@ -155,6 +155,8 @@ impl Node {
                 map: head.value.map.clone(),
                 image: None,
                 horizon: tip.lsn,
+                history: head.value.history.clone(),
+                fold_seq: head.value.fold_seq,
                 // It stays for the next owner: he knows his readers.
                 dead: head.value.dead.clone(),
             };
