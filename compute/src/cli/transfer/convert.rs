@@ -84,20 +84,22 @@ fn is_database(source: &Path) -> io::Result<bool> {
     Ok(start.is_empty() || start == MAGIC)
 }
 
-/// Whether its header says that its journal is a WAL.
-fn is_wal(source: &Path) -> io::Result<bool> {
+/// What its header says: whether its journal is a WAL, and whether its pages have our size.
+fn read_header(source: &Path) -> io::Result<(bool, bool)> {
     let mut start = Vec::new();
     File::open(source)?.take(20).read_to_end(&mut start)?;
-    Ok(start.get(18) == Some(&2))
+    Ok((start.get(18) == Some(&2), start.get(16..18) == Some(&[16, 0])))
 }
 
 /// Opens the source to read it, or a copy if reading it takes writing.
 fn open_unchanged(source: &Path, directory: &TempDir) -> Result<Connection, TransferError> {
     let exists = |suffix: &str| beside(source, suffix).exists();
-    let is_wal = is_wal(source).map_err(TransferError::file(source, "can't be read"))?;
-    // Nobody has it open then, and SQLite would make both files anew to read it.
-    let parameters = if is_wal && !exists("-wal") && !exists("-shm") { "&immutable=1" } else { "" };
-    let leaves_traces = is_wal && exists("-wal") && !exists("-shm");
+    let (is_wal, has_our_pages) = read_header(source).map_err(TransferError::file(source, "can't be read"))?;
+    // Nobody has it open then, and to read it SQLite would make the files beside it anew, unless it knows that nothing
+    // changes; but then it does not change the size of pages either.
+    let is_at_rest = is_wal && !exists("-wal") && !exists("-shm");
+    let parameters = if is_at_rest { "&immutable=1" } else { "" };
+    let leaves_traces = is_wal && !exists("-shm") && (exists("-wal") || !has_our_pages);
     if !leaves_traces
         && let Ok(sql) = open(source, OpenFlags::SQLITE_OPEN_READ_ONLY, parameters)
         && sql.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).is_ok()

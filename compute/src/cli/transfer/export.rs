@@ -1,7 +1,9 @@
 //! A stream of a database's pages → a file. It is written beside its place, checked, and only then renamed, so that
 //! whatever stands there is a whole database.
 
+use std::fs::Permissions;
 use std::io::{BufWriter, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
@@ -47,7 +49,10 @@ pub fn export(
     let progress = Progress::to_terminal();
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let unwritten = TransferError::file(path, "can't be written");
-    let mut file = NamedTempFile::new_in(directory).map_err(&unwritten)?;
+    // Readable by whom the umask lets read, as any file that is made here.
+    let permissions = Permissions::from_mode(0o666);
+    let file = tempfile::Builder::new().prefix(".shoal-").permissions(permissions).tempfile_in(directory);
+    let mut file = file.map_err(&unwritten)?;
     receive(answer, &mut file, bytes, &progress, path)?;
     progress.begin("checking");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
