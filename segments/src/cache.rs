@@ -30,7 +30,7 @@ const ENTRY_BYTES: usize = 192;
 /// The same in every process, so that a simulated run can be repeated.
 type FixedHasher = BuildHasherDefault<DefaultHasher>;
 
-/// The part of the capacity that keeps what came last.
+/// The part of the capacity that keeps what came last, a floor of each database in it.
 const RECENT_SHARE: u64 = 4;
 
 /// Shared by all databases; cloning shares it. Its capacity is in bytes.
@@ -241,5 +241,29 @@ mod tests {
         // Twelve were read ahead and then asked for: they count as much as the first.
         assert!(kept >= 34, "{kept} of 48");
         assert!(cache.weight_bytes() <= 64 * SEGMENT_BYTES as u64);
+    }
+
+    #[test]
+    fn a_flood_of_one_database_leaves_the_others_what_they_used_last() {
+        let cache = PageCache::new(64 * SEGMENT_BYTES as u64);
+        let of = |database: u8, nonce: u64| {
+            let place = at(nonce, 16);
+            FrameAt { pack: PackId { owner: DatabaseId::from_bytes([database; 16]), ..place.pack }, ..place }
+        };
+        (2..6).for_each(|database| (0..3).for_each(|nonce| cache.insert_frame(&of(database, nonce), frame(1))));
+        for nonce in 0..1_000 {
+            // Asked for often, too: none of it is let go of because nobody wants it.
+            cache.insert_frame(&of(1, nonce), frame(2));
+            (0..3).for_each(|_| drop(cache.frame(&of(1, nonce))));
+        }
+        for database in 2..6 {
+            assert!((0..3).all(|nonce| cache.has_frame(&of(database, nonce))), "database {database}");
+        }
+        assert!(cache.weight_bytes() <= 64 * SEGMENT_BYTES as u64);
+        // With more databases than there is room for, those go that were used longest ago.
+        (10..100).for_each(|database| cache.insert_frame_ahead(&of(database, 0), frame(3)));
+        let kept: Vec<u8> = (10..100).filter(|database| cache.has_frame(&of(*database, 0))).collect();
+        assert_eq!(kept.last(), Some(&99));
+        assert!((12..=16).contains(&kept.len()) && kept.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{kept:?}");
     }
 }

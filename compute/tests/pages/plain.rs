@@ -102,7 +102,8 @@ impl Drop for Plain {
     }
 }
 
-/// Not through the default VFS: that is the node's.
+/// Not through the default VFS: that is the node's. And without `secure_delete`, here as there: with it freed pages become
+/// zeros, and a page map that serves what a shrink has cut off (`Mutant::IgnoreValidUpto`) is no longer found out.
 fn open(path: &Path) -> Connection {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let sql = Connection::open_with_flags_and_vfs(path, flags, "unix").expect("a file of our own");

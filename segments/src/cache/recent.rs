@@ -2,11 +2,18 @@
 //!
 //! A full cache prefers what is asked for often, and may drop what has just come. A statement that reads a segment page
 //! by page would then fetch it for every page, and what is read ahead, which nobody has asked for yet, would never
-//! stay. So a small part of the memory keeps whatever came last. When it drops a frame that was used meanwhile, the
-//! cache is asked once more whether it wants it.
+//! stay. So a part of the memory keeps whatever came last. When it drops a frame that was used meanwhile, the cache is
+//! asked once more whether it wants it.
+//!
+//! **A floor for each database.** What goes is the longest unused frame of the database that has the most here; of
+//! several, of the one that has used its oldest least lately. So a flood of one pushes out its own, and a database keeps
+//! what it has used last, as long as that is no more than an equal share. (Frames that forks share count as those of the
+//! database that wrote them.)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use walstore::id::DatabaseId;
 
 use super::Place;
 use crate::pack::Frame;
@@ -20,8 +27,9 @@ pub struct Recent {
 #[derive(Default)]
 struct State {
     entries: BTreeMap<Place, Entry>,
-    /// The longest unused first.
-    order: BTreeMap<u64, Place>,
+    databases: BTreeMap<DatabaseId, Share>,
+    /// Who has how much, the most last.
+    sizes: BTreeSet<Size>,
     clock: u64,
     bytes: usize,
     unread_bytes: usize,
@@ -32,6 +40,23 @@ struct Entry {
     /// Read ahead, and not asked for yet.
     is_unread: bool,
     used: u64,
+}
+
+/// What one database has.
+#[derive(Default)]
+struct Share {
+    /// The longest unused first.
+    order: BTreeMap<u64, Place>,
+    bytes: usize,
+}
+
+/// In the order in which databases give something up, the next one last.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Size {
+    bytes: usize,
+    /// Larger the longer its oldest has not been used.
+    age: u64,
+    database: DatabaseId,
 }
 
 /// What was found.
@@ -49,16 +74,19 @@ impl Recent {
     pub fn get(&self, place: &Place) -> Option<Found> {
         let mut state = self.state();
         let now = state.tick();
-        let State { entries, order, unread_bytes, .. } = &mut *state;
+        let State { entries, unread_bytes, .. } = &mut *state;
         let entry = entries.get_mut(place)?;
-        order.remove(&entry.used);
-        order.insert(now, *place);
-        entry.used = now;
+        let before = std::mem::replace(&mut entry.used, now);
         let is_first = std::mem::take(&mut entry.is_unread);
         if is_first {
             *unread_bytes -= entry.frame.weight_bytes();
         }
-        Some(Found { frame: entry.frame.clone(), is_first })
+        let frame = entry.frame.clone();
+        state.change(place.pack.owner, |share| {
+            share.order.remove(&before);
+            share.order.insert(now, *place);
+        });
+        Some(Found { frame, is_first })
     }
 
     pub fn contains(&self, place: &Place) -> bool {
@@ -73,12 +101,14 @@ impl Recent {
         let bytes = frame.weight_bytes();
         state.bytes += bytes;
         state.unread_bytes += if is_unread { bytes } else { 0 };
-        state.order.insert(used, place);
         state.entries.insert(place, Entry { frame, is_unread, used });
+        state.change(place.pack.owner, |share| {
+            share.order.insert(used, place);
+            share.bytes += bytes;
+        });
         let mut gone = Vec::new();
         while state.bytes > self.bytes_max {
-            let Some((_, place)) = state.order.first_key_value() else { break };
-            let place = *place;
+            let Some(place) = state.next_to_go() else { break };
             if let Some(entry) = state.remove(&place)
                 && !entry.is_unread
             {
@@ -108,13 +138,41 @@ impl State {
         self.clock
     }
 
+    fn next_to_go(&self) -> Option<Place> {
+        let most = self.sizes.last()?;
+        self.databases.get(&most.database)?.order.values().next().copied()
+    }
+
     fn remove(&mut self, place: &Place) -> Option<Entry> {
         let entry = self.entries.remove(place)?;
-        self.order.remove(&entry.used);
-        self.bytes -= entry.frame.weight_bytes();
-        if entry.is_unread {
-            self.unread_bytes -= entry.frame.weight_bytes();
-        }
+        let bytes = entry.frame.weight_bytes();
+        self.bytes -= bytes;
+        self.unread_bytes -= if entry.is_unread { bytes } else { 0 };
+        self.change(place.pack.owner, |share| {
+            share.order.remove(&entry.used);
+            share.bytes -= bytes;
+        });
         Some(entry)
+    }
+
+    /// Changes what a database has, and where it stands among the others.
+    fn change(&mut self, database: DatabaseId, change: impl FnOnce(&mut Share)) {
+        let share = self.databases.entry(database).or_default();
+        if let Some(size) = share.size(database) {
+            self.sizes.remove(&size);
+        }
+        change(share);
+        match share.size(database) {
+            Some(size) => drop(self.sizes.insert(size)),
+            None => drop(self.databases.remove(&database)),
+        }
+    }
+}
+
+impl Share {
+    /// `None` if it is empty.
+    fn size(&self, database: DatabaseId) -> Option<Size> {
+        let (oldest, _) = self.order.first_key_value()?;
+        Some(Size { bytes: self.bytes, age: u64::MAX - oldest, database })
     }
 }

@@ -90,3 +90,8 @@ fn serving_while_a_release_may_still_arrive_loses_an_acknowledged_commit() {
 fn an_acquire_that_keeps_the_epoch_is_refused() {
     caught(Mutant::AcquireKeepsEpoch, "I6", "epoch");
 }
+
+#[test]
+fn taking_a_database_back_without_the_own_former_term_loses_an_acknowledged_commit() {
+    caught(Mutant::ForgetOwnTerm, "I1", "acknowledged");
+}

@@ -31,6 +31,8 @@ pub enum Mutant {
     FoldForgetsOwnStart,
     /// Takes the head over without a new epoch.
     AcquireKeepsEpoch,
+    /// Takes a database back that others had meanwhile, although its own log, which it cannot read, has commits of it.
+    ForgetOwnTerm,
 }
 
 /// One commit in a node's log. `on` is the commit on whose result it was executed.
@@ -115,7 +117,7 @@ impl World {
     }
 
     pub fn check(&self) -> Result<(), String> {
-        let readable = self.readable()?;
+        let readable = self.readable(None)?;
         for value in &self.acknowledged {
             if readable.iter().filter(|read| *read == value).count() != 1 {
                 return Err(format!("acknowledged {:?}, readable {readable:?}: {self:#?}", self.acknowledged));
@@ -124,11 +126,12 @@ impl World {
         Ok(())
     }
 
-    /// The history as a recoverer reads it: what is folded, then what the tail's entries hold.
-    fn readable(&self) -> Result<Vec<u8>, String> {
+    /// The history as a recoverer reads it: what is folded, then what the tail's entries hold. A node does not read its
+    /// own log, which it takes for open: that one is left out.
+    fn readable(&self, left_out: Option<usize>) -> Result<Vec<u8>, String> {
         let MapField::Inline(folded) = &self.head.map else { panic!("only inline maps here") };
         let mut history = folded.to_vec();
-        for entry in &self.head.tail {
+        for entry in self.head.tail.iter().filter(|entry| left_out != Some(number(entry.incarnation))) {
             let node = &self.nodes[number(entry.incarnation)];
             let lsn = |commit: &Logged| Lsn::new(commit.lsn).expect("LSNs count from 1");
             for commit in node.log.iter().filter(|c| entry.holds(entry.incarnation, c.epoch, lsn(c))) {
@@ -170,8 +173,13 @@ impl World {
         if self.is(Mutant::TakeOverBeforeSeal) && matches!(plan, OpenPlan::OwnedElsewhere { .. }) {
             plan = OpenPlan::Acquire;
         }
+        let mut history = self.readable(None)?;
+        if self.is(Mutant::ForgetOwnTerm) && plan == OpenPlan::Fenced && self.owner_state(node) == OwnerState::Sealed {
+            // With a gap it would notice.
+            let Ok(without_own) = self.readable(Some(node)) else { return Ok(None) };
+            (plan, history) = (OpenPlan::Acquire, without_own);
+        }
         let mut world = self.clone();
-        let history = self.readable()?;
         let own_after = self.own_after(node, &history);
         let head = self.head.clone();
         match plan {

@@ -8,7 +8,7 @@ use crate::{THREADS, world};
 const SEEDS: u64 = 20_000;
 
 /// Those that are about the log, heads and ownership. The others need SQLite. `ForgetOwnTerm`, which seed 622 once found,
-/// has become too rare here since nodes drain each other: a unit test of `plan_open` pins what it breaks.
+/// has become too rare here since nodes drain each other: the exhaustive model (`head_model`) catches it.
 const PROTOCOL: [Mutant; 25] = [
     Mutant::AcknowledgeOutOfOrder,
     Mutant::AcknowledgeBeforeDurable,
