@@ -54,7 +54,7 @@ impl Progress {
 }
 
 fn line(doing: &str, done: u64, of: u64) -> String {
-    let percent = if of == 0 { 100 } else { done.min(of) * 100 / of };
+    let percent = (done.min(of) * 100).checked_div(of).unwrap_or(100);
     format!("{doing}: {percent} % of {}.{} MB", of / 1_000_000, of % 1_000_000 / 100_000)
 }
 
