@@ -91,7 +91,7 @@ async fn begin_upload(plane: &Plane, name: &str, which: &Which) -> Answer {
         return Err(ServerError::new(Fault::Conflict, format!("there is a database `{}` already", upload.name)));
     }
     let _exclusive = plane.imports.take(&upload.name).map_err(|_| busy())?;
-    let there = staging::begin(&upload, &context.settings.temp_directory, &context.seam)?;
+    let there = staging::begin(&upload, &context.settings.temp_directory, context.seam.wall_micros())?;
     Ok(received(there))
 }
 

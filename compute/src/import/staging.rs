@@ -10,7 +10,6 @@ use std::time::UNIX_EPOCH;
 
 use segments::page::PAGE_BYTES;
 use tenant::name::Name;
-use walstore::seam::Seam;
 
 use crate::error::{Fault, ServerError};
 use crate::limits;
@@ -52,12 +51,12 @@ fn directory(temp_directory: &Path) -> PathBuf {
 
 /// Says how much of the file is there. Other files for this name, and those of which nothing has been heard for long,
 /// go.
-pub fn begin(upload: &Upload, temp_directory: &Path, seam: &Seam) -> Result<u64, ServerError> {
+pub fn begin(upload: &Upload, temp_directory: &Path, now_micros: u64) -> Result<u64, ServerError> {
     fs::create_dir_all(directory(temp_directory)).map_err(|error| broken(&error))?;
     let path = upload.path(temp_directory);
     for other in fs::read_dir(directory(temp_directory)).map_err(|error| broken(&error))?.flatten() {
         let is_of_name = other.file_name().to_string_lossy().rsplit_once('-').is_some_and(|(name, _)| name == upload.name.as_str());
-        if other.path() != path && (is_of_name || is_forgotten(&other, seam)) {
+        if other.path() != path && (is_of_name || is_forgotten(&other, now_micros)) {
             let _ = fs::remove_file(other.path());
         }
     }
@@ -75,10 +74,10 @@ pub fn begin(upload: &Upload, temp_directory: &Path, seam: &Seam) -> Result<u64,
     Ok(received)
 }
 
-fn is_forgotten(file: &fs::DirEntry, seam: &Seam) -> bool {
+fn is_forgotten(file: &fs::DirEntry, now_micros: u64) -> bool {
     let written = file.metadata().and_then(|it| it.modified()).ok();
     let written = written.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_micros() as u64);
-    written.is_some_and(|written| seam.wall_micros().saturating_sub(written) > limits::UPLOAD_KEPT.as_micros() as u64)
+    written.is_some_and(|written| now_micros.saturating_sub(written) > limits::UPLOAD_KEPT.as_micros() as u64)
 }
 
 /// How much of the file is there.
@@ -124,20 +123,23 @@ fn broken(error: &io::Error) -> ServerError {
 mod tests {
     use super::*;
 
+    /// Long before any file here was written: none is forgotten.
+    const NOW: u64 = 0;
+
     fn upload(name: &str, bytes: u64, hash: &str) -> Result<Upload, ServerError> {
         Upload::new(Name::parse(name).expect("a name"), bytes, hash)
     }
 
     #[test]
     fn a_file_arrives_in_parts_and_goes_on_where_it_stopped() {
-        let (directory, seam) = (tempfile::tempdir().unwrap(), Seam::production());
+        let directory = tempfile::tempdir().unwrap();
         let temp = directory.path();
         let app = upload("app", 8192, &"a".repeat(64)).unwrap();
-        assert_eq!(begin(&app, temp, &seam), Ok(0));
+        assert_eq!(begin(&app, temp, NOW), Ok(0));
         assert_eq!(append(&app, temp, 0, &[1; 5000]), Ok(5000));
         assert!(append(&app, temp, 0, &[1; 5000]).is_err_and(|error| error.fault == Fault::Conflict));
         assert!(append(&app, temp, 5000, &[2; 5000]).is_err(), "more than was announced");
-        assert_eq!(begin(&app, temp, &seam), Ok(5000));
+        assert_eq!(begin(&app, temp, NOW), Ok(5000));
         assert_eq!(append(&app, temp, 5000, &[2; 3192]), Ok(8192));
         let all = fs::read(app.path(temp)).unwrap();
         assert_eq!((all.len(), all[4999], all[5000]), (8192, 1, 2));
@@ -145,16 +147,18 @@ mod tests {
 
     #[test]
     fn another_file_for_a_name_takes_the_place_of_the_first_and_leaves_other_names_alone() {
-        let (directory, seam) = (tempfile::tempdir().unwrap(), Seam::production());
+        let directory = tempfile::tempdir().unwrap();
         let temp = directory.path();
         let files = [("app", "a"), ("app-2", "a"), ("app", "b")];
         let [first, other, second] = files.map(|(name, digit)| upload(name, 4096, &digit.repeat(64)).unwrap());
         for file in [&first, &other] {
-            begin(file, temp, &seam).unwrap();
+            begin(file, temp, NOW).unwrap();
             append(file, temp, 0, b"x").unwrap();
         }
-        assert_eq!(begin(&second, temp, &seam), Ok(0));
+        assert_eq!(begin(&second, temp, NOW), Ok(0));
         assert_eq!((received(&first, temp), received(&other, temp)), (Ok(0), Ok(1)));
+        begin(&second, temp, u64::MAX).unwrap();
+        assert_eq!(received(&other, temp), Ok(0), "nothing was heard of it for long");
     }
 
     #[test]
