@@ -18,6 +18,8 @@ use crate::rig::Rig;
 use crate::{Options, bulk, clock};
 
 const DATABASES: u64 = 4;
+/// Until the server takes its databases for idle, and gives dead space back.
+const IDLE: Duration = Duration::from_secs(75);
 /// For the log's slots to be deleted, after the folds: renewals of the lease do that.
 const COLLECT: Duration = Duration::from_secs(15);
 
@@ -48,8 +50,10 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         })
     })?;
     rig.emulator.set_profile(Profile::local());
-    // What is not folded yet is put once more by the last fold.
+    // Segments with dead space are put anew, and what is not folded yet once more by the last fold.
     let ((), folding) = rig.count(|| {
+        clock::pause(IDLE);
+        bulk::wait_until_quiet(&rig);
         (0..DATABASES).try_for_each(|number| rig.server().release(&name(number)))?;
         clock::pause(COLLECT);
         Ok(())

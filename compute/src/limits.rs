@@ -97,6 +97,9 @@ pub const DEAD_UNFOLDED_MAX: usize = 1024;
 /// Folds after which dead space is looked for even if the database is never idle.
 pub const FOLDS_WITHOUT_COMPACTION_MAX: u32 = 64;
 
+/// Folds after which a database with history or forks is looked through for objects that it needs no more.
+pub const FOLDS_WITHOUT_COLLECTION_MAX: u32 = 64;
+
 /// Slots of this node's log that may hold unfolded commits. Beyond it the oldest tails are folded, which
 /// bounds what a successor has to read.
 pub const LOG_SLOTS_MAX: u64 = 1024;

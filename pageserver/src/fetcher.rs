@@ -27,8 +27,10 @@ use bytes::Bytes;
 use futures_util::future::try_join_all;
 use segments::cache::PageCache;
 use segments::disk::{CacheKey, DiskCache};
+use segments::id::{MapChunkId, PackId};
+use segments::keys;
 use segments::map::{DeltaRef, MapChunkRef};
-use segments::pack::{Frame, FrameAt, FrameIndex};
+use segments::pack::{Frame, FrameAt, FrameIndex, Section};
 use segments::page::SEGMENT_BYTES;
 use tokio::sync::oneshot;
 use walstore::hedge::Hedging;
@@ -153,6 +155,19 @@ impl Fetcher {
             Fetched::Chunk(object) => Ok(object),
             _ => unreachable!("BUG: a chunk was asked for"),
         }
+    }
+
+    /// An object that is not a pack, whole: a chunk of a history's index, or a stored base. Whoever asks checks it.
+    pub async fn object(&self, of: DatabaseId, id: MapChunkId, bytes: u32, crc: u32) -> Result<Bytes, RecordError> {
+        self.chunk(of, &MapChunkRef { id, number: 0, bytes, crc }).await
+    }
+
+    /// A section of a pack, checked by its checksum. It is not kept.
+    pub async fn section(&self, pack: &PackId, section: &Section) -> Result<Bytes, RecordError> {
+        let key = keys::pack(pack);
+        let stored = self.flights.source().get(&key, section.range()).await?;
+        section.check(&stored).map_err(|corrupt| corrupt.at(key))?;
+        Ok(stored)
     }
 
     /// How many frames may be read ahead at the moment, for whomever: what waits to be asked for, and what is on its way

@@ -8,30 +8,35 @@
 
 mod boot;
 mod image;
+mod keep;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use segments::base::BaseRef;
 use segments::disk::CacheKey;
 use segments::fold::{self, FoldError, FoldInput, FoldPlan, Planned, build_fold, plan_compaction, plan_fold};
 use segments::id::{MapChunkId, PackId};
 use segments::image::Image;
 use segments::keys;
 use segments::map::{DeltaRef, Indexes, MapChunkRef, PageMap};
-use segments::pack::{Frame, FrameAt, FrameIndex, Pack};
+use segments::pack::{Frame, FrameAt, FrameIndex, Pack, Section};
 use segments::tip::Tip;
 use tenant::head::{Folded, Head, MapField, PackRef};
-use tenant::lifecycle::{self, NotFolded};
+use tenant::lifecycle::{self, ForkRefused, NotFolded};
 use tenant::registry::{self, SwapHeadError};
 use walstore::envelope::Corrupt;
-use walstore::id::{Lsn, PutId};
+use walstore::id::{DatabaseId, Lsn, PutId};
 use walstore::mutant::{self, Mutant};
 use walstore::register::{Backoff, Patience, RecordError, Swap, Versioned};
 use walstore::seam::Seam;
 use walstore::store::{Condition, Key, Store, StoreError};
 
+use self::keep::Kept;
+pub use self::keep::{agreed_micros, keeps_past};
+use crate::base::base_of;
 use crate::fetcher::Fetcher;
 use crate::heavy::heavy;
 use crate::{discard, garbage, limits};
@@ -52,6 +57,25 @@ pub struct FoldJob {
     pub deleted: Vec<PackRef>,
     /// Give the database up in the same CAS; only if nothing is left unfolded.
     pub release: bool,
+    /// Add a fork in the same CAS.
+    pub pin: Option<FoldPin>,
+}
+
+/// A fork that begins in a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoldPin {
+    pub child: DatabaseId,
+    pub at: PinAt,
+}
+
+/// Where a fork begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinAt {
+    /// At the point that this fold folds up to, of which it stores a base if there is none yet.
+    Folded,
+    /// At an earlier commit, for which the child replays what comes after this base of the history; none is the empty
+    /// database.
+    Past { lsn: Option<Lsn>, base: Option<(Lsn, BaseRef)> },
 }
 
 /// A linked fold.
@@ -59,6 +83,10 @@ pub struct Linked {
     pub head: Versioned<Head>,
     pub map: PageMap,
     pub image: Option<Image>,
+    /// The base of the fork that was pinned; none of an empty database.
+    pub pinned: Option<(Lsn, BaseRef)>,
+    /// Something may be unlinked that is on no dead list: [`crate::collect`] finds it.
+    pub has_unlinked: bool,
 }
 
 /// What a fold made, before the head refers to it.
@@ -69,6 +97,10 @@ pub(crate) struct Made {
     pub image: Option<Image>,
     /// What the new map no longer needs.
     pub dead: Vec<PackRef>,
+    /// Where the folded commits are, if they are kept.
+    pub history: Option<(PackId, Section)>,
+    /// Everything that was uploaded.
+    pub written: Vec<Key>,
 }
 
 /// How the pages of a fold are laid out: [`plan_fold`] or [`fold::plan_whole`].
@@ -86,6 +118,10 @@ pub enum FoldFailure {
     NotFolded(#[from] NotFolded),
     #[error("planning a fold asks for more and more")]
     Endless,
+    #[error("forks of this database begin at too many different commits")]
+    TooManyForks,
+    #[error(transparent)]
+    Fork(#[from] ForkRefused),
     /// It ended without saying how: whether it was linked is unknown.
     #[error("the fold was cut off")]
     CutOff,
@@ -111,7 +147,7 @@ impl Folder<'_> {
     /// Folds and links. On success the new head is in the bucket.
     pub async fn fold(&self, mut job: FoldJob) -> Result<Linked, FoldFailure> {
         let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
-        let image = image::of_head(&job.head.value)?;
+        let image = base_of(self.fetcher, &job.head.value).await?.image;
         let made = match self.fold_whole(&mut job, image.as_ref(), patience).await? {
             Some(made) => Some(made),
             None => match self.plan(&mut job, plan_fold).await? {
@@ -122,12 +158,12 @@ impl Folder<'_> {
                 }
             },
         };
-        self.finish(job, image, made).await
+        self.finish(job, image, made, patience).await
     }
 
     /// One step of giving dead space back, for a job without commits. `None`: there is little, and nothing was written.
     pub async fn compact(&self, mut job: FoldJob) -> Result<Option<Linked>, FoldFailure> {
-        let image = image::of_head(&job.head.value)?;
+        let image = base_of(self.fetcher, &job.head.value).await?.image;
         if matches!(image, Some(Image::Whole(_))) {
             // Each fold writes all of it.
             return Ok(None);
@@ -136,27 +172,36 @@ impl Folder<'_> {
         let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
         let folded = self.build(&job, &plan, image.as_ref()).await?;
         let made = self.write(&job, folded, patience).await?;
-        self.finish(job, image, Some(made)).await.map(Some)
+        self.finish(job, image, Some(made), patience).await.map(Some)
     }
 
-    /// Links what was made.
-    async fn finish(&self, job: FoldJob, image: Option<Image>, mut made: Option<Made>) -> Result<Linked, FoldFailure> {
+    /// Keeps what is to be kept of the past, and links what was made.
+    async fn finish(
+        &self,
+        job: FoldJob,
+        image: Option<Image>,
+        mut made: Option<Made>,
+        patience: Patience,
+    ) -> Result<Linked, FoldFailure> {
         if let Some(made) = &mut made
             && made.image.is_none()
         {
             made.image = self.boot(&job, image.as_ref(), made).await;
         }
+        let mut written = made.as_ref().map(|made| made.written.clone()).unwrap_or_default();
+        let kept = self.keep_past(&job, made.as_ref(), patience, &mut written).await?;
         if let Some(made) = made.as_ref().filter(|_| mutant::is_on(Mutant::DeleteBeforeUnlink)) {
             garbage::delete(self.store, made.dead.clone()).await;
         }
-        let linked = self.link(&job, made.as_ref()).await;
-        if let (Err(failure), Some(made)) = (&linked, &made) {
-            discard::unlinked(self.store, &job.map, &made.map, failure).await;
+        let linked = self.link(&job, made.as_ref(), &kept).await;
+        if let Err(failure) = &linked {
+            discard::unlinked(self.store, &written, (job.head.value.epoch, job.seq), failure).await;
         }
-        let head = linked?;
+        let (head, pinned) = (linked?, kept.pinned);
+        let has_unlinked = keep::keeps_past(&head.value) && (!written.is_empty() || made.is_some());
         Ok(match made {
-            Some(Made { map, image, .. }) => Linked { head, map, image },
-            None => Linked { head, map: job.map, image },
+            Some(Made { map, image, .. }) => Linked { head, map, image, pinned, has_unlinked },
+            None => Linked { head, map: job.map, image, pinned, has_unlinked },
         })
     }
 
@@ -229,15 +274,17 @@ impl Folder<'_> {
             self.fetcher.keep(&CacheKey::chunk_object(id, object), object);
             objects.push((keys::page_map(id), object.clone()));
         }
+        let written = objects.iter().map(|(key, _)| key.clone()).collect();
         let puts = stream::iter(objects).map(|(key, bytes)| async move { self.put(&key, bytes, patience).await });
         puts.buffer_unordered(limits::FOLD_PUTS_MAX).try_collect::<()>().await?;
         if let Some(pack) = &folded.pack {
             heavy(|| self.keep_in_cache(pack, &folded.map)).await?;
         }
         let kept = stored.map.chunk_ids();
-        let mut dead: Vec<PackRef> = folded.dead.iter().map(garbage::dead_pack).collect();
-        dead.extend(job.map.chunk_ids().difference(&kept).map(garbage::dead_chunk));
-        Ok(Made { root: stored.root, map: stored.map, image: None, dead })
+        let mut dead = dead_of(job, &folded.dead);
+        dead.extend(job.map.chunk_ids().difference(&kept).filter(|id| id.owner == owner).map(garbage::dead_chunk));
+        let history = folded.pack.as_ref().and_then(|pack| Some((pack.id, pack.history?)));
+        Ok(Made { root: stored.root, map: stored.map, image: None, dead, history, written })
     }
 
     /// What was in memory as the tail stays there as frames: a fold costs its readers nothing. Reading back what
@@ -279,10 +326,14 @@ impl Folder<'_> {
         &self,
         job: &FoldJob,
         made: Option<&Made>,
+        kept: &Kept,
     ) -> Result<Versioned<Head>, FoldFailure> {
         let head = &job.head.value;
         let mut dead_now: Vec<PackRef> = head.dead.iter().filter(|it| !job.deleted.contains(it)).cloned().collect();
-        dead_now.extend(made.iter().flat_map(|made| made.dead.iter().cloned()));
+        // What the past may need is not to be told by the map alone.
+        if !keep::keeps_past(head) && job.pin.is_none() {
+            dead_now.extend(made.iter().flat_map(|made| made.dead.iter().cloned()));
+        }
         let folded = Folded {
             lsn: job.tip.lsn,
             chain: *job.tip.chain.as_bytes(),
@@ -299,17 +350,19 @@ impl Folder<'_> {
                 Some(made) => made.image.as_ref().map(Image::encode),
                 None => head.inline_image.clone(),
             },
-            // Without retention nothing before the folded point can be restored.
-            horizon: job.tip.lsn,
-            history: head.history.clone(),
+            horizon: kept.horizon,
+            history: kept.index.encode(),
             fold_seq: job.seq.max(head.fold_seq),
             dead: dead_now,
         };
         let put_id = PutId::random(self.seam);
-        let next = match job.release {
+        let mut next = match job.release {
             false => lifecycle::fold(head, fold, put_id),
             true => lifecycle::drain(head, fold, job.tip.lsn, put_id)?,
         };
+        if let Some(pin) = &job.pin {
+            self.add_pin(job, pin, kept, &mut next).await?;
+        }
         // The outcome of a head CAS must be known before anything goes on, so it is asked for without end.
         match registry::swap_head(self.store, self.seam, &job.head, next, Patience::endless()).await? {
             Swap::Won(head) => Ok(head),
@@ -317,4 +370,9 @@ impl Folder<'_> {
             Swap::Lost(None) => unreachable!("BUG: swap_head reports a missing head as an error"),
         }
     }
+}
+
+/// What the database itself has stored of the packs that its map no longer needs; those of ancestors are theirs.
+fn dead_of(job: &FoldJob, dead: &[PackId]) -> Vec<PackRef> {
+    dead.iter().filter(|pack| pack.owner == job.head.value.database).map(garbage::dead_pack).collect()
 }

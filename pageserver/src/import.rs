@@ -12,7 +12,7 @@
 //! until it is folded.) A small database stands in its head, as ever.
 //!
 //! The history of the database begins with as many commits as there are packs, all of the same time; none but the
-//! last can be restored. The chain hash is of the file. In memory are the pages of one pack, and the page map.
+//! last can be restored, and the first fold that keeps the past stores it as a base. The chain hash is of the file. In memory are the pages of one pack, and the page map.
 
 use std::collections::BTreeMap;
 
@@ -128,7 +128,8 @@ impl<'a> Import<'a> {
         let (folder, patience) = (&self.folder, self.patience());
         let puts = stream::iter(objects).map(|(key, bytes)| async move { folder.put(&key, bytes, patience).await });
         puts.buffer_unordered(limits::FOLD_PUTS_MAX).try_collect::<()>().await?;
-        let mut made = Made { root: stored.root, map: stored.map, image: self.image.take(), dead: Vec::new() };
+        let (root, map, image) = (stored.root, stored.map, self.image.take());
+        let mut made = Made { root, map, image, dead: Vec::new(), history: None, written: Vec::new() };
         if made.image.is_none() {
             let mut input = FoldInput::new(owner, &self.map);
             input.pages = std::mem::take(&mut self.last);
@@ -175,6 +176,7 @@ impl<'a> Import<'a> {
             seq: self.seq,
             deleted: Vec::new(),
             release: false,
+            pin: None,
         }
     }
 }

@@ -2,12 +2,14 @@
 
 mod at_rest;
 pub mod base;
+pub mod collect;
 mod discard;
 pub mod drain;
 pub mod fetcher;
 pub mod fold;
 pub mod garbage;
 mod heavy;
+pub mod history;
 pub mod import;
 pub mod limits;
 pub mod listing;

@@ -108,6 +108,9 @@ pub const VERIFY_CACHE_BYTES: u64 = 32 << 20;
 /// Memory of a check's ranged reads that are on their way.
 pub const VERIFY_FETCH_BYTES_MAX: usize = 64 << 20;
 
+/// The horizon of a history rises only while the clocks of node and store are at most so far apart.
+pub const CLOCKS_APART_MICROS_MAX: u64 = 5 * 60 * 1_000_000;
+
 /// Between two pages of a sweep's listings: at most 5,000 keys a second.
 pub const SWEEP_PAUSE: Duration = Duration::from_millis(200);
 
@@ -125,6 +128,8 @@ const _: () = assert!(FETCHES_AHEAD_MAX < FETCHES_MAX, "there is room for what s
 const _: () = assert!(
     segments::limits::IMAGE_BYTES_MAX < tenant::limits::INLINE_IMAGE_BYTES_MAX
         && segments::limits::BOOT_BYTES_MAX < tenant::limits::INLINE_IMAGE_BYTES_MAX / 2
-        && segments::limits::MAP_INLINE_BYTES_MAX <= tenant::limits::MAP_INLINE_BYTES_MAX,
-    "a head takes every image and every page map that a fold makes"
+        && segments::limits::MAP_INLINE_BYTES_MAX <= tenant::limits::MAP_INLINE_BYTES_MAX
+        && segments::limits::HISTORY_INDEX_BYTES_MAX <= tenant::limits::HISTORY_BYTES_MAX
+        && segments::base::BaseRef::ENCODED_BYTES <= tenant::limits::CHUNK_REFERENCE_BYTES_MAX,
+    "a head takes every image, page map and index that a fold makes"
 );

@@ -4,13 +4,16 @@
 //! would do so was made from a version of the head, or of the record, that has been replaced for good. Times of
 //! objects prove nothing and are not looked at.
 
+use segments::history::HistoryIndex;
 use segments::id::{MapChunkId, PackId};
 use segments::keys::{self, Object};
-use tenant::head::{Head, MapField};
+use tenant::head::{Head, Pin};
 use walstore::id::{IncarnationId, Slot};
 use walstore::incarnation::{IncarnationRecord, State};
 use walstore::mutant::{self, Mutant};
 use walstore::store::Key;
+
+use crate::fold::keeps_past;
 
 /// Whether an orphan may be deleted, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,29 +36,27 @@ impl Standing {
     }
 }
 
-fn epoch_of(object: Object) -> u64 {
+/// Who wrote it: epoch and number of the fold.
+fn fold_of(object: Object) -> (u64, u32) {
     match object {
-        Object::Pack(PackId { epoch, .. }) | Object::MapChunk(MapChunkId { epoch, .. }) => epoch,
+        Object::Pack(PackId { epoch, seq, .. }) | Object::MapChunk(MapChunkId { epoch, seq, .. }) => (epoch, seq),
     }
 }
 
-/// A pack or chunk under the keys of `head`'s database that neither its map nor another head refers to.
+/// A pack or another object under the keys of `head`'s database that the head does not [lead to](crate::collect::reach).
 /// `is_unlinked`: it is on the head's dead list.
 ///
 /// `head` was read after the object had been seen in a listing. `is_owner_over`: nobody owns the database, or the
-/// log of who does has an end; nobody reads an older map of it any more.
+/// log of who does has an end, or it is the owner who asks; nobody reads what an older head referred to any more.
 pub fn of_database(head: &Head, object: Object, is_unlinked: bool, is_owner_over: bool) -> Standing {
-    if !head.pins.is_empty() || !head.pin_chunks.is_empty() {
-        return Standing::Waiting("a fork may need it");
-    }
-    if is_shrunk(head) {
+    if head.is_shrunk() {
         return Standing::Dead("its database has ended");
     }
-    if head.state.is_final() {
-        return Standing::Waiting("its database has ended; a sweep collects it after the retention");
+    if !are_pins_kept(head) {
+        return Standing::Waiting("a fork may need it");
     }
-    if head.horizon < head.folded.lsn {
-        return Standing::Waiting("the retained history may need it");
+    if head.state.is_final() && !head.is_pinned() {
+        return Standing::Waiting("its database has ended; a sweep collects it after the retention");
     }
     if is_unlinked {
         return match is_owner_over {
@@ -63,20 +64,24 @@ pub fn of_database(head: &Head, object: Object, is_unlinked: bool, is_owner_over
             false => Standing::Waiting("unlinked; the owner deletes it when no reader needs it"),
         };
     }
-    let is_over = epoch_of(object) < head.epoch || mutant::is_on(Mutant::SweepPresentEpoch);
-    if is_over {
-        return Standing::Dead("never linked, and its writer's term is over");
+    if keeps_past(head) && !is_owner_over {
+        return Standing::Waiting("it may have been unlinked; the owner collects it when no reader needs it");
+    }
+    let (epoch, seq) = fold_of(object);
+    if epoch < head.epoch || mutant::is_on(Mutant::SweepPresentEpoch) {
+        return Standing::Dead("not linked, and its writer's term is over");
+    }
+    if is_owner_over && epoch == head.epoch && seq <= head.fold_seq {
+        return Standing::Dead("not linked, and a later fold is");
     }
     Standing::Waiting("its writer may link it yet")
 }
 
-/// Whether a final head refers to nothing any more, and for ever.
-pub fn is_shrunk(head: &Head) -> bool {
-    let has_map = match &head.map {
-        MapField::Inline(root) => !root.is_empty(),
-        MapField::Shared(_) => true,
-    };
-    head.state.is_final() && !has_map && head.inline_image.is_none() && head.dead.is_empty()
+/// Whether it is known what each fork needs. A pin without its base would be damage: then nothing is dead.
+fn are_pins_kept(head: &Head) -> bool {
+    let Ok(index) = HistoryIndex::decode(&head.history) else { return false };
+    let is_kept = |pin: &Pin| pin.lsn.is_none_or(|lsn| index.pinned().any(|(kept, _)| kept == lsn));
+    head.pins.iter().all(is_kept) || mutant::is_on(Mutant::PinWithoutBase)
 }
 
 /// An object in a slot that is no part of the log of `record`; `None` if it is.

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+use segments::base::BaseParts;
 use segments::commit::{CheckedCommit, Commit, UncheckedCommit};
 use segments::fold::FoldInput;
 use segments::image::Image;
@@ -14,12 +16,12 @@ use segments::page::{Page, PageNo};
 use segments::tip::Tip;
 use tenant::head::Head;
 use walstore::envelope::Corrupt;
-use walstore::id::{DatabaseId, IncarnationId};
+use walstore::id::{DatabaseId, IncarnationId, Lsn};
 use walstore::recovery::LoggedCommit;
 use walstore::register::RecordError;
 
 use crate::at_rest;
-use crate::base::{base_of, image_of};
+use crate::base::base_of;
 use crate::fetcher::Fetcher;
 
 /// What a head says is folded, and commits after that.
@@ -30,6 +32,8 @@ pub struct Tail {
     pub input: FoldInput,
     /// The history after the last commit that was added.
     pub tip: Tip,
+    /// Whether a fold of it keeps the commits.
+    keeps_commits: bool,
 }
 
 /// Whether a commit is part of a tail now.
@@ -41,12 +45,16 @@ pub enum Added {
 }
 
 impl Tail {
-    pub fn of_head(head: &Head) -> Result<Self, Corrupt> {
-        let at_head = |corrupt: Corrupt| corrupt.at(tenant::keys::head(head.database));
-        let (tip, map) = base_of(head).map_err(at_head)?;
-        let image = image_of(head).map_err(at_head)?;
-        let input = FoldInput::new(head.database, &map);
-        Ok(Self { database: head.database, map, image, input, tip })
+    /// What is folded of a database.
+    pub async fn of_head(fetcher: &Fetcher, head: &Head) -> Result<Self, RecordError> {
+        let base = base_of(fetcher, head).await?;
+        Ok(Self { keeps_commits: keeps_commits(head), ..Self::of_base(head.database, base) })
+    }
+
+    /// The state that a base has, of `database` or of an ancestor.
+    pub fn of_base(database: DatabaseId, base: BaseParts) -> Self {
+        let BaseParts { tip, map, image } = base;
+        Self { database, input: FoldInput::new(database, &map), map, image, tip, keeps_commits: false }
     }
 
     /// The pages that stand in the head itself.
@@ -65,11 +73,14 @@ impl Tail {
         logged: &LoggedCommit,
         incarnation: IncarnationId,
     ) -> Result<Added, RecordError> {
-        let (commit, tip) = self.next(fetcher, logged, incarnation).await?;
+        let (commit, tip) = self.next(fetcher, &logged.bytes, &place(logged.lsn, self.database, incarnation)).await?;
         if !self.input.has_room_for(commit.pages.len()) {
             return Ok(Added::Full);
         }
         self.take(commit, tip);
+        if self.keeps_commits {
+            self.input.commits.push(logged.bytes.clone());
+        }
         Ok(Added::Yes)
     }
 
@@ -80,21 +91,25 @@ impl Tail {
         logged: &LoggedCommit,
         incarnation: IncarnationId,
     ) -> Result<(), RecordError> {
-        let (commit, tip) = self.next(fetcher, logged, incarnation).await?;
+        self.replay_bytes(fetcher, &logged.bytes, &place(logged.lsn, self.database, incarnation)).await
+    }
+
+    /// The same for a commit as it stands at `place`.
+    pub(crate) async fn replay_bytes(
+        &mut self,
+        fetcher: &Fetcher,
+        encoded: &Bytes,
+        place: &str,
+    ) -> Result<(), RecordError> {
+        let (commit, tip) = self.next(fetcher, encoded, place).await?;
         self.take(commit, tip);
         Ok(())
     }
 
     /// Checks a commit against the history so far, and makes its pages whole.
-    async fn next(
-        &mut self,
-        fetcher: &Fetcher,
-        logged: &LoggedCommit,
-        incarnation: IncarnationId,
-    ) -> Result<(Commit, Tip), RecordError> {
-        let place = format!("commit {} of {} in the log of {incarnation}", logged.lsn, self.database);
-        let at = |corrupt: Corrupt| RecordError::from(corrupt.at(&place));
-        let commit = UncheckedCommit::decode(&logged.bytes).and_then(|commit| commit.check(&self.tip)).map_err(at)?;
+    async fn next(&mut self, fetcher: &Fetcher, encoded: &Bytes, place: &str) -> Result<(Commit, Tip), RecordError> {
+        let at = |corrupt: Corrupt| RecordError::from(corrupt.at(place));
+        let commit = UncheckedCommit::decode(encoded).and_then(|commit| commit.check(&self.tip)).map_err(at)?;
         let mut bases = self.bases(fetcher, &commit).await?;
         let tip = commit.tip();
         let commit = commit.apply(|page_no, _| bases.remove(&page_no).ok_or("it was not read"));
@@ -127,4 +142,13 @@ impl Tail {
     async fn page_at_rest(&mut self, fetcher: &Fetcher, page_no: PageNo) -> Result<Page, RecordError> {
         at_rest::page(fetcher, self.database, &mut self.map, self.image.as_ref(), page_no).await
     }
+}
+
+/// Whether folds of a database keep the commits that they fold.
+pub fn keeps_commits(head: &Head) -> bool {
+    head.settings.retention_secs > 0
+}
+
+fn place(lsn: Lsn, database: DatabaseId, incarnation: IncarnationId) -> String {
+    format!("commit {lsn} of {database} in the log of {incarnation}")
 }

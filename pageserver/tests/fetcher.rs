@@ -369,12 +369,12 @@ async fn what_is_read_ahead_is_there_when_it_is_asked_for() {
 
 #[tokio::test(start_paused = true)]
 async fn reading_ahead_is_bounded_until_it_is_asked_for() {
-    // A sixteenth of 32 MiB is room for 16 segments.
+    // Three sixteenths of 32 MiB are room for 48 segments.
     let world = World::with(32 << 20, 32 << 20);
     let at = world.pack(1, 64).await;
-    assert_eq!(world.fetcher.read_ahead(OF, at.iter().copied()), 16);
+    assert_eq!(world.fetcher.read_ahead(OF, at.iter().copied()), 48);
     assert_eq!(world.fetcher.room_ahead(), 0, "on its way");
-    assert_eq!(world.fetcher.read_ahead(OF, at[16..].iter().copied()), 0);
+    assert_eq!(world.fetcher.read_ahead(OF, at[48..].iter().copied()), 0);
     world.seam.sleep(2 * USUAL).await;
     assert_eq!(world.fetcher.room_ahead(), 0, "come, and not asked for");
     world.read(1, 0, &at[0]).await;

@@ -181,6 +181,25 @@ pub struct Head {
 }
 
 impl Head {
+    /// Whether a fork may need something of it.
+    pub fn is_pinned(&self) -> bool {
+        !self.pins.is_empty() || !self.pin_chunks.is_empty()
+    }
+
+    /// Whether it has ended and its content is no longer kept, but for what its pins need. So it stays.
+    pub fn is_emptied(&self) -> bool {
+        let has_map = match &self.map {
+            MapField::Inline(root) => !root.is_empty(),
+            MapField::Shared(_) => true,
+        };
+        self.state.is_final() && !has_map && self.inline_image.is_none() && self.dead.is_empty()
+    }
+
+    /// Whether it refers to nothing any more, and for ever.
+    pub fn is_shrunk(&self) -> bool {
+        self.is_emptied() && !self.is_pinned() && self.history.is_empty()
+    }
+
     /// The successor to be written by a CAS, before the caller's change.
     pub fn successor(&self, put_id: PutId) -> Self {
         Self { put_id, version: self.version + 1, ..self.clone() }

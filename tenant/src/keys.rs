@@ -10,6 +10,8 @@ use crate::name::Name;
 
 pub const NAME_PREFIX: &str = "n/";
 pub const DUE_PREFIX: &str = "due/";
+/// Within a database: what its forks need.
+const PINS: &str = "f/";
 /// Everything of every database but its name.
 pub const DATABASES_PREFIX: &str = "t/";
 
@@ -41,6 +43,32 @@ pub fn parse_database(key: &Key) -> Option<DatabaseId> {
 /// The head.
 pub fn head(database: DatabaseId) -> Key {
     Key::new(format!("{}head", database_prefix(database)))
+}
+
+/// A chunk of pins that do not fit the head. It carries the number of the write that links it, as all objects of a
+/// database do.
+pub fn pins(database: DatabaseId, written: Written) -> Key {
+    let Written { epoch, seq, nonce } = written;
+    Key::new(format!("{}{PINS}{epoch:016x}-{seq:08x}-{nonce:016x}", database_prefix(database)))
+}
+
+/// Which write of the head an object was made for: what decides whether anybody can still link it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    pub epoch: u64,
+    pub seq: u32,
+    /// Random.
+    pub nonce: u64,
+}
+
+/// Whose chunk of pins is at `key`, and for which write it was made.
+pub fn parse_pins(key: &Key) -> Option<(DatabaseId, Written)> {
+    let database = parse_database(key)?;
+    let rest = key.as_str().strip_prefix(&database_prefix(database))?.strip_prefix(PINS)?;
+    let mut numbers = rest.split('-').map(|hex| u64::from_str_radix(hex, 16).ok());
+    let (epoch, seq, nonce) = (numbers.next()??, u32::try_from(numbers.next()??).ok()?, numbers.next()??);
+    let written = Written { epoch, seq, nonce };
+    (pins(database, written) == *key).then_some((database, written))
 }
 
 /// The marker of something to finish or forget at `due_micros`. Two markers for the same thing on the same
@@ -83,6 +111,17 @@ mod tests {
         assert!(names.is_sorted());
         assert!(names.iter().map(name).is_sorted());
         assert!(names.iter().all(|n| parse_name(&name(n)).as_ref() == Some(n)));
+    }
+
+    #[test]
+    fn keys_of_pins_read_back() {
+        let written = Written { epoch: 3, seq: 18, nonce: u64::MAX };
+        let key = pins(DATABASE, written);
+        let id = "abababababababababababababababab";
+        assert_eq!(key.as_str(), format!("t/4e55/{id}/f/0000000000000003-00000012-ffffffffffffffff"));
+        assert_eq!(parse_pins(&key), Some((DATABASE, written)));
+        assert_eq!(parse_pins(&head(DATABASE)), None);
+        assert_eq!(parse_pins(&Key::new(format!("t/4e55/{id}/f/3-12-ff"))), None);
     }
 
     #[test]

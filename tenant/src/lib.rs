@@ -10,6 +10,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod name;
 pub mod naming;
+pub mod pins;
 pub mod record;
 pub mod registry;
 pub mod settings;

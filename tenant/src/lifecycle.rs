@@ -8,8 +8,14 @@
 //!         (same epoch)                           │
 //!   live, owned ──release, or drain by anybody──▶ live, nobody's           epoch + 1
 //!   live, owned ──delete────────────────────────▶ deleted                  epoch + 1
+//!   live, owned ──restore in place──────────────▶ moved{new}               epoch + 1
+//!   (no head)   ──fork──────────────────────────▶ live, nobody's
+//!   live, nobody's, expired or left over ───────▶ deleted
 //!   (no head)   ──abort─────────────────────────▶ aborted
 //! ```
+//!
+//! Forks are made by [`pin`], in the parent, and [`child_head`]; what is left of one that was not finished is undone
+//! as [`plan_pin`] and [`plan_leftover`] say.
 //!
 //! Nothing here is written by itself: [`registry::swap_head`](crate::registry::swap_head) replaces the
 //! version that the successor was made from, and only that one.
@@ -17,6 +23,10 @@
 //! **Nobody logs a commit of a database before his own acquire has been won.** Two tries to acquire by the
 //! same node carry the same epoch; what was logged during a lost one could not be told from what is logged
 //! after the other. **Nobody logs one while his own release may still arrive** ([`confirm`]).
+
+mod ending;
+mod fork;
+mod scavenge;
 
 use bytes::Bytes;
 use walstore::id::{DatabaseId, IncarnationId, Lsn, PutId};
@@ -27,6 +37,11 @@ use crate::limits;
 use crate::name::Name;
 use crate::record::{NameRecord, NameState, Origin};
 use crate::settings::Settings;
+
+pub use ending::{delete, moved, shrink, with_settings};
+use ending::without_owner;
+pub use fork::{Beginning, ForkRefused, check_fork, child_head, pin, spill_pins, undelete_of, unpin};
+pub use scavenge::{ChildLook, LeftoverPlan, NameLook, PinPlan, plan_leftover, plan_pin};
 
 /// What is known about the owner that a head names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,45 +230,6 @@ pub fn drain(head: &Head, fold: Fold, last: Option<Lsn>, put_id: PutId) -> Resul
     Ok(Head { version: folded.version, epoch, ..released })
 }
 
-/// The final successor of a database that is deleted. Its owner has stopped writing.
-///
-/// What is not folded is given up with it: who wants all of it to be there for an undelete folds first.
-/// Pins, page map and dead list stay, for forks and for the retention.
-pub fn delete(head: &Head, at_micros: u64, put_id: PutId) -> Head {
-    let mut next = without_owner(head.successor(put_id));
-    next.state = HeadState::Deleted { at_micros };
-    next
-}
-
-/// The successor of a head that has ended, without anything that it referred to: the small tombstone that stays.
-///
-/// This unlinks the database's objects, so they may be deleted once it is written and not before: whoever forks the
-/// database meanwhile pins it, and then this write loses.
-///
-/// # Panics
-/// If the database lives, or a fork needs it.
-pub fn shrink(head: &Head, put_id: PutId) -> Head {
-    assert!(head.state.is_final(), "BUG: {} lives", head.database);
-    assert!(head.pins.is_empty() && head.pin_chunks.is_empty(), "BUG: {} is pinned", head.database);
-    let mut next = head.successor(put_id);
-    next.map = MapField::default();
-    next.anchors.clear();
-    next.history = Bytes::new();
-    next.dead.clear();
-    next.inline_image = None;
-    next
-}
-
-fn without_owner(mut head: Head) -> Head {
-    if head.owner.is_some() {
-        head.epoch += 1;
-        head.fold_seq = 0;
-    }
-    head.owner = None;
-    head.tail.clear();
-    head
-}
-
 /// The name record and the head of a new, empty database. `over` is the record of the name's former life.
 pub fn create(
     name: &Name,
@@ -341,5 +317,7 @@ fn ownerless(name: &Name, database: DatabaseId, settings: Settings, put_id: PutI
     }
 }
 
+#[cfg(test)]
+mod fork_tests;
 #[cfg(test)]
 mod tests;

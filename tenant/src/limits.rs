@@ -21,7 +21,7 @@ pub const CHUNK_REFERENCE_BYTES_MAX: usize = 96;
 
 /// The index of the retained history, as far as it stands in the head: some hundred entries of at most as many
 /// bytes each, and references to the chunks that hold the older ones.
-pub const HISTORY_BYTES_MAX: usize = 96 << 10;
+pub const HISTORY_BYTES_MAX: usize = 384 << 10;
 
 /// An opaque reference to a pack.
 pub const PACK_REFERENCE_BYTES_MAX: usize = 64;
@@ -41,6 +41,9 @@ pub const PINS_MAX: usize = 64;
 
 /// Chunks of spilled pins: with [`PINS_MAX`] pins each, 65,536 forks of one database.
 pub const PIN_CHUNKS_MAX: usize = 1024;
+
+/// The object of a chunk of pins.
+pub const PIN_CHUNK_BYTES_MAX: usize = 4 << 10;
 
 /// The longest object key, as [`walstore::store::Key`] defines it.
 pub const KEY_BYTES_MAX: usize = 512;
@@ -82,4 +85,5 @@ const _: () = assert!(
     CHUNK_REFERENCE_BYTES_MAX <= MAP_INLINE_BYTES_MAX,
     "a shared map takes no more of the head than an inline one"
 );
+const _: () = assert!(PINS_MAX * 24 + 100 <= PIN_CHUNK_BYTES_MAX, "a chunk takes all pins of a head");
 const _: () = assert!(LIST_GETS_MAX <= LIST_NAMES_MAX, "one page keeps every request of it busy");

@@ -5,16 +5,23 @@
 //! leaves a write's outcome unknown**: it may have happened, and may still happen until its condition no
 //! longer holds. The caller reads again before it does anything that depends on it.
 
+mod claim;
 mod create;
 mod delete;
+mod fork;
 mod heads;
 mod import;
 mod list;
 mod names;
+mod pins;
 
 pub use create::{CreateError, create_database};
 pub use delete::{DeleteError, delete_database, put_due};
+pub use fork::{
+    ChildError, Followed, abandon_fork, claim_fork, create_child, follow_name, occupy, swing_name,
+};
 pub use import::{Aborted, abort_import, begin_import, finish_import};
 pub use heads::{SwapHeadError, read_head, swap_head};
 pub use list::{ListError, NamePage, list};
 pub use names::{ResolveError, free_name, read_name, resolve, resolve_head};
+pub use pins::{Pins, put_pin_chunk, read_pins, unpinned};

@@ -41,6 +41,7 @@ pub enum Kind {
     Sweep = 13,
     Base = 14,
     History = 15,
+    Pins = 16,
 }
 
 impl Kind {
@@ -48,7 +49,7 @@ impl Kind {
         use Kind::*;
         [
             Cluster, Incarnation, LiveMarker, Fragment, Tombstone, SideObject, Bundle, NameRecord, Head, Pack,
-            PageMap, Due, Sweep, Base, History,
+            PageMap, Due, Sweep, Base, History, Pins,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)

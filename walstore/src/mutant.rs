@@ -83,10 +83,16 @@ pub enum Mutant {
     ZerosForMissing,
     /// What the disk cache finds is served, whatever it is.
     SkipSlotCheck,
+    /// History is trimmed up to its newest base, wherever the horizon is.
+    TrimBeyondHorizon,
+    /// A fork is pinned, but nothing is kept of where it begins once the database goes on.
+    PinWithoutBase,
+    /// Collecting forgets that forks begin at pinned bases.
+    CollectPinned,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 39] = [
         Self::AcknowledgeOutOfOrder,
         Self::AcknowledgeBeforeDurable,
         Self::ReplyBeforeGate,
@@ -123,6 +129,9 @@ impl Mutant {
         Self::FoldNotDurable,
         Self::ZerosForMissing,
         Self::SkipSlotCheck,
+        Self::TrimBeyondHorizon,
+        Self::PinWithoutBase,
+        Self::CollectPinned,
     ];
 }
 

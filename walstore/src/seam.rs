@@ -94,12 +94,17 @@ impl Seam {
 
 struct SystemClock;
 
+/// The operating system's clock, in microseconds since the Unix epoch.
+#[expect(clippy::disallowed_methods, reason = "this is the replacement")]
+pub(crate) fn system_micros() -> u64 {
+    let now = std::time::SystemTime::now();
+    let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the replacement")]
     fn wall_micros(&self) -> u64 {
-        let now = std::time::SystemTime::now();
-        let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+        system_micros()
     }
 
     fn boot_micros(&self) -> u64 {

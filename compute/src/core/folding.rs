@@ -4,9 +4,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use pageserver::fold::{FoldFailure, FoldJob, Folder, Linked};
-use pageserver::garbage;
+use pageserver::base::inline_base_of;
+use pageserver::tail::keeps_commits;
+use pageserver::{collect, garbage};
 use segments::tip::Tip;
-use tenant::head::Head;
+use tenant::head::{Head, MapField};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 use walstore::id::Lsn;
@@ -82,7 +84,13 @@ impl Core {
     pub(super) fn adopt(&self, open: &OpenDatabase, found: &Versioned<Head>) -> bool {
         let (database, head) = (&open.database, &found.value);
         let is_mine = head.owner == Some(self.node.id) && head.epoch == database.epoch && !head.state.is_final();
-        let Some(base) = is_mine.then(|| Base::of_head(head).ok()).flatten() else { return false };
+        let is_as_before = pageserver::base::tip_of(head) == database.base().tip;
+        if is_mine && is_as_before && matches!(head.map, MapField::Shared(_)) {
+            *open.head.borrow_mut() = found.clone();
+            return true;
+        }
+        let base = if is_mine { inline_base_of(head).ok().flatten() } else { None };
+        let Some(base) = base.map(Base::of_parts) else { return false };
         let is_our_history = Lsn::raw(base.tip.lsn) <= database.gate.durable() && base.tip.lsn >= database.base().tip.lsn;
         if is_our_history {
             *open.head.borrow_mut() = found.clone();
@@ -178,6 +186,8 @@ impl Core {
 
     fn go_on_from(&self, open: &OpenDatabase, tip: Tip, linked: Linked) {
         *open.head.borrow_mut() = linked.head;
+        open.note_unlinked(linked.has_unlinked);
+        open.database.keep_commits(keeps_commits(&open.head.borrow().value));
         self.rebase(open, Base::new(tip, linked.map, linked.image));
     }
 
@@ -186,6 +196,9 @@ impl Core {
         open.database.forget_folded();
         if open.database.has_old_readers() || !self.node.lease_is_valid() {
             return;
+        }
+        if open.collection_is_due() {
+            self.collect(open).await;
         }
         let done = open.deleted.borrow().clone();
         let dead: Vec<_> = open.head.borrow().value.dead.iter().filter(|it| !done.contains(it)).cloned().collect();
@@ -197,6 +210,25 @@ impl Core {
         self.node.seam.spawn(async move { drop(sender.send(garbage::delete(&*node.stores.main, dead).await)) });
         if let Ok(gone) = receiver.await {
             open.deleted.borrow_mut().extend(gone);
+        }
+    }
+}
+
+impl Core {
+    /// Deletes what no state that is kept needs any more. The caller folds nothing meanwhile, and nobody reads what an
+    /// older head referred to.
+    async fn collect(self: &Rc<Self>, open: &Rc<OpenDatabase>) {
+        let head = open.head.borrow().value.clone();
+        let collected = self.node.io(move |node| async move {
+            collect::collect(&*node.stores.main, &node.seam, &node.fetcher, &head).await
+        });
+        match collected.await {
+            Ok(Ok(collected)) => {
+                debug!(database = %open.database.name, ?collected, "collected");
+                open.has_been_collected();
+            }
+            Ok(Err(error)) => warn!(database = %open.database.name, %error, "cannot collect what it needs no more yet"),
+            Err(error) => warn!(database = %open.database.name, error = %error.message, "cannot collect"),
         }
     }
 }

@@ -44,6 +44,8 @@ pub struct OpenDatabase {
     pub is_compact: Cell<bool>,
     /// How many folds there had been then.
     compacted: Cell<u32>,
+    /// Folds since the last collection that have unlinked something of which no dead list knows.
+    uncollected: Cell<u32>,
 }
 
 impl OpenDatabase {
@@ -54,6 +56,7 @@ impl OpenDatabase {
         claim: Claim,
         (own_after, unfolded): (Option<Lsn>, VecDeque<(Lsn, Slot)>),
     ) -> Self {
+        let folds = head.value.fold_seq;
         Self {
             used_micros: Cell::new(database.node.seam.boot_micros()),
             database,
@@ -66,9 +69,10 @@ impl OpenDatabase {
             is_idle: Cell::new(false),
             is_closed: Cell::new(false),
             unfolded: RefCell::new(unfolded),
-            folds: Cell::new(0),
+            folds: Cell::new(folds),
             is_compact: Cell::new(true),
-            compacted: Cell::new(0),
+            compacted: Cell::new(folds),
+            uncollected: Cell::new(0),
         }
     }
 
@@ -104,6 +108,20 @@ impl OpenDatabase {
         self.compacted.set(self.folds.get());
     }
 
+    /// A fold has been linked.
+    pub fn note_unlinked(&self, has_unlinked: bool) {
+        self.uncollected.set(self.uncollected.get() + u32::from(has_unlinked));
+    }
+
+    /// Whether enough may have become garbage for a listing to be worth it.
+    pub fn collection_is_due(&self) -> bool {
+        self.uncollected.get() >= limits::FOLDS_WITHOUT_COLLECTION_MAX
+    }
+
+    pub fn has_been_collected(&self) {
+        self.uncollected.set(0);
+    }
+
     /// A fold of nothing, to be filled in.
     pub fn job_without_commits(&self) -> FoldJob {
         let base = self.database.base();
@@ -117,6 +135,7 @@ impl OpenDatabase {
             seq: self.next_fold(),
             deleted: Vec::new(),
             release: false,
+            pin: None,
         }
     }
 

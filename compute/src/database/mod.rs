@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use pageserver::service::follow::Ending;
 use segments::commit::{self, Commit, CommitTooLarge};
 use segments::fold::FoldInput;
@@ -70,6 +71,8 @@ pub struct Database {
     pub replica: Option<Replica>,
     /// How long a commit may wait for company, in microseconds.
     pub window_micros: u64,
+    /// Whether folds keep the commits that they fold.
+    keeps_commits: Cell<bool>,
     /// Where its trees' inner pages were read last.
     pub hot: Cell<HotSegments>,
     /// The history after its newest commit.
@@ -104,6 +107,7 @@ impl Database {
             gate: Gate::opened_up_to(Lsn::raw(newest.lsn)),
             meter: Meter::new(node.settings.memory_per_database, node.temp.share(), node.sql.clone()),
             window_micros,
+            keeps_commits: Cell::new(false),
             feed: Feed::default(),
             replica: None,
             hot: Cell::default(),
@@ -129,10 +133,15 @@ impl Database {
         self.overlay.borrow().tip(lsn)
     }
 
+    /// Whether folds are to keep the commits that come from now on.
+    pub fn keep_commits(&self, keeps: bool) {
+        self.keeps_commits.set(keeps);
+    }
+
     /// Adds a commit found in a sealed log while the database is being opened: durable already.
-    pub fn recover(&self, commit: Commit, tip: Tip, encoded_bytes: usize) {
+    pub fn recover(&self, commit: Commit, tip: Tip, encoded: &Bytes) {
         let lsn = commit.lsn;
-        self.add(commit, tip, Vec::new(), encoded_bytes);
+        self.add(commit, tip, Vec::new(), encoded);
         self.gate.open_up_to(lsn.get());
     }
 
@@ -173,7 +182,7 @@ impl Database {
         let commit = Commit::new(&before, self.node.seam.wall_micros(), page_count, pages)?;
         let encoded = commit::encode(&commit, &before, &|page_no| self.patch_base(page_no));
         let lsn = commit.lsn;
-        self.add(commit, encoded.tip, encoded.patched, encoded.bytes.len());
+        self.add(commit, encoded.tip, encoded.patched, &encoded.bytes);
         self.feed.published(lsn, encoded.bytes.clone());
         let entry = Entry { database: self.id, epoch: self.epoch, lsn, bytes: encoded.bytes.into() };
         self.node.log.append(log::Commit { entry, window_micros: self.window_micros, home: self.home });
@@ -192,11 +201,12 @@ impl Database {
         Some(commit::Base { lsn: base.tip.lsn?, page, patches_in_a_row: 0 })
     }
 
-    fn add(&self, commit: Commit, tip: Tip, patched: Vec<bool>, encoded_bytes: usize) {
+    fn add(&self, commit: Commit, tip: Tip, patched: Vec<bool>, encoded: &Bytes) {
         self.newest.set(tip);
         let patched = patched.into_iter().chain(std::iter::repeat(false));
         let pages = commit.pages.into_iter().zip(patched);
-        self.overlay.borrow_mut().add(tip, encoded_bytes, pages);
+        let kept = self.keeps_commits.get().then(|| encoded.clone());
+        self.overlay.borrow_mut().add(tip, (encoded.len(), kept), pages);
         self.changed.notify_one();
     }
 
@@ -255,6 +265,9 @@ impl Database {
             input.page_count = tip.page_count;
             input.page_count_min = input.page_count_min.min(changes.page_count_min);
             input.pages = changes.pages;
+            if self.keeps_commits.get() {
+                input.commits = tip.lsn.and_then(|lsn| overlay.kept(base.tip.lsn, lsn)).unwrap_or_default();
+            }
             return (input, tip);
         }
     }

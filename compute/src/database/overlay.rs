@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use segments::page::{Page, PageNo};
 use segments::tip::Tip;
 use walstore::id::Lsn;
@@ -23,11 +24,27 @@ pub struct Version {
 pub struct Overlay {
     /// Versions of each page, oldest first.
     pages: BTreeMap<PageNo, Vec<Version>>,
-    /// The history after each commit and the commit's length in the log, oldest first, dense.
-    commits: VecDeque<(Tip, usize)>,
+    /// What is known of each commit, oldest first, dense.
+    commits: VecDeque<Logged>,
     bytes: usize,
     /// Where the node counts them.
     space: Arc<OverlaySpace>,
+}
+
+/// A commit as the log has it.
+struct Logged {
+    /// The history after it.
+    tip: Tip,
+    /// Its length.
+    bytes: usize,
+    /// Itself, if the fold is to keep it.
+    kept: Option<Bytes>,
+}
+
+impl Logged {
+    fn kept_bytes(&self) -> usize {
+        self.kept.as_ref().map_or(0, Bytes::len)
+    }
 }
 
 impl Overlay {
@@ -35,17 +52,25 @@ impl Overlay {
         Self { pages: BTreeMap::new(), commits: VecDeque::new(), bytes: 0, space }
     }
 
-    /// Adds the commit that leads to `tip`: its pages, and whether each was logged as a patch.
+    /// Adds the commit that leads to `tip`: its pages, and whether each was logged as a patch. `kept` is the commit itself,
+    /// if the fold wants it.
     ///
     /// # Panics
     /// If it is not the one after the last.
-    pub fn add(&mut self, tip: Tip, encoded_bytes: usize, pages: impl IntoIterator<Item = ((PageNo, Page), bool)>) {
+    pub fn add(
+        &mut self,
+        tip: Tip,
+        (bytes, kept): (usize, Option<Bytes>),
+        pages: impl IntoIterator<Item = ((PageNo, Page), bool)>,
+    ) {
         let lsn = tip.lsn.expect("BUG: a commit without an LSN");
-        if let Some((last, _)) = self.commits.back() {
-            assert_eq!(lsn, Lsn::after(last.lsn), "BUG: a gap in the overlay");
+        if let Some(last) = self.commits.back() {
+            assert_eq!(lsn, Lsn::after(last.tip.lsn), "BUG: a gap in the overlay");
         }
-        self.commits.push_back((tip, encoded_bytes));
+        let logged = Logged { tip, bytes, kept };
         let before = self.bytes;
+        self.bytes += logged.kept_bytes();
+        self.commits.push_back(logged);
         for ((page_no, page), patched) in pages {
             self.bytes += segments::page::PAGE_BYTES;
             let versions = self.pages.entry(page_no).or_default();
@@ -63,18 +88,23 @@ impl Overlay {
 
     /// The history right after the commit `lsn`, if the overlay has it.
     pub fn tip(&self, lsn: Lsn) -> Option<Tip> {
-        let (first, _) = self.commits.front()?;
+        let first = self.commits.front()?.tip;
         let index = lsn.get().checked_sub(Lsn::raw(first.lsn))?;
-        self.commits.get(usize::try_from(index).ok()?).map(|(tip, _)| *tip)
+        self.commits.get(usize::try_from(index).ok()?).map(|logged| logged.tip)
     }
 
-    fn between(&self, after: Option<Lsn>, up_to: Lsn) -> impl Iterator<Item = &(Tip, usize)> {
-        self.commits.iter().filter(move |(tip, _)| tip.lsn > after && tip.lsn <= Some(up_to))
+    fn between(&self, after: Option<Lsn>, up_to: Lsn) -> impl Iterator<Item = &Logged> {
+        self.commits.iter().filter(move |logged| logged.tip.lsn > after && logged.tip.lsn <= Some(up_to))
+    }
+
+    /// The commits `(after, up_to]` as the log has them; `None` unless all of them were kept.
+    pub fn kept(&self, after: Option<Lsn>, up_to: Lsn) -> Option<Vec<Bytes>> {
+        self.between(after, up_to).map(|logged| logged.kept.clone()).collect()
     }
 
     /// How much the commits `(after, up_to]` are.
     pub fn unfolded(&self, after: Option<Lsn>, up_to: Lsn) -> Unfolded {
-        let encoded_bytes = self.between(after, up_to).map(|(_, encoded_bytes)| *encoded_bytes as u64).sum();
+        let encoded_bytes = self.between(after, up_to).map(|logged| logged.bytes as u64).sum();
         Unfolded { encoded_bytes, page_bytes: self.bytes }
     }
 
@@ -83,7 +113,7 @@ impl Overlay {
     pub fn changes(&self, after: Option<Lsn>, tip: Tip) -> Changes {
         let page_count = tip.page_count;
         let within = |lsn: &Lsn| Some(*lsn) > after && Some(*lsn) <= tip.lsn;
-        let sizes = tip.lsn.into_iter().flat_map(|lsn| self.between(after, lsn)).map(|(tip, _)| tip.page_count);
+        let sizes = tip.lsn.into_iter().flat_map(|lsn| self.between(after, lsn)).map(|logged| logged.tip.page_count);
         let page_count_min = sizes.min().unwrap_or(page_count);
         let mut pages = BTreeMap::new();
         for (page_no, versions) in &self.pages {
@@ -104,10 +134,10 @@ impl Overlay {
             self.bytes -= (before - versions.len()) * segments::page::PAGE_BYTES;
             !versions.is_empty()
         });
-        self.account(before);
-        while self.commits.front().is_some_and(|(first, _)| first.lsn <= Some(lsn)) {
-            self.commits.pop_front();
+        while let Some(first) = self.commits.pop_front_if(|first| first.tip.lsn <= Some(lsn)) {
+            self.bytes -= first.kept_bytes();
         }
+        self.account(before);
     }
 
     /// Tells the node how its bytes have changed.
@@ -120,7 +150,7 @@ impl Overlay {
         }
     }
 
-    /// Bytes of page versions held.
+    /// Bytes of page versions and commits held.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -143,7 +173,7 @@ fn counted(bytes: usize) -> usize {
 pub struct Unfolded {
     /// In the log.
     pub encoded_bytes: u64,
-    /// In memory.
+    /// In memory, kept commits included.
     pub page_bytes: usize,
 }
 
@@ -171,8 +201,8 @@ mod tests {
     #[test]
     fn each_snapshot_sees_its_own_version() {
         let mut overlay = Overlay::new(OverlaySpace::new(0));
-        overlay.add(tip(5, 2), 10, [page(1, 5), page(2, 5)]);
-        overlay.add(tip(6, 2), 10, [page(1, 6)]);
+        overlay.add(tip(5, 2), (10, None), [page(1, 5), page(2, 5)]);
+        overlay.add(tip(6, 2), (10, None), [page(1, 6)]);
         let first = PageNo::new(1).unwrap();
         let byte = |at| overlay.page(first, Lsn::new(at)).map(|version| version.page.as_bytes()[0]);
         assert_eq!((byte(4), byte(5), byte(6), byte(9)), (None, Some(5), Some(6), Some(6)));
@@ -183,9 +213,9 @@ mod tests {
     #[test]
     fn a_fold_knows_the_smallest_size_and_leaves_out_what_was_cut_off() {
         let mut overlay = Overlay::new(OverlaySpace::new(0));
-        overlay.add(tip(1, 3), 10, [page(1, 1), page(2, 1), page(3, 1)]);
-        overlay.add(tip(2, 1), 20, [page(1, 2)]);
-        overlay.add(tip(3, 2), 30, [page(2, 3)]);
+        overlay.add(tip(1, 3), (10, None), [page(1, 1), page(2, 1), page(3, 1)]);
+        overlay.add(tip(2, 1), (20, None), [page(1, 2)]);
+        overlay.add(tip(3, 2), (30, None), [page(2, 3)]);
         let changes = overlay.changes(None, tip(3, 2));
         assert_eq!(changes.page_count_min, 1);
         let bytes: Vec<u8> = changes.pages.values().map(|page| page.as_bytes()[0]).collect();
@@ -196,11 +226,27 @@ mod tests {
     }
 
     #[test]
+    fn commits_are_kept_until_they_are_folded_and_only_all_of_them_are_of_use() {
+        let space = OverlaySpace::new(0);
+        let mut overlay = Overlay::new(space.clone());
+        let commit = |byte| Some(Bytes::copy_from_slice(&[byte; 100]));
+        overlay.add(tip(1, 1), (100, None), [page(1, 1)]);
+        overlay.add(tip(2, 1), (100, commit(2)), [page(1, 2)]);
+        overlay.add(tip(3, 1), (100, commit(3)), [page(1, 3)]);
+        let lsn = |lsn| Lsn::new(lsn).unwrap();
+        assert_eq!(overlay.kept(None, lsn(3)), None);
+        assert_eq!(overlay.kept(Lsn::new(1), lsn(3)), Some(vec![commit(2).unwrap(), commit(3).unwrap()]));
+        assert_eq!(space.bytes(), 3 * 4096 + 200);
+        overlay.forget(lsn(2));
+        assert_eq!((overlay.bytes(), space.bytes()), (4096 + 100, 4096 + 100));
+    }
+
+    #[test]
     fn forgetting_gives_the_bytes_back_and_so_does_the_end() {
         let space = OverlaySpace::new(0);
         let mut overlay = Overlay::new(space.clone());
-        overlay.add(tip(1, 1), 10, [page(1, 1)]);
-        overlay.add(tip(2, 1), 10, [page(1, 2)]);
+        overlay.add(tip(1, 1), (10, None), [page(1, 1)]);
+        overlay.add(tip(2, 1), (10, None), [page(1, 2)]);
         let lsn = |lsn| Lsn::new(lsn).unwrap();
         overlay.forget(lsn(1));
         assert_eq!((overlay.bytes(), space.bytes()), (4096, 4096));
@@ -208,7 +254,7 @@ mod tests {
         assert_eq!(overlay.tip(lsn(1)), None);
         overlay.forget(lsn(2));
         assert_eq!((overlay.bytes(), space.bytes()), (0, 0));
-        overlay.add(tip(3, 1), 10, [page(1, 3)]);
+        overlay.add(tip(3, 1), (10, None), [page(1, 3)]);
         assert_eq!(space.bytes(), 4096);
         drop(overlay);
         assert_eq!(space.bytes(), 0);

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use futures_util::future::try_join;
 use pageserver::fetcher::Fetcher;
+use segments::base::BaseParts;
 use segments::cache::PageCache;
 use segments::image::Image;
 use segments::map::{DeltaRef, Indexes, Lookup, MapChunkRef, PageMap, SegmentSources, Source};
 use segments::pack::{Frame, FrameAt, FrameIndex};
 use segments::page::{MissingPage, Page, PageNo, SegmentNo};
 use segments::tip::Tip;
-use tenant::head::Head;
 use walstore::envelope::Corrupt;
 use walstore::id::{DatabaseId, Lsn};
 use walstore::mutant::{self, Mutant};
@@ -62,10 +62,9 @@ impl Held {
 }
 
 impl Base {
-    /// What a head says is folded.
-    pub fn of_head(head: &Head) -> Result<Self, Corrupt> {
-        let (tip, map) = pageserver::base::base_of(head)?;
-        Ok(Self::new(tip, map, pageserver::base::image_of(head)?))
+    /// What is folded.
+    pub fn of_parts(parts: BaseParts) -> Self {
+        Self::new(parts.tip, parts.map, parts.image)
     }
 
     pub fn new(tip: Tip, map: PageMap, image: Option<Image>) -> Self {

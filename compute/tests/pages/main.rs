@@ -6,6 +6,9 @@
 //! crash, and drained, and snapshots are held through all of that. Whatever is still readable is compared page by page
 //! with the file as it was at that LSN.
 //!
+//! Half of the seeds keep the past for a second, and pin forks. Every state of the window is made from what the bucket
+//! keeps, through all of that, and compared with the file as it was then; and so is what each fork begins with.
+//!
 //! What may differ are the counters that SQLite writes into the first page for other processes: the change counter
 //! (bytes 24 to 27), the version that it is valid for and the version of SQLite (92 to 99); and what is in free pages,
 //! which nobody reads ([`plain::Free`]).

@@ -5,8 +5,15 @@ use walstore::mutant::{self, Mutant};
 use crate::world;
 
 const SEEDS: u64 = 60;
-const MUTANTS: [Mutant; 4] =
-    [Mutant::IgnoreValidUpto, Mutant::FoldNotDurable, Mutant::ZerosForMissing, Mutant::ForgetReaders];
+const MUTANTS: [Mutant; 7] = [
+    Mutant::IgnoreValidUpto,
+    Mutant::FoldNotDurable,
+    Mutant::ZerosForMissing,
+    Mutant::ForgetReaders,
+    Mutant::TrimBeyondHorizon,
+    Mutant::PinWithoutBase,
+    Mutant::CollectPinned,
+];
 
 #[test]
 fn every_mutant_of_the_page_path_is_caught() {

@@ -16,8 +16,13 @@ use compute::session::connection::SqlConnection;
 use compute::session::execute::Failure;
 use compute::sqlite::coroutine::{self, Wait, Wake};
 use compute::sqlite::stack::SqlStack;
-use pageserver::fold::{FoldJob, Folder};
-use pageserver::garbage;
+use pageserver::base::{base_of, stored_base};
+use pageserver::fetcher::Fetcher;
+use pageserver::fold::{FoldJob, FoldPin, Folder, PinAt, keeps_past};
+use pageserver::history::{self, Located, Moment};
+use pageserver::{collect, garbage};
+use pageserver::tail::{Tail, keeps_commits};
+use segments::base::BaseRef;
 use segments::fold::FoldInput;
 use segments::page::{Page, PageNo};
 use tenant::head::{Head, PackRef};
@@ -32,7 +37,6 @@ use walstore::seal;
 use walstore::store::MemoryStore;
 
 use crate::machine::Machine;
-use crate::plain::SECURE_DELETE;
 
 const LEASE: Duration = Duration::from_secs(3);
 pub const NAME: &str = "app";
@@ -67,6 +71,8 @@ pub struct Open {
     slots: Vec<(Lsn, Slot)>,
     folds: u32,
     deleted: Vec<PackRef>,
+    /// Where forks begin that were pinned by this owner.
+    pub forks: Vec<(Lsn, BaseRef)>,
 }
 
 impl Node {
@@ -95,9 +101,9 @@ impl Node {
         self.machine.kill();
     }
 
-    pub async fn create(&self) -> Open {
+    pub async fn create(&self, retention_secs: u32) -> Open {
         let (store, seam) = (&*self.context.stores.main, &self.context.seam);
-        let settings = tenant::settings::Settings::new(seam.wall_micros());
+        let settings = tenant::settings::Settings { retention_secs, ..tenant::settings::Settings::new(seam.wall_micros()) };
         let name = Name::parse(NAME).expect("a name");
         let head = registry::create_database(store, seam, &name, self.id(), settings, Patience::endless()).await;
         self.load(head.expect("nothing fails here"), &[]).await.expect("an empty database")
@@ -132,9 +138,11 @@ impl Node {
     async fn load(&self, head: Versioned<Head>, slots: &[(Lsn, Slot)]) -> Result<Open, String> {
         let context = &self.context;
         let access = Access { stores: &context.stores, seam: &context.seam, patience: Patience::endless() };
-        let base = Base::of_head(&head.value).map_err(|corrupt| format!("I6: {corrupt}"))?;
+        let base = base_of(&context.fetcher, &head.value).await.map_err(|error| format!("I6: {error}"))?;
+        let base = Base::of_parts(base);
         let identity = (head.value.database, head.value.name.clone(), head.value.epoch);
         let database = Rc::new(Database::new(identity, context.clone(), 0, 0, base));
+        database.keep_commits(keeps_commits(&head.value));
         let id = head.value.database;
         for entry in head.value.tail.iter().filter(|entry| entry.incarnation != self.id()) {
             let commits = context.logged_commits(entry.incarnation, id, database.newest().lsn).await;
@@ -159,9 +167,8 @@ impl Node {
         let connection = Rc::new(connection.map_err(|error| format!("I16: no connection: {error}"))?);
         let reader = file::Connection::new(database.clone());
         let slots = slots.to_vec();
-        let open = Open { connection, reader, database, head, own_after, slots, folds: 0, deleted: Vec::new() };
-        open.run(SECURE_DELETE).await?;
-        Ok(open)
+        let (folds, deleted, forks) = (head.value.fold_seq, Vec::new(), Vec::new());
+        Ok(Open { connection, reader, database, head, own_after, slots, folds, deleted, forks })
     }
 
     /// Waits until everything is durable, and tells the database so.
@@ -182,7 +189,9 @@ impl Node {
 
     /// One fold of what is durable, and then what is dead is deleted if no snapshot needs it. Returns whether it merged:
     /// there are not more deltas than before, though something was folded.
-    pub async fn fold(&self, open: &mut Open) -> Result<bool, String> {
+    ///
+    /// With `child` a fork of what is folded then is pinned in the same write; its base goes to [`Open::forks`].
+    pub async fn fold(&self, open: &mut Open, child: Option<DatabaseId>) -> Result<bool, String> {
         let (store, seam) = (&*self.context.stores.main, &self.context.seam);
         let (input, tip) = open.database.fold_input(usize::MAX);
         open.folds += 1;
@@ -195,6 +204,7 @@ impl Node {
             seq: open.folds,
             deleted: std::mem::take(&mut open.deleted),
             release: false,
+            pin: child.map(|child| FoldPin { child, at: PinAt::Folded }),
         };
         let folder = Folder { store, seam, fetcher: &self.context.fetcher };
         let linked = folder.fold(job).await.map_err(|error| format!("I10: a fold fails: {error}"))?;
@@ -206,6 +216,7 @@ impl Node {
             return Err(format!("I3: LSN {folded:?} is folded, but only {durable} are durable"));
         }
         open.head = linked.head;
+        open.forks.extend(linked.pinned);
         open.database.rebase(Base::new(tip, linked.map, linked.image));
         open.slots.retain(|(lsn, _)| Some(*lsn) > tip.lsn);
         if let Some(lsn) = tip.lsn {
@@ -233,6 +244,7 @@ impl Node {
                 seq: open.folds,
                 deleted: std::mem::take(&mut open.deleted),
                 release: false,
+                pin: None,
             };
             let deleted = job.deleted.clone();
             let linked = folder.compact(job).await.map_err(|error| format!("I10: compacting fails: {error}"))?;
@@ -254,13 +266,49 @@ impl Node {
             return 0;
         }
         let dead = open.head.value.dead.iter().filter(|it| !open.deleted.contains(it)).cloned().collect();
-        let gone = garbage::delete(&*self.context.stores.main, dead).await;
+        let store = &*self.context.stores.main;
+        let gone = garbage::delete(store, dead).await;
         open.deleted.extend(gone.clone());
-        gone.len()
+        if !keeps_past(&open.head.value) {
+            return gone.len();
+        }
+        let collected = collect::collect(store, &self.context.seam, &self.context.fetcher, &open.head.value).await;
+        gone.len() + collected.map_or(0, |collected| collected.deleted)
+    }
+}
+
+impl Node {
+    /// The state after commit `lsn`, made from what the bucket keeps of the past.
+    pub async fn past(&self, open: &Open, lsn: u64) -> Result<Tail, String> {
+        let past = history::materialise(&self.context.fetcher, &open.head.value, lsn).await;
+        past.map_err(|error| format!("I9: commit {lsn} lies in the window and cannot be restored: {error}"))
+    }
+
+    /// What a fork begins with.
+    pub async fn fork(&self, open: &Open, base: &BaseRef) -> Result<Tail, String> {
+        let read = stored_base(&self.context.fetcher, open.database.id, base).await;
+        let base = read.map_err(|error| format!("I8: the base of a fork is gone: {error}"))?;
+        Ok(Tail::of_base(open.database.id, base.parts().expect("it was checked as it was read")))
+    }
+
+    /// The commit that a moment leads to, if it is folded.
+    pub async fn locate(&self, open: &Open, micros: u64) -> Result<Located, String> {
+        let now = self.context.seam.wall_micros();
+        let located = history::locate(&self.context.fetcher, &open.head.value, Moment::Time(micros), now).await;
+        located.map_err(|error| format!("I9: a time of the window is not found: {error}"))
+    }
+
+    pub fn fetcher(&self) -> &Fetcher {
+        &self.context.fetcher
     }
 }
 
 impl Open {
+    /// The oldest and the newest commit that can be restored, as far as they are folded.
+    pub fn window(&self) -> (u64, u64) {
+        (Lsn::raw(self.head.value.horizon), Lsn::raw(self.head.value.folded.lsn))
+    }
+
     pub async fn run(&self, sql: &str) -> Result<(), String> {
         let (connection, sql) = (self.connection.clone(), sql.to_owned());
         in_coroutine(&self.database, move || {

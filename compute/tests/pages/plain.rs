@@ -9,10 +9,6 @@ use rusqlite::{Batch, Connection, OpenFlags};
 
 pub const PAGE: usize = 4096;
 
-/// Without it SQLite leaves in pages that it uses again, behind the end of what overflows, bytes that were there before:
-/// which ones depends on what its page cache has spilled.
-pub const SECURE_DELETE: &str = "PRAGMA secure_delete = ON";
-
 /// A whole file, page by page. Pages that have not changed are shared with the version before.
 pub type Image = Vec<Rc<[u8]>>;
 
@@ -108,7 +104,6 @@ fn open(path: &Path) -> Connection {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let sql = Connection::open_with_flags_and_vfs(path, flags, "unix").expect("a file of our own");
     sql.execute_batch("PRAGMA synchronous = OFF").expect("a pragma");
-    sql.execute_batch(SECURE_DELETE).expect("a pragma");
     sql
 }
 

@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use compute::database::Snapshot;
 use pageserver::drain::Drainer;
-use walstore::id::{IncarnationId, Lsn};
+use pageserver::history::Located;
+use pageserver::tail::Tail;
+use segments::base::BaseRef;
+use segments::page::PageNo;
+use walstore::id::{DatabaseId, IncarnationId, Lsn};
 use walstore::life::Stores;
 use walstore::store::MemoryStore;
 
@@ -46,6 +50,12 @@ pub struct Counts {
     /// Commits that a crash took away before they were durable.
     lost: u64,
     drains: u64,
+    /// States of the past that were made and compared, but for the folded one.
+    past: u64,
+    /// Commits that the horizon has left behind.
+    trimmed: u64,
+    /// Comparisons of what a fork begins with, once the database had gone on.
+    forks: u64,
 }
 
 impl Counts {
@@ -62,13 +72,16 @@ impl Counts {
         self.takeovers += more.takeovers;
         self.lost += more.lost;
         self.drains += more.drains;
+        self.past += more.past;
+        self.trimmed += more.trimmed;
+        self.forks += more.forks;
     }
 
     pub fn assert_all_happened(&self) {
         let Self { commits, pages_compared, folds, merges, collected, old_snapshots, shrinks, .. } = *self;
-        let Self { evictions, takeovers, lost, drains, compactions, .. } = *self;
+        let Self { evictions, takeovers, lost, drains, compactions, past, trimmed, forks, .. } = *self;
         let all = [commits, pages_compared, folds, merges, collected, old_snapshots, shrinks];
-        let all = all.into_iter().chain([evictions, takeovers, lost, drains, compactions]).collect::<Vec<_>>();
+        let all = all.into_iter().chain([evictions, takeovers, lost, drains, compactions, past, trimmed, forks]).collect::<Vec<_>>();
         assert!(all.iter().all(|count| *count > 0), "something never happened: {self:?}");
     }
 }
@@ -81,6 +94,10 @@ struct World {
     node: Node,
     /// With the LSN that each is of.
     held: Vec<(u64, Rc<Snapshot>)>,
+    /// Whether the past is kept for a while, and forks begin now and then.
+    has_past: bool,
+    /// Where they begin.
+    forks: Vec<(Lsn, BaseRef)>,
     trace: Vec<String>,
     counts: Counts,
 }
@@ -93,8 +110,11 @@ pub fn run(seed: u64) -> Run {
         let mut rng = Rng::of_seed(seed);
         let (started, bucket) = (tokio::time::Instant::now(), MemoryStore::new());
         let node = Node::start(Machine::new(&mut rng, started, 0), &bucket).await;
+        let clock = node.context.seam.clone();
+        bucket.set_clock(move || clock.wall_micros());
+        let has_past = rng.is_one_in(2);
         let (plain, counts) = (Plain::new(seed), Counts::default());
-        let mut world = World { rng, started, bucket, plain, node, held: Vec::new(), trace: Vec::new(), counts };
+        let mut world = World { rng, started, bucket, plain, node, held: Vec::new(), has_past, forks: Vec::new(), trace: Vec::new(), counts };
         let verdict = world.play().await;
         world.held.clear();
         world.node.die();
@@ -109,7 +129,7 @@ impl World {
     }
 
     async fn play(&mut self) -> Result<(), String> {
-        let mut open = self.node.create().await;
+        let mut open = self.node.create(u32::from(self.has_past)).await;
         let first = history::first(&mut self.rng);
         self.transaction(&open, &first).await?;
         for _ in 0..STEPS {
@@ -127,6 +147,7 @@ impl World {
         self.held.clear();
         open = self.take_over(open).await?;
         self.compare_newest(&open).await?;
+        self.compare_past(&open, usize::MAX).await?;
         self.plain.check_integrity()
     }
 
@@ -159,7 +180,10 @@ impl World {
                     self.counts.collected += self.node.collect(&mut open).await as u64;
                 }
             }
-            27..29 => self.compare_held(&open).await?,
+            27..29 => {
+                self.compare_held(&open).await?;
+                self.compare_past(&open, 4).await?;
+            }
             29 => {
                 self.note("evicted and opened again");
                 self.node.settle(&mut open).await;
@@ -213,7 +237,16 @@ impl World {
     async fn fold(&mut self, open: &mut Open) -> Result<(), String> {
         self.note("folds");
         self.counts.folds += 1;
-        self.counts.merges += u64::from(self.node.fold(open).await?);
+        let child = (self.has_past && self.rng.is_one_in(6)).then(|| DatabaseId::random(&self.node.context.seam));
+        let (oldest, _) = open.window();
+        self.counts.merges += u64::from(self.node.fold(open, child).await?);
+        self.forks.append(&mut open.forks);
+        if self.has_past {
+            self.counts.trimmed += open.window().0 - oldest;
+            // So that some of it gets too old.
+            let millis = self.rng.below(200);
+            self.node.context.seam.sleep(Duration::from_millis(millis)).await;
+        }
         if self.rng.is_one_in(4) {
             self.counts.compactions += self.node.compact(open).await?;
         }
@@ -240,6 +273,55 @@ impl World {
         }
         let newest = Rc::new(open.database.newest_snapshot());
         self.compare(open, &newest, self.plain.lsn(), (1..=newest.page_count).collect()).await
+    }
+
+    /// States of the window, some or all, and what each fork begins with.
+    async fn compare_past(&mut self, open: &Open, count_max: usize) -> Result<(), String> {
+        let (oldest, newest) = open.window();
+        self.note(format_args!("goes back to {oldest} to {newest}, and to {} forks", self.forks.len()));
+        let all: Vec<u64> = (oldest..=newest).collect();
+        let mut chosen = if all.len() <= count_max { all } else { vec![oldest] };
+        while chosen.len() < count_max.min((newest - oldest) as usize + 1) {
+            chosen.push(oldest + self.rng.below(newest - oldest + 1));
+        }
+        for lsn in chosen {
+            self.counts.past += u64::from(lsn < newest);
+            let past = self.node.past(open, lsn).await?;
+            let (found, micros) = (Lsn::raw(past.tip.lsn), past.tip.time_micros);
+            if found != lsn {
+                return Err(format!("I9: asked for commit {lsn}, and got {found}"));
+            }
+            self.compare_tail(past, lsn, "I9").await?;
+            let expected = if lsn == newest { Located::AfterFolded } else { Located::At(lsn) };
+            let located = self.node.locate(open, micros).await?;
+            if located != expected {
+                return Err(format!("I9: commit {lsn} is of {micros}, where {located:?} is found"));
+            }
+        }
+        for (lsn, base) in self.forks.clone() {
+            self.counts.forks += u64::from(lsn.get() < newest);
+            let fork = self.node.fork(open, &base).await?;
+            self.compare_tail(fork, lsn.get(), "I8").await?;
+        }
+        Ok(())
+    }
+
+    async fn compare_tail(&mut self, mut tail: Tail, lsn: u64, invariant: &str) -> Result<(), String> {
+        let image = self.plain.image(lsn).clone();
+        if tail.tip.page_count as usize != image.len() {
+            let (ours, theirs) = (tail.tip.page_count, image.len());
+            return Err(format!("{invariant}: {ours} pages at LSN {lsn} of the past, and {theirs} in SQLite's file"));
+        }
+        let free = Free::of(&image);
+        for number in (1..=tail.tip.page_count).filter_map(PageNo::new) {
+            let page = tail.page(self.node.fetcher(), number).await;
+            let page = page.map_err(|error| format!("{invariant}: page {number} at LSN {lsn} of the past: {error}"))?;
+            let at = number.get() as usize - 1;
+            if !free.are_equal(at, page.as_bytes(), &image[at]) {
+                return Err(format!("{invariant}: page {number} at LSN {lsn} of the past is not that of SQLite's file"));
+            }
+        }
+        Ok(())
     }
 
     async fn compare(&mut self, open: &Open, snapshot: &Rc<Snapshot>, lsn: u64, numbers: Vec<u32>) -> Result<(), String> {

@@ -14,6 +14,7 @@ use compute::session::execute::Failure;
 use compute::sqlite::coroutine::{self, Wait, Wake};
 use compute::sqlite::stack::SqlStack;
 use compute::sqlite::{temp, vfs};
+use pageserver::base::inline_base_of;
 use tenant::name::Name;
 use tenant::registry;
 use tokio::runtime::Runtime;
@@ -45,7 +46,8 @@ impl Rig {
             let (name, patience) = (Name::parse("app").expect("a name"), Patience::for_duration(&seam, Duration::from_secs(5)));
             let settings = tenant::settings::Settings::new(seam.wall_micros());
             let head = registry::create_database(&*stores.main, &seam, &name, id, settings, patience).await.expect("a head").value;
-            let base = Base::of_head(&head).expect("an empty base");
+            let base = inline_base_of(&head).expect("an empty base").expect("it is no fork");
+            let base = Base::of_parts(base);
             let database = Database::new((head.database, name, head.epoch), node.context.clone(), 0, 0, base);
             (node, Rc::new(database))
         });

@@ -101,8 +101,8 @@ impl Drainer {
         let own_after = draining::own_after(&head.value, commits.iter().map(|(_, commit)| (commit.epoch, commit.lsn)));
         let folder = Folder { store: &*self.stores.main, seam: &self.seam, fetcher: &self.fetcher };
         let mut rest = &commits[..];
-        for seq in 1.. {
-            let mut tail = Tail::of_head(&head.value)?;
+        for seq in head.value.fold_seq + 1.. {
+            let mut tail = Tail::of_head(&self.fetcher, &head.value).await?;
             while let Some(((incarnation, commit), others)) = rest.split_first() {
                 if tail.add(&self.fetcher, commit, *incarnation).await? == Added::Full {
                     break;
@@ -113,7 +113,7 @@ impl Drainer {
             let Tail { map, input, tip, .. } = tail;
             let lsn = Lsn::raw(tip.lsn);
             // The dead list stays for the next owner: he knows his readers.
-            let job = FoldJob { head, map, input, tip, own_after, seq, deleted: Vec::new(), release };
+            let job = FoldJob { head, map, input, tip, own_after, seq, deleted: Vec::new(), release, pin: None };
             head = folder.fold(job).await?.head;
             if release {
                 debug!(database = %head.value.database, lsn, "drained");

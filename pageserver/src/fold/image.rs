@@ -7,16 +7,10 @@ use bytes::Bytes;
 use segments::fold::{Folded, plan_whole, wants_image};
 use segments::image::{Image, WholeImage};
 use segments::map::PageMap;
-use tenant::head::Head;
-use walstore::register::{Patience, RecordError};
+use walstore::register::Patience;
 
-use super::{FoldFailure, FoldJob, Folder, Made};
-use crate::base::image_of;
+use super::{FoldFailure, FoldJob, Folder, Made, dead_of};
 use crate::garbage;
-
-pub(super) fn of_head(head: &Head) -> Result<Option<Image>, RecordError> {
-    Ok(image_of(head).map_err(|corrupt| corrupt.at(tenant::keys::head(head.database)))?)
-}
 
 impl Folder<'_> {
     /// The fold that writes the database whole, if there is to be one.
@@ -29,17 +23,25 @@ impl Folder<'_> {
         let was_in_head = matches!(image, Some(Image::Whole(_)));
         let Some(bytes_max) = wants_image(&job.map, &job.input, was_in_head) else { return Ok(None) };
         let Some(plan) = self.plan(job, plan_whole).await? else { return Ok(None) };
+        // What stands in the head must stay small, so the commits go to a pack of their own.
+        let commits = std::mem::take(&mut job.input.commits);
         let mut folded = self.build(job, &plan, image).await?;
         // What stood in the former head was in no pack of the bucket.
         folded.dead.retain(|pack| !image.is_some_and(|image| image.is_pack(pack)));
         let whole = folded.pack.as_ref().and_then(|pack| WholeImage::of_pack(pack, bytes_max));
-        match whole {
-            Some(whole) => self.keep(job, folded, whole).map(Some),
+        let mut made = match whole {
+            Some(whole) => self.keep(job, folded, whole)?,
             // It has outgrown its head, or would have been one segment or two in any case.
-            None if was_in_head || job.map.lsn().is_none() => self.write(job, folded, patience).await.map(Some),
+            None if was_in_head || job.map.lsn().is_none() => self.write(job, folded, patience).await?,
             // Too large to come back into it after all.
-            None => Ok(None),
-        }
+            None => {
+                job.input.commits = commits;
+                return Ok(None);
+            }
+        };
+        let pack = self.put_commits(job, &commits, patience, &mut made.written).await?;
+        made.history = pack.and_then(|pack| Some((pack.id, pack.history?)));
+        Ok(Some(made))
     }
 
     /// Nothing goes into the bucket but the head.
@@ -49,8 +51,9 @@ impl Folder<'_> {
         if let Some(pack) = &folded.pack {
             self.keep_in_cache(pack, &map)?;
         }
-        let mut dead: Vec<_> = folded.dead.iter().map(garbage::dead_pack).collect();
-        dead.extend(job.map.chunk_ids().iter().map(garbage::dead_chunk));
-        Ok(Made { root, map, image: Some(Image::Whole(whole)), dead })
+        let owner = job.head.value.database;
+        let mut dead = dead_of(job, &folded.dead);
+        dead.extend(job.map.chunk_ids().iter().filter(|id| id.owner == owner).map(garbage::dead_chunk));
+        Ok(Made { root, map, image: Some(Image::Whole(whole)), dead, history: None, written: Vec::new() })
     }
 }

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use segments::base::BaseParts;
 use segments::image::Image;
 use segments::map::PageMap;
 use segments::page::{Page, PageNo};
 use tenant::registry;
-use walstore::envelope::Corrupt;
 use walstore::id::{DatabaseId, Lsn};
 use walstore::register::{Patience, RecordError};
 use walstore::seam::Seam;
@@ -19,7 +19,7 @@ use walstore::store::Store;
 
 use super::messages::{self, PagesReply};
 use crate::at_rest;
-use crate::base::{base_of, image_of};
+use crate::base::base_of;
 use crate::fetcher::Fetcher;
 use crate::limits;
 
@@ -99,9 +99,7 @@ impl PageReader {
         let patience = Patience::for_duration(&self.seam, limits::FETCH_PATIENCE);
         let head = registry::read_head(&*self.store, &self.seam, database, patience).await?;
         let head = head.filter(|head| !head.value.state.is_final()).ok_or(PagesError::NoSuchDatabase(database))?;
-        let at_head = |corrupt: Corrupt| RecordError::from(corrupt.at(tenant::keys::head(database)));
-        let (tip, map) = base_of(&head.value).map_err(at_head)?;
-        let image = image_of(&head.value).map_err(at_head)?;
+        let BaseParts { tip, map, image } = base_of(&self.fetcher, &head.value).await?;
         let view = Arc::new(View { lsn: Lsn::raw(tip.lsn), page_count: tip.page_count, map: Mutex::new(map), image });
         let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
         if views.len() >= limits::VIEWS_MAX {

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use segments::keys;
-use segments::map::PageMap;
 use tenant::head::{Head, HeadState};
 use tenant::{lifecycle, registry};
 use tracing::{debug, warn};
@@ -13,9 +11,8 @@ use walstore::register::{self, RecordError, Swap, Versioned};
 use walstore::store::Key;
 
 use super::{Collected, SweepError, Sweeper};
-use crate::base::base_of;
 use crate::orphan::Standing;
-use crate::{garbage, limits, orphan};
+use crate::{collect, garbage, limits, orphan};
 
 impl Sweeper {
     /// `keys` is all that lay under the database's prefix, listed before.
@@ -34,8 +31,8 @@ impl Sweeper {
             if head.value.state.is_final() {
                 return self.collect_ended(head, objects, collected).await;
             }
-            let referenced = self.referenced(&head.value, &objects).await?;
-            let orphans = objects.iter().filter(|key| !referenced.contains(*key));
+            let reached = collect::reach(&self.fetcher, &head.value, Some(&objects)).await?;
+            let orphans = objects.iter().filter(|key| !reached.keys.contains(*key));
             let orphans: Vec<Key> = orphans.cloned().collect();
             if orphans.is_empty() {
                 return Ok(());
@@ -72,24 +69,6 @@ impl Sweeper {
         Ok(registry::read_head(&*self.stores.main, &self.seam, database, self.access().patience).await?)
     }
 
-    /// Packs and chunks that the head's map names. Chunks are read only if something may be an orphan without them.
-    async fn referenced(&self, head: &Head, objects: &[Key]) -> Result<BTreeSet<Key>, SweepError> {
-        let at = |corrupt: walstore::envelope::Corrupt| corrupt.at(tenant::keys::head(head.database));
-        let (_, mut map) = base_of(head).map_err(at)?;
-        let mut referenced: BTreeSet<Key> = map.chunk_ids().iter().map(keys::page_map).collect();
-        referenced.extend(map.deltas().map(|delta| keys::pack(&delta.pack)));
-        if objects.iter().all(|key| referenced.contains(key)) {
-            return Ok(referenced);
-        }
-        for reference in map.missing_chunks() {
-            let object = self.fetcher.chunk(head.database, &reference).await?;
-            let with = map.with_chunk(&reference, &object);
-            map = with.map_err(|corrupt| corrupt.at(keys::page_map(&reference.id)))?;
-        }
-        referenced.extend(packs_of(&map));
-        Ok(referenced)
-    }
-
     async fn is_owner_over(&self, head: &Head) -> Result<bool, SweepError> {
         let Some(owner) = head.owner else { return Ok(true) };
         let key = walstore::keys::incarnation(owner);
@@ -108,10 +87,10 @@ impl Sweeper {
         if !self.may_be_collected(&head.value) {
             return Ok(());
         }
-        let head = if orphan::is_shrunk(&head.value) {
+        let head = if head.value.is_shrunk() {
             head
         } else {
-            let next = lifecycle::shrink(&head.value, PutId::random(&self.seam));
+            let next = lifecycle::shrink(&head.value, bytes::Bytes::new(), PutId::random(&self.seam));
             let patience = self.access().patience;
             match registry::swap_head(&*self.stores.main, &self.seam, &head, next, patience).await {
                 Ok(Swap::Won(head)) => {
@@ -146,10 +125,6 @@ impl Sweeper {
         };
         is_past_retention && !is_pinned
     }
-}
-
-fn packs_of(map: &PageMap) -> BTreeSet<Key> {
-    map.packs().expect("BUG: its chunks were read").iter().map(keys::pack).collect()
 }
 
 fn swap_failed(error: registry::SwapHeadError) -> SweepError {

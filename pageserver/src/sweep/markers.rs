@@ -58,6 +58,6 @@ impl Sweeper {
         let objects: Vec<Key> = keys.into_iter().filter(|key| orphan::object_of(key).is_some()).collect();
         self.collect_ended(head, objects, collected).await?;
         let head = registry::read_head(main, &self.seam, marker.database, patience).await?;
-        Ok(head.is_some_and(|head| orphan::is_shrunk(&head.value)))
+        Ok(head.is_some_and(|head| head.value.is_shrunk()))
     }
 }

@@ -134,14 +134,11 @@ impl Walk<'_> {
             return Ok(look);
         }
         self.check_name(head, &mut look).await?;
-        let key = tenant::keys::head(head.database);
-        let mut tail = match Tail::of_head(head) {
-            Ok(tail) => tail,
-            Err(corrupt) => {
-                look.is_partial = true;
-                look.damage(corrupt.at(key));
-                return Ok(look);
-            }
+        self.check_past(head, &mut look).await?;
+        let read = Tail::of_head(&self.fetcher, head).await;
+        let Some(mut tail) = look.take(read)? else {
+            look.is_partial = true;
+            return Ok(look);
         };
         self.read_chunks(&mut tail, &mut look).await?;
         let indexes = self.read_indexes(&tail, &mut look).await?;
@@ -168,13 +165,12 @@ impl Walk<'_> {
             look.damage(Corrupt::new(reason).at(tenant::keys::name(&head.name)));
         }
         let is_empty = matches!(&head.map, MapField::Inline(root) if root.is_empty());
-        if is_empty || orphan::is_shrunk(head) {
+        if is_empty || head.is_shrunk() {
             return Ok(());
         }
-        if let Err(corrupt) = base_of(head) {
-            look.is_partial = true;
-            look.damage(corrupt.at(tenant::keys::head(head.database)));
-        }
+        self.check_past(head, look).await?;
+        let read = base_of(&self.fetcher, head).await;
+        look.is_partial |= look.take(read)?.is_none();
         Ok(())
     }
 

@@ -16,6 +16,7 @@
 //! Damage does not end the walk. An error does: a store that does not answer, or a sink that cannot write.
 
 mod database;
+mod history;
 mod logs;
 mod pages;
 mod walk;

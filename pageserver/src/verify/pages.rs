@@ -222,7 +222,7 @@ fn check_placed(contents: &PackContents, pages: &[Placed]) -> Result<(), Corrupt
 }
 
 /// Each commit that it keeps has the hash that it claims, and follows the one before.
-fn check_history(contents: &PackContents) -> Result<(), Corrupt> {
+pub(super) fn check_history(contents: &PackContents) -> Result<(), Corrupt> {
     let Some(history) = &contents.history else { return Ok(()) };
     for (lsn, commit) in (history.first.get()..).zip(&history.commits) {
         let found = UncheckedCommit::decode(commit)?.lsn();

@@ -30,7 +30,7 @@ pub async fn read(store: &MemoryStore, seam: &Seam, name: &Name) -> Result<Optio
     let head = registry::resolve_head(store, seam, name, me, patience).await.map_err(|error| error.to_string())?;
     let Some(head) = head.map(|head| head.value) else { return Ok(None) };
     let fetcher = Fetcher::new(stores.main.clone(), seam.clone(), PageCache::new(1 << 20), 8 << 20);
-    let mut tail = Tail::of_head(&head).map_err(|corrupt| corrupt.to_string())?;
+    let mut tail = Tail::of_head(&fetcher, &head).await.map_err(|error| error.to_string())?;
     for entry in &head.tail {
         // The head may be the reader's own by now, made for a name without one.
         if entry.incarnation == me {

@@ -151,7 +151,7 @@ impl World {
     pub async fn tail(&self, head: &Head, fetcher: &Fetcher) -> Tail {
         let stores = self.stores();
         let access = Access { stores: &stores, seam: &self.seam, patience: Patience::endless() };
-        let mut tail = Tail::of_head(head).unwrap();
+        let mut tail = Tail::of_head(fetcher, head).await.unwrap();
         for entry in &head.tail {
             if head.owner == Some(entry.incarnation) && self.is_open(entry.incarnation) {
                 continue;
@@ -189,7 +189,8 @@ impl World {
         let fetcher = self.fetcher();
         let head = self.head(database).await;
         let Tail { map, input, tip, .. } = self.tail(&head.value, &fetcher).await;
-        let job = FoldJob { head, map, input, tip, own_after: tip.lsn, seq: 1, deleted: Vec::new(), release: false };
+        let seq = head.value.fold_seq + 1;
+        let job = FoldJob { head, map, input, tip, own_after: tip.lsn, seq, deleted: Vec::new(), release: false, pin: None };
         Folder { store: &self.memory, seam: &self.seam, fetcher: &fetcher }.fold(job).await.unwrap();
     }
 
@@ -207,7 +208,8 @@ impl World {
         let fetcher = self.fetcher();
         let head = self.head(database).await;
         let Tail { map, input, tip, .. } = self.tail(&head.value, &fetcher).await;
-        let job = FoldJob { head, map, input, tip, own_after: tip.lsn, seq: 1, deleted: Vec::new(), release: true };
+        let seq = head.value.fold_seq + 1;
+        let job = FoldJob { head, map, input, tip, own_after: tip.lsn, seq, deleted: Vec::new(), release: true, pin: None };
         Folder { store: &self.memory, seam: &self.seam, fetcher: &fetcher }.fold(job).await.unwrap();
     }
 

@@ -41,7 +41,8 @@ async fn fold_over(world: &World, store: &(impl Store + Clone)) -> Result<Linked
     let head = world.head(0).await;
     // What the owner of an open database has in memory.
     let Tail { map, input, tip, .. } = world.tail(&head.value, &world.fetcher()).await;
-    let job = FoldJob { head, map, input, tip, own_after: tip.lsn, seq: 1, deleted: Vec::new(), release: false };
+    let seq = head.value.fold_seq + 1;
+    let job = FoldJob { head, map, input, tip, own_after: tip.lsn, seq, deleted: Vec::new(), release: false, pin: None };
     Folder { store, seam: &world.seam, fetcher: &fetcher }.fold(job).await
 }
 

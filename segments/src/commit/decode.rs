@@ -69,6 +69,11 @@ impl UncheckedCommit {
         self.lsn
     }
 
+    /// When it was made, in microseconds since the Unix epoch.
+    pub fn time_micros(&self) -> u64 {
+        self.time_micros
+    }
+
     /// Checks that this is the commit after `tip`, and a lawful one.
     pub fn check(self, tip: &Tip) -> Result<CheckedCommit, Corrupt> {
         let numbers = self.pages.iter().map(|(page, _)| *page);

@@ -8,6 +8,7 @@ use super::plan::Origin;
 use super::{FoldError, FoldInput, FoldPlan};
 use crate::id::PackId;
 use crate::map::{Lookup, PageMap};
+use crate::pack::history::History;
 use crate::pack::{Frame, FrameAt, Pack, PackWriter};
 use crate::page::Page;
 
@@ -45,6 +46,9 @@ pub fn build_fold(
             origin => stored_page(origin, frames)?,
         };
         writer.add_page(*page, content);
+    }
+    if let Some(history) = History::of_fold(&input.commits, plan.lsn) {
+        writer.set_history(history);
     }
     let pack = if writer.is_empty() { None } else { Some(writer.finish()?) };
     let map = plan.base.with_fold(plan.lsn, plan.page_count, pack.as_ref(), &plan.gone);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use walstore::id::{DatabaseId, Lsn};
 
 use crate::limits;
@@ -21,13 +22,15 @@ pub struct FoldInput {
     pub page_count_min: u32,
     /// Pages inside of the database as of `lsn`.
     pub pages: BTreeMap<PageNo, Page>,
+    /// The commits as the log has them, if the pack is to keep them: all after those of the map, or none.
+    pub commits: Vec<Bytes>,
 }
 
 impl FoldInput {
     /// Nothing yet on top of `map`.
     pub fn new(database: DatabaseId, map: &PageMap) -> Self {
         let (lsn, page_count) = (map.lsn(), map.page_count());
-        Self { database, lsn, page_count, page_count_min: page_count, pages: BTreeMap::new() }
+        Self { database, lsn, page_count, page_count_min: page_count, pages: BTreeMap::new(), commits: Vec::new() }
     }
 
     /// Adds the next commit.

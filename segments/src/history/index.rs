@@ -31,6 +31,11 @@ impl HistoryIndex {
         self.entries.last().map_or_else(in_chunks, |entry| Some(entry.end()))
     }
 
+    /// The commit after which it starts; none before the first.
+    pub fn start_of_kept(&self) -> Option<Lsn> {
+        self.start
+    }
+
     /// Whether it has neither runs nor bases, but maybe pinned ones.
     pub fn is_empty(&self) -> bool {
         self.chunks.is_empty() && self.entries.is_empty()

@@ -16,6 +16,13 @@ pub struct History {
 }
 
 impl History {
+    /// The commits of a fold, of which `last` is the last one; `None` without any.
+    pub fn of_fold(commits: &[Bytes], last: Lsn) -> Option<Self> {
+        let before = commits.len().checked_sub(1)? as u64;
+        let first = last.get().checked_sub(before).and_then(Lsn::new).expect("BUG: more commits than LSNs");
+        Some(Self { first, commits: commits.to_vec() })
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new();
         out.u64(self.first.get());

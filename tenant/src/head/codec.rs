@@ -55,7 +55,7 @@ impl Head {
         body.u64(Lsn::raw(self.horizon));
         body.blob(&self.history);
         body.u32(self.fold_seq);
-        field::write_all(&mut body, &self.pins, write_pin);
+        field::write_all(&mut body, &self.pins, |body, pin| pin.write(body));
         field::write_all(&mut body, &self.pin_chunks, |body, key| body.blob(key.as_str().as_bytes()));
         field::write_all(&mut body, &self.dead, |body, pack| body.blob(&pack.0));
         field::write_optional(&mut body, self.inline_image.as_ref(), |body, image| body.blob(image));
@@ -81,7 +81,7 @@ impl Head {
             horizon: field::read_lsn(&mut reader)?,
             history: body.slice_ref(reader.blob()?),
             fold_seq: reader.u32()?,
-            pins: field::read_all(&mut reader, 24, read_pin)?,
+            pins: field::read_all(&mut reader, 24, Pin::read)?,
             pin_chunks: field::read_all(&mut reader, 4, read_key)?,
             dead: field::read_all(&mut reader, 4, |r| Ok(PackRef(Bytes::copy_from_slice(r.blob()?))))?,
             inline_image: field::read_optional(&mut reader, |r| Ok(body.slice_ref(r.blob()?)))?,
@@ -193,15 +193,6 @@ fn write_anchor(body: &mut Writer, anchor: &Anchor) {
 
 fn read_anchor(reader: &mut Reader<'_>) -> Result<Anchor, Corrupt> {
     Ok(Anchor { time_micros: reader.u64()?, lsn: field::read_some_lsn(reader)? })
-}
-
-fn write_pin(body: &mut Writer, pin: &Pin) {
-    body.raw(pin.child.as_bytes());
-    body.u64(Lsn::raw(pin.lsn));
-}
-
-fn read_pin(reader: &mut Reader<'_>) -> Result<Pin, Corrupt> {
-    Ok(Pin { child: DatabaseId::from_bytes(reader.array()?), lsn: field::read_lsn(reader)? })
 }
 
 fn read_key(reader: &mut Reader<'_>) -> Result<Key, Corrupt> {

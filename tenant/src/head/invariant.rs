@@ -1,6 +1,6 @@
 //! What holds between a head and the one that replaces it.
 
-use super::{Head, HeadState, TailEntry};
+use super::{Head, HeadState, MapField, TailEntry};
 
 /// Checked before every CAS. An error is a bug of the caller, told as what would have broken.
 ///
@@ -9,7 +9,8 @@ use super::{Head, HeadState, TailEntry};
 /// | the version rises by one, with a new put id | a CAS that cannot recognise itself |
 /// | database, name, parent and time of creation stay | one database in another's place |
 /// | the epoch rises by one exactly when the owner changes | two owners with the same epoch |
-/// | only an owned head is written, unless it is final or becomes owned | a write that no fence stops |
+/// | without an owner only pins, history and horizon change, or the life ends; a final head also lets go of its content | a write that no fence stops |
+/// | a pin is set by an owner, or on a final head that still has its content | a fork of what is gone |
 /// | an acquire changes owner, epoch and tail, and nothing else | pages from before the tail was read |
 /// | folds of one epoch number on, and from 0 again in the next | an object that is linked taken for a dead one |
 /// | final states stay final | a deleted database that comes back |
@@ -22,6 +23,7 @@ pub fn invariant(before: &Head, after: &Head) -> Result<(), String> {
     ownership(before, after)?;
     folded(before, after)?;
     fold_seq(before, after)?;
+    pins(before, after)?;
     tail(before, after)
 }
 
@@ -63,7 +65,8 @@ fn ownership(before: &Head, after: &Head) -> Result<(), String> {
     match after.owner {
         Some(_) if changes => acquired(before, after),
         Some(_) => Ok(()),
-        None => demand(before.owner.is_some() || before.state.is_final(), || "a write without an owner".into()),
+        None if changes => Ok(()),
+        None => nobodys(before, after),
     }
 }
 
@@ -80,6 +83,40 @@ fn acquired(before: &Head, after: &Head) -> Result<(), String> {
     demand(*after == expected, || "an acquire that changes more than the owner".into())?;
     let entries = after.tail.split_last().map(|(_, earlier)| earlier);
     demand(entries == Some(&before.tail[..]), || "an acquire that changes earlier entries of the tail".into())
+}
+
+/// Everything of a head that nobody owns is folded, so whoever replaces the very version that he read knows all of it.
+fn nobodys(before: &Head, after: &Head) -> Result<(), String> {
+    let mut expected = Head {
+        put_id: after.put_id,
+        version: after.version,
+        state: after.state.clone(),
+        horizon: after.horizon,
+        history: after.history.clone(),
+        fold_seq: after.fold_seq,
+        pins: after.pins.clone(),
+        pin_chunks: after.pin_chunks.clone(),
+        anchors: after.anchors.clone(),
+        ..before.clone()
+    };
+    if before.state.is_final() && after.is_emptied() {
+        expected.map = MapField::default();
+        expected.inline_image = None;
+        expected.dead.clear();
+    }
+    demand(*after == expected, || "a write without an owner".into())
+}
+
+/// Pins move from the head to a chunk and leave from both; what is in chunks cannot be told here.
+fn pins(before: &Head, after: &Head) -> Result<(), String> {
+    let is_new = |pin| !before.pins.contains(pin);
+    if !after.pins.iter().any(is_new) && after.pin_chunks.len() <= before.pin_chunks.len() {
+        return Ok(());
+    }
+    let is_owned = before.owner.is_some() && before.owner == after.owner;
+    demand(is_owned || before.state.is_final(), || "a pin without an owner".into())?;
+    // An empty database has no content that could be gone.
+    demand(!before.is_emptied() || before.folded.lsn.is_none(), || "a pin of what is gone".into())
 }
 
 fn folded(before: &Head, after: &Head) -> Result<(), String> {

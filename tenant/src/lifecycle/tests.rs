@@ -9,6 +9,7 @@ use super::*;
 use crate::head::{Pin, invariant};
 
 const DATABASE: DatabaseId = DatabaseId::from_bytes([1; 16]);
+const C_DATABASE: DatabaseId = DatabaseId::from_bytes([9; 16]);
 const A: IncarnationId = IncarnationId::from_bytes([0xa; 16]);
 const B: IncarnationId = IncarnationId::from_bytes([0xb; 16]);
 const C: IncarnationId = IncarnationId::from_bytes([0xc; 16]);
@@ -228,6 +229,7 @@ fn the_invariant_refuses_what_would_lose_data() {
     let two = step(&owned, acquire(&owned, B, put(3)));
     let deleted = delete(&owned, 5, put(3));
     let free = release(&owned, lsn(7), put(3)).unwrap();
+    let gone = shrink(&deleted, Bytes::new(), put(4));
     let next = |head: &Head| head.successor(put(99));
     let rows: Vec<(&str, &Head, Head)> = vec![
         ("version 2 after 2", &owned, Head { version: 2, ..next(&owned) }),
@@ -260,7 +262,12 @@ fn the_invariant_refuses_what_would_lose_data() {
         }),
         ("fold 1 at epoch 2 after 1", &owned, Head { fold_seq: 1, ..release(&owned, lsn(7), put(99)).unwrap() }),
         ("fold 0 at epoch 1 after 1", &owned, Head { fold_seq: 0, ..next(&owned) }),
-        ("without an owner", &free, next(&free)),
+        ("without an owner", &free, Head { dead: vec![PackRef(Bytes::from_static(b"pack"))], ..next(&free) }),
+        ("without an owner", &free, Head { map: MapField::default(), ..next(&free) }),
+        ("without an owner", &free, Head { settings: Settings { retention_secs: 9, ..free.settings }, ..next(&free) }),
+        ("without an owner", &deleted, Head { map: MapField::Inline(Bytes::from_static(b"x")), ..next(&deleted) }),
+        ("a pin without an owner", &free, Head { pins: vec![Pin { child: C_DATABASE, lsn: lsn(7) }], ..next(&free) }),
+        ("a pin of what is gone", &gone, Head { pins: vec![Pin { child: C_DATABASE, lsn: lsn(7) }], ..next(&gone) }),
         ("Live after Deleted", &deleted, Head { state: HeadState::Live, ..next(&deleted) }),
         ("after Deleted", &deleted, Head { state: HeadState::Aborted, ..next(&deleted) }),
         ("Aborted after Live", &owned, Head { state: HeadState::Aborted, ..delete(&owned, 5, put(99)) }),

@@ -7,20 +7,18 @@
 //! | some objects | the same, and objects of a database that has ended | [`abort_import`] with its caller, or a sweep |
 //! | the head | the database | |
 
-use walstore::id::{DatabaseId, IncarnationId, PutId};
-use walstore::register::{self, Patience, RecordError, Swap, Versioned};
+use walstore::id::{DatabaseId, IncarnationId};
+use walstore::register::{Patience, RecordError, Versioned};
 use walstore::seam::Seam;
 use walstore::store::Store;
 
-use super::create::{CreateError, Creation};
+use super::claim::Claim;
+use super::create::{CreateError, write_head};
+use super::fork::occupy;
 use super::names::resolve_head;
-use super::read_head;
 use crate::head::Head;
-use crate::keys;
-use crate::lifecycle;
-use crate::limits;
 use crate::name::Name;
-use crate::record::{NameRecord, NameState, Origin};
+use crate::record::Origin;
 
 /// How an import that was given up has ended.
 #[derive(Clone, Debug)]
@@ -40,21 +38,8 @@ pub async fn begin_import(
     patience: Patience,
 ) -> Result<DatabaseId, CreateError> {
     let database = DatabaseId::random(seam);
-    let creation = Creation { store, seam, name, database, me, patience };
-    let state = NameState::Live { database, origin: Origin::Import, incarnation: me };
-    let mut over: Option<Versioned<NameRecord>> = None;
-    for _ in 0..limits::NAME_ROUNDS_MAX {
-        let put_id = PutId::random(seam);
-        let record = match &over {
-            None => NameRecord::new(put_id, name.clone(), state),
-            Some(over) => over.value.led_to(state, put_id),
-        };
-        match creation.claim(over.as_ref(), record).await? {
-            None => return Ok(database),
-            Some(found) => over = creation.free(found).await?,
-        }
-    }
-    Err(CreateError::Busy { name: name.clone() })
+    Claim { store, seam, name, database, me, patience }.take(Origin::Import).await?;
+    Ok(database)
 }
 
 /// Writes the head of an import: from now on the database exists.
@@ -66,7 +51,7 @@ pub async fn finish_import(
     patience: Patience,
 ) -> Result<Versioned<Head>, CreateError> {
     let (name, database) = (head.name.clone(), head.database);
-    Creation { store, seam, name: &name, database, me, patience }.write_head(head).await
+    write_head(&Claim { store, seam, name: &name, database, me, patience }, head).await
 }
 
 /// Gives an import up that `me` has begun: occupies its head's key, so that a head that was sent cannot land any more,
@@ -80,13 +65,9 @@ pub async fn abort_import(
     patience: Patience,
 ) -> Result<Aborted, CreateError> {
     let failed = |source: RecordError| CreateError::Record { name: name.clone(), source };
-    let head = lifecycle::abort(name, database, None, seam.wall_micros(), PutId::random(seam));
-    let swap = register::create(store, seam, &keys::head(database), head, patience).await.map_err(failed)?;
-    if let Swap::Lost(_) = swap
-        && let Some(found) = read_head(store, seam, database, patience).await.map_err(failed)?
-        && !found.value.state.is_final()
-    {
-        return Ok(Aborted::Lives(Box::new(found)));
+    let stands = occupy(store, seam, name, database, None, patience).await.map_err(failed)?;
+    if !stands.value.state.is_final() {
+        return Ok(Aborted::Lives(Box::new(stands)));
     }
     // It meets the aborted head and frees the name.
     resolve_head(store, seam, name, me, patience).await?;

@@ -95,6 +95,10 @@ impl<S: Store> Store for CountedStore<S> {
         self.inner.list(prefix, after, limit).await
     }
 
+    fn date_micros(&self) -> Option<u64> {
+        self.inner.date_micros()
+    }
+
     fn describe(&self) -> String {
         self.inner.describe()
     }

@@ -115,6 +115,11 @@ impl Store for DirectoryStore {
         .await
     }
 
+    /// Files have the times of this machine's clock.
+    fn date_micros(&self) -> Option<u64> {
+        Some(crate::seam::system_micros())
+    }
+
     fn describe(&self) -> String {
         self.root.describe()
     }

@@ -322,6 +322,10 @@ impl<S: Store> Store for FaultyStore<S> {
         }
     }
 
+    fn date_micros(&self) -> Option<u64> {
+        self.network.inner.date_micros()
+    }
+
     fn describe(&self) -> String {
         self.network.inner.describe()
     }

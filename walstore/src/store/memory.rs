@@ -20,11 +20,20 @@ type Objects = BTreeMap<Key, (Bytes, ETag)>;
 #[derive(Clone, Default)]
 pub struct MemoryStore {
     objects: Arc<Mutex<Objects>>,
+    clock: Arc<Mutex<Option<StoreClock>>>,
 }
+
+/// Tells the time that a store in memory answers, in microseconds since the Unix epoch.
+pub type StoreClock = Box<dyn Fn() -> u64 + Send + Sync>;
 
 impl MemoryStore {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Gives it a clock, or another one: that of a simulation, or one that is wrong.
+    pub fn set_clock(&self, clock: impl Fn() -> u64 + Send + Sync + 'static) {
+        *self.clock.lock().expect("BUG: a panic while the clock was locked") = Some(Box::new(clock));
     }
 
     /// Every key, in ascending order.
@@ -95,6 +104,10 @@ impl Store for MemoryStore {
             key.as_str().starts_with(prefix) && after.is_none_or(|after| key.as_str() > after)
         };
         Ok(objects.keys().filter(wanted).take(limit).cloned().collect())
+    }
+
+    fn date_micros(&self) -> Option<u64> {
+        self.clock.lock().expect("BUG: a panic while the clock was locked").as_ref().map(|clock| clock())
     }
 
     fn describe(&self) -> String {

@@ -27,7 +27,7 @@ pub use conformance::conformance;
 pub use counted::{CountedStore, Counter, Counters};
 pub use directory::DirectoryStore;
 pub use faulty::{Effect, Fault, Faults, FaultyStore, Latency, Trace, TraceLine};
-pub use memory::MemoryStore;
+pub use memory::{MemoryStore, StoreClock};
 pub use operation::{Op, key_class};
 pub use probe::{ProbeError, probe};
 pub use s3::{S3Credentials, S3Location, S3Options, S3Store};
@@ -125,6 +125,12 @@ pub trait Store: Send + Sync + 'static {
     /// ascending byte order.
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize)
     -> Result<Vec<Key>, StoreError>;
+
+    /// The store's own clock, in microseconds since the Unix epoch: as the latest answer told it, so it may be old, but
+    /// never new. `None`: it has told none yet, or has none.
+    fn date_micros(&self) -> Option<u64> {
+        None
+    }
 
     /// What to call this store in messages, without credentials: `s3://bucket/prefix`, `file:///dir`.
     fn describe(&self) -> String;

@@ -11,6 +11,7 @@
 //! What each failure means is in `failure.rs`; how the client is set up is in `connect.rs`.
 
 mod connect;
+mod date;
 mod failure;
 
 use std::future::Future;
@@ -28,6 +29,7 @@ use bytes::Bytes;
 use super::limits::{LIST_MAX, TRANSFER_BYTES_PER_SECOND_MIN};
 use super::{Condition, ETag, Key, Object, Put, Store, StoreError, StoreErrorKind, check};
 pub use connect::{S3Credentials, S3Location, S3Options};
+use date::LatestDate;
 use failure::{Failure, Place};
 
 /// The objects under one prefix of one bucket.
@@ -39,6 +41,7 @@ pub struct S3Store {
     place: Place,
     attempt_timeout: Duration,
     url: String,
+    date: LatestDate,
 }
 
 impl S3Store {
@@ -234,6 +237,10 @@ impl Store for S3Store {
             }
         }
         Ok(found)
+    }
+
+    fn date_micros(&self) -> Option<u64> {
+        self.date.micros()
     }
 
     fn describe(&self) -> String {

@@ -35,6 +35,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         (**self).list(prefix, after, limit).await
     }
 
+    fn date_micros(&self) -> Option<u64> {
+        (**self).date_micros()
+    }
+
     fn describe(&self) -> String {
         (**self).describe()
     }

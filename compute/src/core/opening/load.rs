@@ -2,10 +2,13 @@
 
 use std::rc::Rc;
 
+use pageserver::base::{base_of, inline_base_of, tip_of};
+use pageserver::tail::keeps_commits;
 use pageserver::warm::Cold;
-use segments::map::PageMap;
+use segments::base::BaseParts;
 use tenant::head::{Head, MapField};
 use tokio::sync::oneshot;
+use walstore::envelope::Corrupt;
 use walstore::register::Versioned;
 
 use super::recover;
@@ -16,11 +19,11 @@ use crate::database::Database;
 use crate::database::pages::Base;
 use crate::error::{Fault, ServerError};
 
-/// Parts of a page map that are being read.
+/// What is folded, while parts of it are being read.
 pub(super) struct Warm {
     /// The map, as the head has it.
     root: MapField,
-    read: oneshot::Receiver<Option<PageMap>>,
+    read: oneshot::Receiver<Option<BaseParts>>,
 }
 
 impl Core {
@@ -32,15 +35,40 @@ impl Core {
         }
     }
 
-    /// Begins to read the parts of the page map that are not in the head. What cannot be read is left to the query
-    /// that wants it.
+    /// Begins to read what is folded as far as it is not in the head: the stored base of a fork, and the parts of the page
+    /// map. What cannot be read is left to the query that wants it.
     pub(super) fn warm(&self, head: &Head) -> Option<Warm> {
-        let (_, map) = pageserver::base::base_of(head).ok()?;
-        let cold = Cold::of(&map, &self.node.cache)?;
+        let inline = inline_base_of(head).ok()?;
+        if let Some(base) = &inline {
+            Cold::of(&base.map, &self.node.cache)?;
+        }
         let (sender, read) = oneshot::channel();
-        let (fetcher, of) = (self.node.fetcher.clone(), head.database);
-        self.node.seam.spawn(async move { drop(sender.send(cold.read(&fetcher, of, map).await.ok())) });
-        Some(Warm { root: head.map.clone(), read })
+        let (node, root, head) = (self.node.clone(), head.map.clone(), head.clone());
+        self.node.seam.spawn(async move {
+            let base = match inline {
+                Some(base) => Some(base),
+                None => base_of(&node.fetcher, &head).await.ok(),
+            };
+            let Some(base) = base else { return };
+            let map = match Cold::of(&base.map, &node.cache) {
+                None => Some(base.map.clone()),
+                Some(cold) => cold.read(&node.fetcher, head.database, base.map.clone()).await.ok(),
+            };
+            let map = map.unwrap_or_else(|| base.map.clone());
+            drop(sender.send(Some(BaseParts { map, ..base })));
+        });
+        Some(Warm { root, read })
+    }
+
+    /// What is folded, from wherever it stands.
+    pub(in crate::core) async fn folded_base(&self, head: &Head) -> Result<Base, ServerError> {
+        let at_head = |corrupt: Corrupt| ServerError::new(Fault::Corrupt, corrupt.at(tenant::keys::head(head.database)).to_string());
+        if let Some(base) = inline_base_of(head).map_err(at_head)? {
+            return Ok(Base::of_parts(base));
+        }
+        let head = head.clone();
+        let read = self.node.io(move |node| async move { base_of(&node.fetcher, &head).await });
+        Ok(Base::of_parts(read.await?.map_err(ServerError::from)?))
     }
 
     /// Builds the open database: what is folded, and then the tail of commits out of sealed logs.
@@ -54,18 +82,20 @@ impl Core {
         let id = head.value.database;
         // It may have ended while it was acquired.
         self.check_not_ended(&head.value)?;
-        let base = Base::of_head(&head.value).map_err(|corrupt| {
-            let key = tenant::keys::head(head.value.database);
-            ServerError::new(Fault::Corrupt, corrupt.at(key).to_string())
-        })?;
-        if let Some(warm) = warm.filter(|warm| warm.root == head.value.map)
-            && let Ok(Some(map)) = warm.read.await
-        {
-            base.learn(map);
-        }
+        let warm = match warm.filter(|warm| warm.root == head.value.map) {
+            Some(warm) => warm.read.await.ok().flatten(),
+            None => None,
+        };
+        // Of the same map, but maybe of another head: what that said of the history does not count.
+        let warm = warm.filter(|base| base.tip == tip_of(&head.value));
+        let base = match warm {
+            Some(base) => Base::of_parts(base),
+            None => self.folded_base(&head.value).await?,
+        };
         let window_micros = u64::from(head.value.settings.window_millis) * 1000;
         let identity = (head.value.database, head.value.name.clone(), head.value.epoch);
         let database = Rc::new(Database::new(identity, node.clone(), self.number, window_micros, base));
+        database.keep_commits(keeps_commits(&head.value));
         for entry in &head.value.tail {
             if entry.incarnation != node.id {
                 let incarnation = entry.incarnation;

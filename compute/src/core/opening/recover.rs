@@ -32,6 +32,6 @@ pub async fn recover(
     let mut bases: BTreeMap<_, Page> = reads.buffer_unordered(limits::BASES_AT_ONCE).try_collect().await?;
     let tip = commit.tip();
     let commit = commit.apply(|page_no, _| bases.remove(&page_no).ok_or("the page was not read"));
-    database.recover(commit.map_err(|error| corrupt(&error))?, tip, logged.bytes.len());
+    database.recover(commit.map_err(|error| corrupt(&error))?, tip, &logged.bytes);
     Ok(())
 }

@@ -30,7 +30,6 @@ use walstore::seal::SealError;
 use super::super::Core;
 use super::super::open_database::OpenDatabase;
 use super::super::opening::recover;
-use super::opening::base_of;
 use crate::database::replica::Replica;
 use crate::error::{Fault, ServerError};
 use crate::limits;
@@ -136,7 +135,7 @@ impl Core {
         if head.value.owner == Some(self.node.id) {
             return over("this node owns the database by now");
         }
-        let (database, base) = (&open.database, base_of(&head.value)?);
+        let (database, base) = (&open.database, self.folded_base(&head.value).await?);
         if base.tip.lsn > database.newest().lsn {
             return over("it has fallen behind what is folded");
         }

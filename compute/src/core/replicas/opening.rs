@@ -15,7 +15,6 @@ use super::super::open_database::OpenDatabase;
 use super::super::opening::recover;
 use super::super::{Core, spawn_local};
 use crate::database::Database;
-use crate::database::pages::Base;
 use crate::database::replica::Replica;
 use crate::error::{Fault, ServerError};
 
@@ -40,7 +39,7 @@ impl Core {
             return Ok(None);
         }
         let OwnerState::Alive { address } = self.probe(owner).await? else { return Ok(None) };
-        let base = base_of(&head.value)?;
+        let base = self.folded_base(&head.value).await?;
         let identity = (id, name.clone(), head.value.epoch);
         let replica = Replica::default();
         replica.set_owner(Some((owner, address)));
@@ -116,11 +115,4 @@ impl Core {
         }
         Ok(())
     }
-}
-
-pub(super) fn base_of(head: &Head) -> Result<Base, ServerError> {
-    Base::of_head(head).map_err(|corrupt| {
-        let key = tenant::keys::head(head.database);
-        ServerError::new(Fault::Corrupt, corrupt.at(key).to_string())
-    })
 }

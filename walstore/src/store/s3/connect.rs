@@ -13,11 +13,12 @@ use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     Credentials, ProvideCredentials, RequestChecksumCalculation, ResponseChecksumValidation,
-    SharedHttpClient, StalledStreamProtectionConfig,
+    SharedHttpClient, SharedInterceptor, StalledStreamProtectionConfig,
 };
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
 use super::S3Store;
+use super::date::LatestDate;
 use super::failure::{Place, chain};
 use crate::store::limits::{
     ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, IDLE_CONNECTION, IDLE_CONNECTIONS_MAX,
@@ -82,6 +83,8 @@ impl S3Store {
         let mut builder =
             aws_sdk_s3::config::Builder::from(&config).force_path_style(is_path_style);
         builder.set_endpoint_url(location.endpoint.clone());
+        let date = LatestDate::default();
+        builder.push_interceptor(SharedInterceptor::new(date.clone()));
         let prefix = match location.prefix.as_str() {
             "" => String::new(),
             prefix => format!("{prefix}/"),
@@ -93,6 +96,7 @@ impl S3Store {
             prefix,
             attempt_timeout: options.attempt_timeout,
             url,
+            date,
         })
     }
 }
