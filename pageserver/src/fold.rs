@@ -148,17 +148,36 @@ impl Folder<'_> {
     pub async fn fold(&self, mut job: FoldJob) -> Result<Linked, FoldFailure> {
         let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
         let image = base_of(self.fetcher, &job.head.value).await?.image;
-        let made = match self.fold_whole(&mut job, image.as_ref(), patience).await? {
-            Some(made) => Some(made),
-            None => match self.plan(&mut job, plan_fold).await? {
-                None => None,
-                Some(plan) => {
-                    let folded = self.build(&job, &plan, image.as_ref()).await?;
-                    Some(self.write(&job, folded, patience).await?)
-                }
-            },
-        };
+        let made = self.make(&mut job, image.as_ref(), patience).await?;
         self.finish(job, image, made, patience).await
+    }
+
+    /// Folds for a head that is still to come: uploads what it will refer to, and answers its page map and image.
+    pub async fn fold_apart(&self, mut job: FoldJob) -> Result<(MapField, Option<Bytes>), FoldFailure> {
+        let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
+        let image = base_of(self.fetcher, &job.head.value).await?.image;
+        let Some(mut made) = self.make(&mut job, image.as_ref(), patience).await? else {
+            return Ok((job.head.value.map, job.head.value.inline_image));
+        };
+        if made.image.is_none() {
+            made.image = self.boot(&job, image.as_ref(), &mut made).await;
+        }
+        Ok((MapField::Inline(made.root), made.image.as_ref().map(Image::encode)))
+    }
+
+    /// Writes the tail's pages; `None`: there are none.
+    async fn make(
+        &self,
+        job: &mut FoldJob,
+        image: Option<&Image>,
+        patience: Patience,
+    ) -> Result<Option<Made>, FoldFailure> {
+        if let Some(made) = self.fold_whole(job, image, patience).await? {
+            return Ok(Some(made));
+        }
+        let Some(plan) = self.plan(job, plan_fold).await? else { return Ok(None) };
+        let folded = self.build(job, &plan, image).await?;
+        self.write(job, folded, patience).await.map(Some)
     }
 
     /// One step of giving dead space back, for a job without commits. `None`: there is little, and nothing was written.

@@ -7,6 +7,7 @@ mod discard;
 pub mod drain;
 pub mod fetcher;
 pub mod fold;
+pub mod fork;
 pub mod garbage;
 mod heavy;
 pub mod history;

@@ -36,6 +36,12 @@ pub const DRAIN_PAUSE: Duration = Duration::from_millis(50);
 /// it that often is at work on it himself.
 pub const DRAIN_ROUNDS_MAX: usize = 4;
 
+/// Times that a fork begins again because another one of the same parent was faster.
+pub const FORK_ROUNDS_MAX: usize = 16;
+
+/// How long what a restore in place has replaced is kept at least, so that it can be undone.
+pub const MOVED_KEPT_MICROS: u64 = 86_400_000_000;
+
 /// How long a drainer keeps asking the store for one thing. What it gives up is tried again in the next sweep.
 pub const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
 

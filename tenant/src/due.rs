@@ -32,7 +32,7 @@ pub enum DueKind {
     Delete = 1,
     /// A restore in place: swing the name of a moved head.
     Move = 2,
-    /// The objects of a final head have been kept for long enough.
+    /// The database's own time is up: delete it.
     Expire = 3,
     /// A fork: lift the pin if the child never came to life.
     Fork = 4,

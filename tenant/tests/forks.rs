@@ -138,8 +138,9 @@ async fn a_death_at_any_write_of_a_fork_leaves_it_or_nothing() {
             let head = scavenge(&store, &seam, head).await;
             let pins = read_pins(&store, &seam, &head.value, patience()).await.unwrap();
             assert_eq!(pins.all().count(), usize::from(found.is_some()), "a pin for a fork, and none for nothing");
-            let next = claim_fork(&store, &seam, &name("fork"), DatabaseId::random(&seam), point(&head.value), B, patience());
-            assert_eq!(next.await.is_ok(), found.is_none(), "the name is free again");
+            let next = DatabaseId::random(&seam);
+            let claimed = claim_fork(&store, &seam, &name("fork"), next, point(&head.value), B, patience()).await;
+            assert_eq!(claimed.is_ok(), found.is_none(), "the name is free again");
             if !mortal.is_dead() {
                 assert!(made.is_some());
                 break;

@@ -50,7 +50,9 @@ impl Search<'_> {
     async fn run(mut self, head: &Head) -> Result<Reach, RecordError> {
         let at_head = |corrupt: Corrupt| corrupt.at(tenant::keys::head(head.database));
         let mut maps = Vec::new();
-        if let Some(base) = inline_base_of(head).map_err(at_head)? {
+        // A head that has ended may refer to what its pins need, and to nothing else.
+        let inline = if head.is_emptied() { None } else { inline_base_of(head).map_err(at_head)? };
+        if let Some(base) = inline {
             self.see(&base);
             maps.push(base.map);
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use tenant::head::{Head, HeadState};
 use tenant::{lifecycle, registry};
 use tracing::{debug, warn};
@@ -11,7 +12,7 @@ use walstore::register::{self, RecordError, Swap, Versioned};
 use walstore::store::Key;
 
 use super::{Collected, SweepError, Sweeper};
-use crate::orphan::Standing;
+use crate::history::index_of;
 use crate::{collect, garbage, limits, orphan};
 
 impl Sweeper {
@@ -22,12 +23,18 @@ impl Sweeper {
         keys: Vec<Key>,
         collected: &mut Collected,
     ) -> Result<(), SweepError> {
-        let objects: Vec<Key> = keys.into_iter().filter(|key| orphan::object_of(key).is_some()).collect();
-        if objects.is_empty() {
+        let (objects, others): (Vec<Key>, Vec<Key>) = keys.into_iter().partition(|key| orphan::object_of(key).is_some());
+        let pins: Vec<Key> = others.into_iter().filter(|key| tenant::keys::parse_pins(key).is_some()).collect();
+        if objects.is_empty() && pins.is_empty() {
             return Ok(());
         }
         for _ in 0..limits::DRAIN_ROUNDS_MAX {
             let Some(head) = self.head(database).await? else { return Ok(()) };
+            let head = self.lift_pins(head, collected).await?;
+            self.collect_pins(&head.value, &pins, collected).await?;
+            if matches!(head.value.state, HeadState::Moved { .. }) {
+                self.finish_move(&head.value).await;
+            }
             if head.value.state.is_final() {
                 return self.collect_ended(head, objects, collected).await;
             }
@@ -65,7 +72,7 @@ impl Sweeper {
         Ok(())
     }
 
-    async fn head(&self, database: DatabaseId) -> Result<Option<Versioned<Head>>, SweepError> {
+    pub(super) async fn head(&self, database: DatabaseId) -> Result<Option<Versioned<Head>>, SweepError> {
         Ok(registry::read_head(&*self.stores.main, &self.seam, database, self.access().patience).await?)
     }
 
@@ -84,13 +91,13 @@ impl Sweeper {
         objects: Vec<Key>,
         collected: &mut Collected,
     ) -> Result<(), SweepError> {
-        if !self.may_be_collected(&head.value) {
+        if !self.may_be_collected(&head.value).await? {
             return Ok(());
         }
-        let head = if head.value.is_shrunk() {
+        let head = if head.value.is_emptied() && (head.value.is_pinned() || head.value.is_shrunk()) {
             head
         } else {
-            let next = lifecycle::shrink(&head.value, bytes::Bytes::new(), PutId::random(&self.seam));
+            let next = lifecycle::shrink(&head.value, pinned_of(&head.value)?, PutId::random(&self.seam));
             let patience = self.access().patience;
             match registry::swap_head(&*self.stores.main, &self.seam, &head, next, patience).await {
                 Ok(Swap::Won(head)) => {
@@ -102,32 +109,42 @@ impl Sweeper {
                 Err(error) => return Err(swap_failed(error)),
             }
         };
-        let is_dead = |key: &Key| {
-            let standing = orphan::object_of(key).map(|object| orphan::of_database(&head.value, object, false, true));
-            standing.is_some_and(Standing::is_dead)
-        };
-        let dead = objects.into_iter().filter(is_dead).collect();
+        // What forks read is found from the pins.
+        let dead = collect::dead_of(&self.fetcher, &head.value, objects, true).await?;
         collected.packs += self.delete(&*self.stores.main, dead).await?;
         Ok(())
     }
 
-    /// Whether nobody can want it back, and no fork reads from it.
-    fn may_be_collected(&self, head: &Head) -> bool {
-        let is_pinned = !head.pins.is_empty() || !head.pin_chunks.is_empty();
-        let is_past_retention = match head.state {
-            HeadState::Deleted { at_micros } => {
-                let retention_micros = u64::from(head.settings.retention_secs) * 1_000_000;
-                self.seam.wall_micros() >= at_micros.saturating_add(retention_micros) || retention_micros == 0
-            }
-            HeadState::Aborted => true,
+    /// Whether nobody can want it back. What forks read of it stays all the same.
+    async fn may_be_collected(&self, head: &Head) -> Result<bool, SweepError> {
+        let retention_micros = u64::from(head.settings.retention_secs) * 1_000_000;
+        let kept_until = match head.state {
+            HeadState::Deleted { .. } if retention_micros == 0 => return Ok(true),
+            HeadState::Deleted { at_micros } => at_micros.saturating_add(retention_micros),
+            // The new database was made when this one ended.
+            HeadState::Moved { new } => match self.head(new).await? {
+                None => return Ok(false),
+                Some(new) => {
+                    let kept_micros = retention_micros.max(limits::MOVED_KEPT_MICROS);
+                    new.value.settings.created_micros.saturating_add(kept_micros)
+                }
+            },
+            HeadState::Aborted => return Ok(true),
             // They stay until they are dropped.
-            HeadState::Live | HeadState::Moved { .. } | HeadState::Renamed { .. } => false,
+            HeadState::Live | HeadState::Renamed { .. } => return Ok(false),
         };
-        is_past_retention && !is_pinned
+        Ok(self.seam.wall_micros() >= kept_until)
     }
 }
 
-fn swap_failed(error: registry::SwapHeadError) -> SweepError {
+/// What the pins of a head that has ended need of its history.
+fn pinned_of(head: &Head) -> Result<Bytes, SweepError> {
+    let mut history = index_of(head)?;
+    history.clear();
+    Ok(if head.is_pinned() { history.encode() } else { Bytes::new() })
+}
+
+pub(super) fn swap_failed(error: registry::SwapHeadError) -> SweepError {
     match error {
         registry::SwapHeadError::Record(error) => error.into(),
         error @ (registry::SwapHeadError::Invariant { .. } | registry::SwapHeadError::Gone { .. }) => {

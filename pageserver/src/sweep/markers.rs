@@ -27,7 +27,9 @@ impl Sweeper {
         let is_done = match marker.kind {
             DueKind::Delete => self.finish_delete(&marker, collected).await?,
             // Nothing writes these yet.
-            DueKind::Move | DueKind::Expire | DueKind::Fork => false,
+            DueKind::Expire if self.seam.wall_micros() < marker.due_micros => false,
+            DueKind::Expire => self.expire(marker.database, collected).await?,
+            DueKind::Move | DueKind::Fork => false,
         };
         if is_done {
             collected.markers += self.delete(&*self.stores.main, vec![key]).await?;
@@ -56,6 +58,7 @@ impl Sweeper {
         let group = Listing::new(main, &self.seam, &prefix).next_group().await?;
         let Some(Group::Database(_, keys)) = group else { return Ok(false) };
         let objects: Vec<Key> = keys.into_iter().filter(|key| orphan::object_of(key).is_some()).collect();
+        let head = self.lift_pins(head, collected).await?;
         self.collect_ended(head, objects, collected).await?;
         let head = registry::read_head(main, &self.seam, marker.database, patience).await?;
         Ok(head.is_some_and(|head| head.value.is_shrunk()))

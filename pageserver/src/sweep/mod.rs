@@ -5,6 +5,8 @@
 //! | packs and map chunks that were never linked | folds and drains that died or lost | their writer's term is over |
 //! | packs and chunks on a dead list | owners that died, or gave the database up | nobody owns the database |
 //! | everything of a deleted database | its deletion | its retention has passed and no fork needs it |
+//! | pins without a fork, forks without a name | forks and restores that were cut off | nobody owns the parent; [the fork's key is occupied first](tenant::lifecycle::plan_pin) |
+//! | databases whose time is up | their expiry | nobody owns them |
 //! | slots below `low` or behind the end | late duplicates, keepers that died | the record says so |
 //! | bundles and side objects of a drained log | late duplicates, lost races | the log is bundled, or drained |
 //! | due markers | deletes | what they announce is done |
@@ -17,6 +19,7 @@
 //! between: an idle database costs nothing (I13).
 
 mod database;
+mod forks;
 mod logs;
 mod markers;
 mod record;
@@ -52,6 +55,10 @@ pub struct Collected {
     pub markers: u64,
     /// Deleted databases of which nothing but a small head is left now.
     pub databases: u64,
+    /// Databases that were deleted: their time was up, or they were what a restore in place had left behind.
+    pub ended: u64,
+    /// Pins of forks that need them no more.
+    pub pins: u64,
     /// Databases whose owner was over, and that are nobody's now.
     pub released: u64,
     /// Objects that could not be told, because something is damaged.

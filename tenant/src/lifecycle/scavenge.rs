@@ -7,9 +7,12 @@
 //! | the child | the pin |
 //! |---|---|
 //! | has no head | occupy the key with an aborted head, and look again |
-//! | is aborted, or reaches none of the parent's objects and has no owner | goes |
+//! | is aborted, or leads to its own objects only and has no owner | goes |
 //! | has an owner | stays: he may have readers of what his head has left behind |
-//! | reaches some of the parent's objects | stays |
+//! | leads to objects of others | stays |
+//!
+//! Those others need not be the parent: what a fork of a fork has of its grandparent is kept by its parent's pin there,
+//! which lasts as long as the parent itself leads there, if only for the fork.
 //!
 //! Whoever owns the parent may be making a fork right now, which has a pin and no head yet. So nobody but him does
 //! anything about the pins of a database that has an owner who may live, and he leaves those alone that he is making.
@@ -23,7 +26,7 @@ use crate::head::{Head, HeadState};
 #[derive(Clone, Copy, Debug)]
 pub enum ChildLook<'a> {
     Missing,
-    /// And whether its map, its history or its pins lead to an object of the parent.
+    /// And whether its map, its history or its pins lead to an object that is not its own.
     Head { head: &'a Head, reaches: bool },
 }
 

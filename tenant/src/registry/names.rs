@@ -157,7 +157,8 @@ impl Bucket<'_> {
     async fn head(&self, database: DatabaseId) -> Result<Option<Versioned<Head>>, RecordError> {
         let head = read_head(self.store, self.seam, database, self.patience).await?;
         match head {
-            Some(head) if head.value.name != *self.name => {
+            // Whoever gave up a fork may not have known what it was to be called.
+            Some(head) if head.value.name != *self.name && head.value.state != HeadState::Aborted => {
                 let reason = format!("`{}` leads to it, but its name is `{}`", self.name, head.value.name);
                 Err(Corrupt::new(reason).at(keys::head(database)).into())
             }

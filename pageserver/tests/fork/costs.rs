@@ -1,0 +1,121 @@
+//! What forks and restores cost, in requests: the same for every size of the parent, and for every depth of a tree.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pageserver::fold::FoldJob;
+use pageserver::tail::Tail;
+use tenant::name::Name;
+use walstore::store::{CountedStore, MemoryStore, Op};
+
+use crate::forest::{Forest, RETENTION_SECS};
+
+/// Requests by kind.
+fn taken(store: &CountedStore<MemoryStore>) -> BTreeMap<String, u64> {
+    let mut taken = BTreeMap::new();
+    for ((op, _), counter) in store.take().iter() {
+        *taken.entry(format!("{op:?}")).or_default() += counter.requests;
+    }
+    taken
+}
+
+fn count(taken: &BTreeMap<String, u64>, op: Op) -> u64 {
+    taken.get(&format!("{op:?}")).copied().unwrap_or(0)
+}
+
+async fn grown(pages: u32) -> (Forest, usize) {
+    let mut forest = Forest::new();
+    let root = forest.create(0).await;
+    for first in 0..pages / 50 {
+        let all: Vec<u32> = (1..=50).map(|page| first * 50 + page).collect();
+        forest.commit(root, &all, (first + 1) * 50).await;
+        forest.fold(root).await;
+    }
+    (forest, root)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fork_takes_four_puts_whatever_the_size_of_its_parent() {
+    let mut seen = Vec::new();
+    for pages in [50, 3000] {
+        let (mut forest, root) = grown(pages).await;
+        let counted = CountedStore::new(forest.memory.clone());
+        let last = forest.all[root].last();
+        let counted = Arc::new(counted);
+        let fork = forest.try_fork(counted.clone(), root, last, "fork").await.unwrap();
+        let requests = taken(&counted);
+        assert_eq!((count(&requests, Op::Put), requests.len()), (4, 1), "{requests:?}");
+        seen.push(requests);
+        forest.settle(fork).await;
+        forest.check(fork).await;
+        // The state has a base now, and a fork of a fork hands it on.
+        forest.try_fork(counted.clone(), root, last, "second").await.unwrap();
+        forest.try_fork(counted.clone(), fork, last, "third").await.unwrap();
+        assert_eq!(count(&taken(&counted), Op::Put), 3 + 3);
+    }
+    assert_eq!(seen[0], seen[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tail_costs_one_put_more() {
+    let (mut forest, root) = grown(3000).await;
+    let all: Vec<u32> = (1..=200).collect();
+    forest.commit(root, &all, 3000).await;
+    let counted: Arc<CountedStore<MemoryStore>> = Arc::new(CountedStore::new(forest.memory.clone()));
+    let store: Arc<dyn walstore::store::Store> = counted.clone();
+    let fetcher = forest.fetcher(&store);
+    let head = forest.head(root).await;
+    let Tail { map, input, tip, .. } = forest.tail(root, &fetcher).await;
+    let seq = head.value.fold_seq + 1;
+    let job = FoldJob { head, map, input, tip, own_after: None, seq, deleted: Vec::new(), release: false, pin: None };
+    counted.take();
+    let (name, settings) = (Name::parse("fork").unwrap(), forest.settings(0));
+    let forked = forest.forker(&*store, &fetcher).fork_folding(job, &name, settings).await;
+    let (linked, child) = forked.unwrap();
+    let requests = taken(&counted);
+    assert_eq!(count(&requests, Op::Put), 5, "{requests:?}");
+    let child = child.unwrap().value;
+    assert_eq!(child.folded, linked.head.value.folded);
+    let fork = forest.grow(root, tip.lsn.unwrap().get(), child.database, name);
+    forest.settle(fork).await;
+    forest.check(fork).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_of_a_hundred_forks_opens_as_its_root_does() {
+    let (mut forest, root) = grown(500).await;
+    let mut at = root;
+    for _ in 0..100 {
+        let last = forest.all[at].last();
+        at = forest.fork(at, last).await;
+    }
+    let mut costs = Vec::new();
+    for fork in [root + 1, at] {
+        let counted: Arc<CountedStore<MemoryStore>> = Arc::new(CountedStore::new(forest.memory.clone()));
+        let store: Arc<dyn walstore::store::Store> = counted.clone();
+        let fetcher = forest.fetcher(&store);
+        let head = forest.head(fork).await.value;
+        Tail::of_head(&fetcher, &head).await.unwrap();
+        costs.push(taken(&counted));
+    }
+    assert_eq!(costs[0], costs[1]);
+    assert_eq!(count(&costs[0], Op::Get) + count(&costs[0], Op::GetRange), 1, "the base; {costs:?}");
+    forest.check(at).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restore_in_place_takes_six_requests_and_the_way_back() {
+    let mut forest = Forest::new();
+    let root = forest.create(RETENTION_SECS).await;
+    crate::history(&mut forest, root).await;
+    let head = forest.head(root).await;
+    let counted: Arc<CountedStore<MemoryStore>> = Arc::new(CountedStore::new(forest.memory.clone()));
+    let store: Arc<dyn walstore::store::Store> = counted.clone();
+    let fetcher = forest.fetcher(&store);
+    let (last, settings) = (head.value.folded.lsn, forest.settings(RETENTION_SECS));
+    let forker = forest.forker(&*store, &fetcher);
+    let restored = forker.restore(head, last, None, last, settings).await;
+    restored.unwrap();
+    let requests = taken(&counted);
+    assert_eq!(requests.values().sum::<u64>(), 6, "base, pin, child, moved, and the name, read and written: {requests:?}");
+}

@@ -1,0 +1,168 @@
+//! Forks, restores in place and undeletes against a model that knows every state of every database: what they show, what
+//! they cost, what a crash leaves, and that collecting takes all that is dead and nothing else.
+
+#[path = "../../../walstore/tests/support/mod.rs"]
+mod held;
+mod costs;
+mod crashes;
+mod forest;
+mod random;
+#[path = "../damage/witness.rs"]
+mod witness;
+
+use forest::{Forest, RETENTION_SECS};
+use pageserver::history::Located;
+use tenant::head::MapField;
+use walstore::id::Lsn;
+use walstore::register::Record;
+
+/// Commits of a small, then a larger, then a small database.
+async fn history(forest: &mut Forest, at: usize) {
+    forest.commit(at, &[1, 2, 3], 3).await;
+    forest.commit(at, &[2], 3).await;
+    forest.fold(at).await;
+    forest.commit(at, &[1, 40], 40).await;
+    forest.commit(at, &[3, 39], 40).await;
+    forest.fold(at).await;
+    forest.commit(at, &[1], 5).await;
+    forest.commit(at, &[4, 7], 9).await;
+    forest.fold(at).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fork_of_every_commit_is_its_parent_as_it_was_then() {
+    let mut forest = Forest::new();
+    let root = forest.create(RETENTION_SECS).await;
+    history(&mut forest, root).await;
+    for lsn in 0..=6 {
+        let fork = forest.fork(root, lsn).await;
+        forest.check(fork).await;
+        forest.commit(fork, &[1], 2).await;
+        forest.fold(fork).await;
+        forest.check(fork).await;
+        forest.check(root).await;
+        forest.check_past(root, lsn).await.unwrap();
+    }
+    forest.sweep().await;
+    for at in 0..forest.all.len() {
+        forest.check(at).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_times_between_commits_lead_to_the_commit_before() {
+    let mut forest = Forest::new();
+    let root = forest.create(RETENTION_SECS).await;
+    history(&mut forest, root).await;
+    let states = forest.all[root].states.clone();
+    for (lsn, (time, _)) in states.iter().filter(|(lsn, _)| **lsn > 0 && **lsn < 6) {
+        for micros in [*time, time + 1, states[&(lsn + 1)].0 - 1] {
+            assert_eq!(forest.locate(root, micros).await.unwrap(), Located::At(*lsn));
+            assert_eq!(forest.all[root].at_time(micros), *lsn);
+        }
+    }
+    assert_eq!(forest.locate(root, states[&6].0).await.unwrap(), Located::AfterFolded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tree_twenty_deep_reads_on_while_its_ancestors_are_deleted_and_collected() {
+    let mut forest = Forest::new();
+    let mut at = forest.create(0).await;
+    history(&mut forest, at).await;
+    for depth in 0..20 {
+        let last = forest.all[at].last();
+        let fork = forest.fork(at, last).await;
+        // Some hand on what they began with, others have pages of their own.
+        if depth % 3 == 0 {
+            forest.commit(fork, &[1 + depth], 25).await;
+            forest.fold(fork).await;
+        }
+        forest.release(at).await;
+        at = fork;
+    }
+    for deleted in 0..20 {
+        forest.delete(deleted).await;
+        forest.sweep().await;
+        for living in deleted + 1..=20 {
+            forest.check(living).await;
+        }
+    }
+    forest.release(20).await;
+    forest.delete(20).await;
+    for _ in 0..22 {
+        forest.sweep().await;
+    }
+    assert_eq!(forest.objects(), Vec::<String>::new(), "nothing that cannot be reached stays");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restore_in_place_keeps_the_name_and_is_undone_by_another() {
+    let mut forest = Forest::new();
+    let root = forest.create(RETENTION_SECS).await;
+    history(&mut forest, root).await;
+    let back = forest.restore(root, root, 3).await;
+    forest.check(back).await;
+    forest.commit(back, &[2], 5).await;
+    assert_eq!(forest.resolve(root).await, Some(forest.all[back].id));
+    forest.sweep().await;
+    let undone = forest.restore(back, root, 6).await;
+    forest.check(undone).await;
+    assert_eq!(forest.resolve(root).await, Some(forest.all[undone].id));
+    forest.sweep().await;
+    forest.check(undone).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_deleted_comes_back_within_its_retention_and_not_after() {
+    let mut forest = Forest::new();
+    let root = forest.create(RETENTION_SECS).await;
+    history(&mut forest, root).await;
+    forest.delete(root).await;
+    forest.sweep().await;
+    let name = forest.all[root].name.to_string();
+    let back = forest.try_fork(forest.store(), root, 6, &name).await.unwrap();
+    forest.settle(back).await;
+    forest.check(back).await;
+    assert_eq!(forest.resolve(root).await, Some(forest.all[back].id));
+    tokio::time::advance(std::time::Duration::from_secs(u64::from(RETENTION_SECS) + 1)).await;
+    forest.sweep().await;
+    forest.check(back).await;
+    let refused = forest.try_fork(forest.store(), root, 6, "late").await.unwrap_err();
+    assert!(refused.to_string().contains("its content is gone"), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fork_whose_time_is_up_is_deleted_by_a_sweep() {
+    let mut forest = Forest::new();
+    let root = forest.create(0).await;
+    history(&mut forest, root).await;
+    let fork = forest.fork_until(root, 6, 600).await;
+    forest.release(root).await;
+    forest.sweep().await;
+    forest.check(fork).await;
+    tokio::time::advance(std::time::Duration::from_secs(601)).await;
+    let collected = forest.sweep().await;
+    assert_eq!(collected.ended, 1);
+    let collected = forest.sweep().await;
+    assert_eq!(collected.pins, 1, "its parent need keep nothing for it");
+    assert!(forest.head(fork).await.value.is_shrunk());
+    assert!(!forest.head(root).await.value.is_pinned());
+    forest.check(root).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_head_of_a_fork_is_small_whatever_its_parent_is() {
+    let mut forest = Forest::new();
+    let root = forest.create(0).await;
+    for first in 0..20 {
+        let pages: Vec<u32> = (1..=100).map(|page| first * 100 + page).collect();
+        forest.commit(root, &pages, (first + 1) * 100).await;
+        forest.fold(root).await;
+    }
+    let fork = forest.fork(root, 20).await;
+    let head = forest.head(fork).await.value;
+    assert!(matches!(head.map, MapField::Shared(_)));
+    assert_eq!(head.folded.lsn, Lsn::new(20));
+    assert!(head.encode().len() < 2048, "{} bytes", head.encode().len());
+    forest.check(fork).await;
+}
