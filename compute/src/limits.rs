@@ -45,6 +45,22 @@ pub const DISK_AT_SHUTDOWN: Duration = Duration::from_secs(2);
 /// One database's may take this part of it: with more than two at it, none can take the others' room.
 pub const TEMP_SHARE: u64 = 2;
 
+/// A file that is to become a database: more than anybody keeps in one, and far from what a page map can hold.
+pub const IMPORT_BYTES_MAX: u64 = 1 << 40;
+/// Its parts. One of them is in memory for each upload that goes on.
+pub const IMPORT_PART_BYTES: usize = 4 << 20;
+/// Files that are checked and stored at the same time: each has a thread with its memory and some packs.
+pub const IMPORTS_AT_ONCE: usize = 2;
+/// Outcomes that are kept for clients who did not hear them.
+pub const IMPORTS_REMEMBERED_MAX: usize = 64;
+/// A part of a file of which nothing is heard for so long is deleted.
+pub const UPLOAD_KEPT: Duration = Duration::from_secs(86_400);
+/// SQLite's check of a file may take so long, and longer by its bytes: it reads each page once.
+pub const IMPORT_CHECK_MICROS: u64 = 600_000_000;
+pub const IMPORT_CHECK_BYTES_PER_MICRO: u64 = 5;
+/// How much is repeated of what SQLite says about a damaged file.
+pub const PROBLEM_CHARS_MAX: usize = 300;
+
 /// Unfolded bytes of one database beyond which its writers wait for the fold.
 pub const OVERLAY_BYTES_MAX: usize = 32 << 20;
 

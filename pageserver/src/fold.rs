@@ -90,21 +90,21 @@ pub struct Linked {
 }
 
 /// What a fold made, before the head refers to it.
-struct Made {
+pub(crate) struct Made {
     /// The root of the new map.
-    root: Bytes,
-    map: PageMap,
-    image: Option<Image>,
+    pub root: Bytes,
+    pub map: PageMap,
+    pub image: Option<Image>,
     /// What the new map no longer needs.
-    dead: Vec<PackRef>,
+    pub dead: Vec<PackRef>,
     /// Where the folded commits are, if they are kept.
-    history: Option<(PackId, Section)>,
+    pub history: Option<(PackId, Section)>,
     /// Everything that was uploaded.
-    written: Vec<Key>,
+    pub written: Vec<Key>,
 }
 
 /// How the pages of a fold are laid out: [`plan_fold`] or [`fold::plan_whole`].
-type Planner = fn(&PageMap, &FoldInput, Indexes<'_>) -> Result<Planned, FoldError>;
+pub(crate) type Planner = fn(&PageMap, &FoldInput, Indexes<'_>) -> Result<Planned, FoldError>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum FoldFailure {
@@ -225,7 +225,7 @@ impl Folder<'_> {
     }
 
     /// Plans, reading chunks and indexes until the plan has all it wants.
-    async fn plan(&self, job: &mut FoldJob, planner: Planner) -> Result<Option<FoldPlan>, FoldFailure> {
+    pub(crate) async fn plan(&self, job: &mut FoldJob, planner: Planner) -> Result<Option<FoldPlan>, FoldFailure> {
         // Which packs become garbage can be told only with the whole map in memory.
         let missing = job.map.missing_chunks();
         self.read_chunks(job, &missing).await?;
@@ -261,7 +261,7 @@ impl Folder<'_> {
         Ok(())
     }
 
-    async fn build(
+    pub(crate) async fn build(
         &self,
         job: &FoldJob,
         plan: &FoldPlan,
@@ -308,7 +308,7 @@ impl Folder<'_> {
 
     /// What was in memory as the tail stays there as frames: a fold costs its readers nothing. Reading back what
     /// is about to be linked is also the check that it can be read.
-    fn keep_in_cache(&self, pack: &Pack, map: &PageMap) -> Result<(), FoldFailure> {
+    pub(crate) fn keep_in_cache(&self, pack: &Pack, map: &PageMap) -> Result<(), FoldFailure> {
         let delta = pack.delta.as_ref().map(|delta| Arc::new(delta.index.clone()));
         let cache = self.fetcher.cache();
         if let Some((index, reference)) = delta.as_ref().zip(map.deltas().find(|delta| delta.pack == pack.id)) {
@@ -330,7 +330,7 @@ impl Folder<'_> {
     }
 
     /// The key carries a nonce, so sending again is harmless.
-    async fn put(&self, key: &Key, bytes: Bytes, patience: Patience) -> Result<(), FoldFailure> {
+    pub(crate) async fn put(&self, key: &Key, bytes: Bytes, patience: Patience) -> Result<(), FoldFailure> {
         let mut backoff = Backoff::default();
         loop {
             match self.store.put(key, bytes.clone(), &Condition::None).await {

@@ -11,6 +11,7 @@ pub mod fork;
 pub mod garbage;
 mod heavy;
 pub mod history;
+pub mod import;
 pub mod limits;
 pub mod listing;
 pub mod orphan;

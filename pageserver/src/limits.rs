@@ -22,6 +22,10 @@ pub const WARM_CHUNKS_MAX: usize = 32;
 /// shrink: more is a bug in the plan.
 pub const PLAN_ROUNDS_MAX: usize = 8;
 
+/// Pages of an imported database up to which they are kept in the caches: of a larger one, they would push out what is
+/// in use.
+pub const IMPORT_CACHED_PAGES_MAX: u32 = 16_384;
+
 /// Databases that a drainer works on at the same time.
 pub const DRAINS_AT_ONCE: usize = 4;
 

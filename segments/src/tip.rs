@@ -27,6 +27,11 @@ impl ChainHash {
         Self::over(&[b"shoal history", database.as_bytes()])
     }
 
+    /// The hash of a history that begins with a file from outside, by the file's own hash.
+    pub fn of_import(database: DatabaseId, file: &[u8; 32]) -> Self {
+        Self::over(&[b"shoal import", database.as_bytes(), file])
+    }
+
     pub(crate) fn over(parts: &[&[u8]]) -> Self {
         let mut hasher = blake3::Hasher::new();
         for part in parts {

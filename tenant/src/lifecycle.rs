@@ -260,6 +260,24 @@ pub fn first_head(
     Head { owner: Some(me), tail, ..head }
 }
 
+/// The first head of a database whose pages are in the bucket already, or stand in the head: an import's. Nobody owns
+/// it, and what was before can't be restored.
+pub fn imported(
+    name: &Name,
+    database: DatabaseId,
+    settings: Settings,
+    (folded, map, image): (Folded, MapField, Option<Bytes>),
+    put_id: PutId,
+) -> Head {
+    let mut head = ownerless(name, database, settings, put_id);
+    head.horizon = folded.lsn;
+    mark_time(&mut head.anchors, &folded);
+    head.folded = folded;
+    head.map = map;
+    head.inline_image = image;
+    head
+}
+
 /// What occupies the head's key of a fork or import that was never finished.
 pub fn abort(
     name: &Name,

@@ -10,6 +10,7 @@ mod create;
 mod delete;
 mod fork;
 mod heads;
+mod import;
 mod list;
 mod names;
 mod pins;
@@ -19,6 +20,7 @@ pub use delete::{DeleteError, delete_database, put_due};
 pub use fork::{
     ChildError, Followed, abandon_fork, claim_fork, create_child, follow_name, occupy, swing_name,
 };
+pub use import::{Aborted, abort_import, begin_import, finish_import};
 pub use heads::{SwapHeadError, read_head, swap_head};
 pub use list::{ListError, NamePage, list};
 pub use names::{ResolveError, free_name, read_name, resolve, resolve_head};

@@ -5,6 +5,8 @@
 //! | `create` | `POST /v1/namespaces/<name>/create`, `{}` | 200 |
 //! | `delete` | `DELETE /v1/namespaces/<name>` | 200 |
 //! | `release` | `POST /v1/namespaces/<name>/release` | 200 |
+//! | `export` | `GET /v1/namespaces/<name>/export` | 200, a SQLite file |
+//! | `import`, `create --from` | `POST`, `PUT /v1/namespaces/<name>/import`, `POST …/import/finish` | see [`super::transfer`] |
 //! | `list` | `GET /v1/namespaces?prefix=&after=&limit=` | `{"namespaces":[{"name":"a"}],"next":"a"}`, `next` null on the last page |
 //!
 //! [`super::past`] has the commands that are about the past, and about forks.
@@ -24,6 +26,7 @@ use super::args::{DbArgs, DbCommand, Output};
 use super::client::{ClientError, agent_for, read_body, refusal, transport_error};
 use super::limits::NAMESPACES_PER_PAGE;
 use super::past;
+use super::transfer;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
@@ -49,7 +52,14 @@ pub fn run(args: DbArgs) -> anyhow::Result<ExitCode> {
     let admin = Admin::new(&args.admin_url)?;
     let mut out = io::stdout().lock();
     match args.command {
-        DbCommand::Create { name } => {
+        DbCommand::Create { name, from: Some(file) } | DbCommand::Import { file, name } => {
+            transfer::import(&admin, &mut out, args.output, &file, &name)?;
+        }
+        DbCommand::Export { database, file, force, auth_token } => {
+            let target = transfer::Target { file: &file, force };
+            transfer::export(&admin, &mut out, args.output, &database, auth_token, &target)?;
+        }
+        DbCommand::Create { name, from: None } => {
             admin.create(&name)?;
             report(&mut out, args.output, "created", &name)?;
         }
@@ -111,9 +121,9 @@ fn list(admin: &Admin, out: &mut impl Write, output: Output, prefix: &str) -> an
     Ok(())
 }
 
-/// An administration interface.
-pub(super) struct Admin {
-    agent: Agent,
+/// A server's administration interface.
+pub struct Admin {
+    pub(super) agent: Agent,
     /// Without a slash at the end.
     base: String,
 }
@@ -139,7 +149,7 @@ impl Admin {
         Ok(Admin { agent: agent_for(&base), base })
     }
 
-    fn create(&self, name: &str) -> Result<(), AdminError> {
+    pub(super) fn create(&self, name: &str) -> Result<(), AdminError> {
         let url = format!("{}/create", self.namespace_url(name)?);
         let request = self.agent.post(&url).header("content-type", "application/json");
         self.read(request.send("{}"), &url).map(drop)
@@ -184,7 +194,7 @@ impl Admin {
     }
 
     /// The body of an answer that isn't a refusal.
-    fn read(&self, answer: Result<Response<Body>, ureq::Error>, url: &str) -> Result<String, AdminError> {
+    pub(super) fn read(&self, answer: Result<Response<Body>, ureq::Error>, url: &str) -> Result<String, AdminError> {
         let answer = answer.map_err(|error| transport_error(url, error))?;
         let is_json = answer.body().mime_type() == Some("application/json");
         match answer.status() {
@@ -195,7 +205,7 @@ impl Admin {
         }
     }
 
-    fn namespace_url(&self, name: &str) -> Result<String, AdminError> {
+    pub(super) fn namespace_url(&self, name: &str) -> Result<String, AdminError> {
         if name.is_empty() {
             return Err(AdminError::NoName);
         }

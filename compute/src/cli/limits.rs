@@ -34,6 +34,12 @@ pub const HISTORY_ENTRIES_MAX: usize = 2_000;
 /// Names asked for at once by `shoal db list`.
 pub const NAMESPACES_PER_PAGE: usize = 1_000;
 
+/// An exported or converted file up to this size is checked with its indexes; that takes minutes for much larger ones.
+pub const FULL_CHECK_BYTES_MAX: u64 = 1 << 30;
+
+/// Times that an upload goes on after its connection broke, without having got further.
+pub const UPLOAD_TRIES: usize = 5;
+
 /// A configuration file is a page of text; anything larger is a wrong path.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1024 * 1024;
 

@@ -13,6 +13,7 @@
 //! | [`shell`] | `shoal shell` |
 //! | [`admin`] | `shoal db` |
 //! | [`past`] | those commands of `shoal db` that are about the past and about forks |
+//! | [`transfer`] | `shoal db export` and `import`: databases as files |
 //! | [`verify`] | `shoal verify`, which looks at the bucket itself |
 //! | [`snippets`] | ready-made code that connects to a URL |
 //!
@@ -29,6 +30,7 @@ mod past;
 pub mod settings;
 pub mod shell;
 pub mod snippets;
+pub mod transfer;
 pub mod units;
 pub mod url;
 pub mod verify;

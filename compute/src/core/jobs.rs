@@ -63,6 +63,10 @@ impl Core {
                     Ok((open, id, stream)) => self.cursor(&open, id, stream, batch, version, head).await,
                     Err(error) => drop(head.send(Err(error))),
                 },
+                Work::Download { download, head } => match opened {
+                    Ok((open, id, stream)) => self.download(&open, (id, stream), download, head).await,
+                    Err(error) => drop(head.send(Err(error))),
+                },
                 Work::Local { body, done } => {
                     let ran = match opened {
                         Ok((open, _, stream)) => self.local(&open, stream, body).await,
@@ -138,7 +142,7 @@ impl Core {
     }
 
     /// What state an answer shows that has seen `seen`.
-    fn shown(&self, open: &OpenDatabase, seen: u64, as_of: Option<u64>) -> Shown {
+    pub(super) fn shown(&self, open: &OpenDatabase, seen: u64, as_of: Option<u64>) -> Shown {
         let lsn = if seen > 0 { seen } else { open.database.gate.durable() };
         let now = self.node.seam.boot_micros();
         let role = match (&open.database.replica, &open.database.past) {
@@ -235,9 +239,7 @@ impl Core {
         if head.send(Ok(CursorReply { baton: Some(baton), pieces, shown })).is_err() {
             return self.end(open, id, stream).await;
         }
-        let gone = sender.clone();
-        let floor = stream.floor.clone();
-        let client = Client { gone: Box::new(move || gone.is_closed()), sends: Some(sender), floor };
+        let client = Client { is_cursor: true, ..Client::of_pieces(sender, &stream) };
         let running = stream.running.clone();
         let body = move || {
             let result = stream.cursor(&batch);
@@ -265,7 +267,7 @@ impl Core {
 
 /// As of when what a request at a replica is going to see was known to be complete: now, or when its open
 /// transaction began.
-fn as_of(open: &OpenDatabase, stream: &Stream) -> Option<u64> {
+pub(super) fn as_of(open: &OpenDatabase, stream: &Stream) -> Option<u64> {
     let replica = open.database.replica.as_ref()?;
     let began = stream.file().filter(|_| stream.is_in_transaction()).map(|file| file.as_of_micros());
     Some(began.unwrap_or_else(|| replica.as_of_micros()))

@@ -7,6 +7,7 @@ mod claim;
 mod configure;
 mod databases;
 mod deadlines;
+mod downloads;
 mod eviction;
 mod folding;
 mod forking;
@@ -40,6 +41,7 @@ use walstore::register::Versioned;
 
 pub use self::configure::Configure;
 pub use self::databases::OpenError;
+pub use self::downloads::DownloadReply;
 pub use self::forking::{Change, Changed};
 pub use self::opening::recover;
 pub use self::replacing::Lent;
@@ -56,6 +58,7 @@ use crate::hrana::request::{Batch, StreamRequest};
 use crate::hrana::response::StreamResponse;
 use crate::context::NodeContext;
 use crate::moment::Moment;
+use crate::session::download::Download;
 use crate::session::stream::Stream;
 use crate::sqlite::stack::StackPool;
 
@@ -114,6 +117,8 @@ pub enum Work {
     Pipeline { requests: Vec<StreamRequest>, reply: oneshot::Sender<Result<PipelineReply, JobError>> },
     /// `head` carries the baton once it is known, or the failure before the first line.
     Cursor { batch: Batch, head: oneshot::Sender<Result<CursorReply, JobError>> },
+    /// The database as a whole.
+    Download { download: Download, head: oneshot::Sender<Result<DownloadReply, JobError>> },
     /// Code of this process, see [`crate::node::NodeHandle::run`].
     Local { body: LocalWork, done: oneshot::Sender<Result<(), JobError>> },
 }

@@ -16,7 +16,7 @@ use crate::database::file;
 use crate::error::{Fault, ServerError};
 use crate::hrana::cursor::{self, CursorEntry};
 use crate::hrana::error::HranaError;
-use crate::session::stream::Running;
+use crate::session::stream::{Running, Stream};
 use crate::sqlite::coroutine::{self, Wait, Wake};
 
 /// The other end of a running request.
@@ -25,6 +25,8 @@ pub(super) struct Client {
     pub(super) sends: Option<mpsc::Sender<Bytes>>,
     /// See [`Stream::floor`](crate::session::stream::Stream::floor).
     pub(super) floor: Rc<Cell<u64>>,
+    /// It reads entries of a cursor, of which one can say why the answer ends.
+    pub(super) is_cursor: bool,
 }
 
 impl Client {
@@ -32,12 +34,23 @@ impl Client {
     pub(super) fn of_reply<T: 'static>(reply: &Rc<RefCell<Option<oneshot::Sender<T>>>>) -> Self {
         let reply = reply.clone();
         let gone = move || reply.borrow().as_ref().is_some_and(oneshot::Sender::is_closed);
-        Self { gone: Box::new(gone), sends: None, floor: Rc::default() }
+        Self { gone: Box::new(gone), ..Self::none() }
+    }
+
+    /// Takes what the stream sends.
+    pub(super) fn of_pieces(sender: mpsc::Sender<Bytes>, stream: &Stream) -> Self {
+        let gone = sender.clone();
+        Self {
+            gone: Box::new(move || gone.is_closed()),
+            sends: Some(sender),
+            floor: stream.floor.clone(),
+            is_cursor: false,
+        }
     }
 
     /// Nobody waits for it.
     pub(super) fn none() -> Self {
-        Self { gone: Box::new(|| false), sends: None, floor: Rc::default() }
+        Self { gone: Box::new(|| false), sends: None, floor: Rc::default(), is_cursor: false }
     }
 }
 
@@ -159,6 +172,7 @@ impl Core {
         let seen = seen.max(client.floor.get());
         let piece = match self.gate(open, seen, wrote).await {
             Ok(()) => piece,
+            Err(_) if !client.is_cursor => return Wake::Abandon,
             Err(error) => {
                 // The pieces that the gate held are dropped; an entry tells why and the body ends here.
                 let mut last = Vec::new();

@@ -5,6 +5,7 @@
 //! | `POST /v1/namespaces/<name>/create` | 200; 400 if it exists, as libSQL's server has it |
 //! | `DELETE /v1/namespaces/<name>` | 200; 404 |
 //! | `POST /v1/namespaces/<name>/release` | 200: this node has folded it and given it up; 404 |
+//! | `GET /v1/namespaces/<name>/export` | the SQLite file, see [`super::download`]; 404 |
 //! | `GET /v1/namespaces?prefix=&after=&limit=` | `{"namespaces":[{"name":"…"}],"next":"…"\|null}` |
 //! | `POST …/fork/<to>`, `…/restore`, `…/undo`, `…/reset`, `…/undelete` | see [`changes`] |
 //! | `GET …/history?before=&limit=` | see [`history`] |
@@ -35,10 +36,14 @@ use tenant::registry;
 use tokio::sync::oneshot;
 use walstore::register::Patience;
 
-use super::{failure, going_down, json, read_body, server_failure};
+use super::data::job_failure;
+use super::route::Target;
+use super::{download, failure, going_down, import, json, read_body, server_failure};
 use crate::core::{Message, OpenError};
 use crate::error::Fault;
+use crate::moment::Moment;
 use crate::node::NodeHandle;
+use crate::session::download::Download;
 
 const LIST_LIMIT_DEFAULT: usize = 100;
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -52,6 +57,7 @@ pub fn router(node: NodeHandle) -> Router {
         .route("/v1/namespaces", get(list))
         .route("/v1/namespaces/{name}/create", post(create))
         .route("/v1/namespaces/{name}/release", post(release))
+        .route("/v1/namespaces/{name}/export", get(export))
         .route("/v1/namespaces/{name}", delete(remove))
         .route("/v1/namespaces/{name}/fork/{to}", post(changes::fork))
         .route("/v1/namespaces/{name}/restore", post(changes::restore))
@@ -62,7 +68,8 @@ pub fn router(node: NodeHandle) -> Router {
         .route("/v1/namespaces/{name}/retention", get(retention::show).post(retention::set))
         .route("/v1/namespaces/{name}/tree", get(tree::tree))
         .fallback(|| async { failure(StatusCode::NOT_FOUND, "there is no such administration request", "SHOAL_INVALID") })
-        .with_state(Arc::new(node))
+        .with_state(Arc::new(node.clone()))
+        .merge(import::router(node))
 }
 
 fn parse(name: &str) -> Result<Name, Box<Response>> {
@@ -144,6 +151,21 @@ async fn release(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>) 
         return server_failure(&stopped);
     }
     done(answer).await
+}
+
+/// `<name>`, or `<name>@<moment>` for the state as of then.
+async fn export(State(node): State<Arc<NodeHandle>>, Path(text): Path<String>) -> Response {
+    let (name, moment) = text.split_once('@').map_or((text.as_str(), None), |(name, moment)| (name, Some(moment)));
+    let name = match parse(name) {
+        Ok(name) => name,
+        Err(response) => return *response,
+    };
+    let at = match moment.map(Moment::parse).transpose() {
+        Ok(at) => at,
+        Err(error) => return failure(StatusCode::BAD_REQUEST, &error.to_string(), "SHOAL_INVALID"),
+    };
+    let answered = download::respond(&node, &Target { name, at }, false, 0, Download::File).await;
+    answered.unwrap_or_else(|error| job_failure(&error))
 }
 
 async fn done(answer: oneshot::Receiver<Result<(), OpenError>>) -> Response {

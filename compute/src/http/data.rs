@@ -1,4 +1,4 @@
-//! The data plane: Hrana over HTTP.
+//! The data plane: Hrana over HTTP, and databases as a whole.
 //!
 //! One handler serves every path: which database and endpoint are meant is [`route`]'s business. Bodies
 //! are read whatever their content type, since clients send odd ones or none.
@@ -31,7 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 use tower_http::cors::CorsLayer;
 
 use super::route::{self, Endpoint, Route, Target};
-use super::{failure, going_down, json, read_body, server_failure};
+use super::{download, failure, going_down, json, read_body, server_failure};
 use crate::core::{CursorReply, Job, JobError, Message, PipelineReply, Shown, Work};
 use crate::hrana::HranaVersion;
 use crate::hrana::baton::BatonKey;
@@ -41,6 +41,7 @@ use crate::hrana::json::WriteJson;
 use crate::hrana::request::{CursorRequestBody, PipelineRequestBody, StreamRequest};
 use crate::hrana::response::PipelineResponseBody;
 use crate::node::NodeHandle;
+use crate::session::download::Download;
 
 pub const LSN_HEADER: &str = "shoal-lsn";
 pub const MIN_LSN_HEADER: &str = "shoal-min-lsn";
@@ -96,6 +97,13 @@ async fn handle(State(plane): State<Arc<DataPlane>>, request: Request<Body>) -> 
     };
     let answered = match endpoint {
         Endpoint::Pipeline(version) => pipeline(&plane, &target, version, min_lsn, &body).await,
+        Endpoint::Dump => {
+            let download = Download::Dump { with_rowids: download::with_rowids(parts.uri.query()) };
+            download::respond(&plane.node, &target, plane.create_on_first_use, min_lsn, download).await
+        }
+        Endpoint::Export => {
+            download::respond(&plane.node, &target, plane.create_on_first_use, min_lsn, Download::File).await
+        }
         Endpoint::Cursor => cursor(&plane, &target, min_lsn, &body).await,
     };
     answered.unwrap_or_else(|error| job_failure(&error))
@@ -158,7 +166,7 @@ async fn cursor(plane: &DataPlane, target: &Target, min_lsn: u64, body: &[u8]) -
 }
 
 /// Says what state an answer shows.
-fn showing(shown: Shown, mut response: Response) -> Response {
+pub(super) fn showing(shown: Shown, mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(LSN_HEADER, HeaderValue::from(shown.lsn));
     headers.insert(ROLE_HEADER, HeaderValue::from_static(shown.role.as_str()));
@@ -190,7 +198,7 @@ fn stream_body(first: Bytes, mut pieces: mpsc::Receiver<Bytes>) -> Body {
     Body::from_stream(poll_fn(next))
 }
 
-fn job_failure(error: &JobError) -> Response {
+pub(super) fn job_failure(error: &JobError) -> Response {
     match error {
         JobError::Server(error) => server_failure(error),
         JobError::NoSuchDatabase(name) => {

@@ -4,11 +4,15 @@
 //! |---|---|
 //! | [`route`] | which database and endpoint a request means |
 //! | [`data`] | the data plane: Hrana pipelines and cursors |
+//! | [`download`] | databases as a whole: dumps and files |
+//! | [`import`] | files that become databases |
 //! | [`admin`] | the administration plane |
 //! | [`listen`] | sockets, connections and their graceful end |
 
 pub mod admin;
 pub mod data;
+pub mod download;
+pub mod import;
 pub mod listen;
 pub mod route;
 

@@ -78,6 +78,10 @@ pub enum Endpoint {
     Pipeline(HranaVersion),
     /// Hrana 3 only.
     Cursor,
+    /// The database as SQL.
+    Dump,
+    /// The database as a SQLite file.
+    Export,
 }
 
 /// A request that makes none. The message ends with what to do instead.
@@ -182,6 +186,8 @@ impl Action {
             (["v2", "pipeline"], _) => (Action::Serve(Endpoint::Pipeline(Hrana2)), POST),
             (["v3", "pipeline"], _) => (Action::Serve(Endpoint::Pipeline(Hrana3)), POST),
             (["v3", "cursor"], _) => (Action::Serve(Endpoint::Cursor), POST),
+            (["dump"], _) => (Action::Serve(Endpoint::Dump), ONLY_GET),
+            (["export"], _) => (Action::Serve(Endpoint::Export), ONLY_GET),
             (["v3-protobuf", ..], _) => return Err(not_spoken("Hrana 3 as Protobuf")),
             (["v1", ..], _) => return Err(not_spoken("version 1 of the HTTP API")),
             (_, Some(target)) => return Err(no_endpoint(target, base)),
@@ -197,6 +203,8 @@ impl Action {
 }
 
 const GET: &str = "GET, HEAD";
+/// What takes as long to make as to send.
+const ONLY_GET: &str = "GET";
 const POST: &str = "POST";
 
 fn target_in_headers(headers: &HeaderMap, base: &BaseUrl<'_>) -> Result<Option<Target>, RouteError> {
@@ -279,7 +287,7 @@ fn disagreement(one: &Target, other: &Target) -> RouteError {
 fn no_endpoint(target: &Target, base: &BaseUrl<'_>) -> RouteError {
     let message = format!(
         "the database `{target}` has no such endpoint: it answers POST to v2/pipeline, v3/pipeline and \
-         v3/cursor. Give clients this URL and let them add the rest: {}",
+         v3/cursor, and GET to dump and export. Give clients this URL and let them add the rest: {}",
         base.database(&target.to_string())
     );
     RouteError::new(StatusCode::NOT_FOUND, "ENDPOINT_NOT_FOUND", message)

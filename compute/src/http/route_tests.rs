@@ -51,6 +51,19 @@ fn every_endpoint_is_reached_in_every_form_of_the_path() {
 }
 
 #[test]
+fn a_database_as_a_whole_is_asked_for_by_get() {
+    for (path, endpoint) in [("dump", Endpoint::Dump), ("export", Endpoint::Export)] {
+        for prefix in ["/db/app/", "/dev/app/", "/app/"] {
+            let path = format!("{prefix}{path}");
+            assert_eq!(get(&path), database("app", endpoint), "{path}");
+            assert_eq!(post(&path).unwrap_err().allow, Some("GET"));
+            let head = resolve(&Method::HEAD, &path, None, &local(), None);
+            assert_eq!(head.unwrap_err().status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
+        }
+    }
+}
+
+#[test]
 fn probes_health_and_version_need_no_database() {
     for (path, route) in [
         ("/v2", Route::Probe(Hrana2)),
@@ -224,7 +237,7 @@ fn unknown_places_are_404_and_say_where_things_are() {
         assert_eq!((error.status.as_u16(), error.code), (404, "ENDPOINT_NOT_FOUND"), "{path}");
         assert!(error.message.ends_with("http://127.0.0.1:8080/db/app/"), "{error}");
     }
-    for path in ["/metrics", "/dump", "/favicon.ico", "/health/x", "/v2/cursor", "/v9/pipeline"] {
+    for path in ["/metrics", "/dumps", "/favicon.ico", "/health/x", "/v2/cursor", "/v9/pipeline"] {
         let error = get(path).unwrap_err();
         assert_eq!((error.status.as_u16(), error.code), (404, "ENDPOINT_NOT_FOUND"), "{path}");
     }

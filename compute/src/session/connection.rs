@@ -1,6 +1,7 @@
 //! An SQLite connection to one database: opened through the VFS, hardened, and reset between users.
 
 use std::cell::Cell;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -97,7 +98,28 @@ impl SqlConnection {
     }
 }
 
+/// Opens a file of this machine that nobody has looked at yet, to read it, confined as clients' connections are.
+pub fn open_confined(path: &Path) -> rusqlite::Result<Connection> {
+    let encoded: String = path.as_os_str().as_encoded_bytes().iter().map(|byte| format!("%{byte:02X}")).collect();
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let uri = format!("file:{encoded}?immutable=1");
+    let mut sql = Connection::open_with_flags_and_vfs(uri, flags, "unix")?;
+    harden(&sql)?;
+    sql.pragma_update(None, "cell_size_check", true)?;
+    sql.pragma_update(None, "temp_store", "MEMORY")?;
+    let (observed, changes) = (Arc::new(Observed::default()), Arc::new(ChangeCount::default()));
+    sql.authorizer(Some(move |context: AuthContext<'_>| authorize(&context, &observed, &changes)))?;
+    Ok(sql)
+}
+
 fn configure(sql: &Connection) -> rusqlite::Result<()> {
+    harden(sql)?;
+    sql.query_row("PRAGMA journal_mode=MEMORY", [], |_| Ok(()))?;
+    Ok(())
+}
+
+/// What holds on every connection whose database or statements come from outside.
+fn harden(sql: &Connection) -> rusqlite::Result<()> {
     sql.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     sql.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     // Bounds that keep the deepest recursion inside the coroutine's stack.
@@ -118,7 +140,6 @@ fn configure(sql: &Connection) -> rusqlite::Result<()> {
     }
     sql.set_prepared_statement_cache_capacity(limits::KEPT_STATEMENTS_MAX);
     sql.pragma_update(None, "cache_size", limits::CONNECTION_CACHE_KIB)?;
-    sql.query_row("PRAGMA journal_mode=MEMORY", [], |_| Ok(()))?;
     Ok(())
 }
 
@@ -190,7 +211,7 @@ fn only_rows(action: &AuthAction<'_>) -> bool {
 
 const ONE_DATABASE: &str =
     "a connection has one database and no files: ATTACH, DETACH and VACUUM INTO are not available; to copy a \
-     database, read it with `shoal shell <URL> .dump`";
+     database, export it with `shoal db export <URL> <FILE>`";
 
 /// Pragmas that take an argument and still leave nothing behind in the connection: they ask, or they
 /// change the database itself.

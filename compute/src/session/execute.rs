@@ -317,7 +317,8 @@ fn columns(statement: &Statement<'_>) -> Vec<Col> {
     columns.map(|it| column(&it)).collect()
 }
 
-fn value(value: rusqlite::Result<rusqlite::types::ValueRef<'_>>) -> ValueRef<'_> {
+/// A column of the present row.
+pub fn value(value: rusqlite::Result<rusqlite::types::ValueRef<'_>>) -> ValueRef<'_> {
     match value {
         Ok(rusqlite::types::ValueRef::Integer(integer)) => ValueRef::Integer(integer),
         Ok(rusqlite::types::ValueRef::Real(float)) => ValueRef::Float(float),

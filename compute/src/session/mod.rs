@@ -5,6 +5,7 @@
 
 pub mod arguments;
 pub mod connection;
+pub mod download;
 pub mod execute;
 pub mod output;
 pub mod pool;

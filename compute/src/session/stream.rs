@@ -76,6 +76,12 @@ impl Stream {
         self.connection.as_ref().map_or(0, |(_, connection)| connection.file.seen.get()).max(self.seen)
     }
 
+    /// A reply of this stream may show commits up to `lsn` (raw).
+    pub fn saw(&mut self, lsn: u64) {
+        self.seen = self.seen.max(lsn);
+        self.floor.set(self.seen);
+    }
+
     /// How many commits this stream has made on its present connections.
     pub fn commits(&self) -> u64 {
         self.connection.as_ref().map_or(0, |(_, connection)| connection.file.commits()) + self.commits

@@ -149,7 +149,7 @@ fn a_wrong_method_is_told_the_right_one() {
 #[test]
 fn endpoints_that_do_not_exist_say_where_things_are() {
     let server = Server::dev();
-    for path in ["db/app/v2/cursor", "db/app/v4/pipeline", "db/app/dump", "db/app/v3/pipeline/more"] {
+    for path in ["db/app/v2/cursor", "db/app/v4/pipeline", "db/app/dumps", "db/app/v3/pipeline/more"] {
         let answer = post_to(&server.url(path), "{}");
         answer.assert_refused(404, "ENDPOINT_NOT_FOUND", &["v2/pipeline, v3/pipeline and v3/cursor", "/db/app/"]);
     }

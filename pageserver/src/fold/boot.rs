@@ -15,7 +15,7 @@ use crate::limits;
 impl Folder<'_> {
     /// The image that stands beside the map of `made`. A page that cannot be read is left out: the image saves
     /// requests, and nothing depends on it.
-    pub(super) async fn boot(&self, job: &FoldJob, former: Option<&Image>, made: &mut Made) -> Option<Image> {
+    pub(crate) async fn boot(&self, job: &FoldJob, former: Option<&Image>, made: &mut Made) -> Option<Image> {
         let carried = match former {
             Some(Image::Boot(boot)) => boot.carry(&job.map, &job.input).ok(),
             _ => None,

@@ -58,7 +58,7 @@ pub async fn create_database(
     write_head(&claim, lifecycle::first_head(name, database, me, settings, PutId::random(seam))).await
 }
 
-async fn write_head(claim: &Claim<'_>, head: Head) -> Result<Versioned<Head>, CreateError> {
+pub(super) async fn write_head(claim: &Claim<'_>, head: Head) -> Result<Versioned<Head>, CreateError> {
     let key = keys::head(claim.database);
     let failed = |source: RecordError| CreateError::failed(claim.name, source);
     match register::create(claim.store, claim.seam, &key, head, claim.patience).await.map_err(failed)? {

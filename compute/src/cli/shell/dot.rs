@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::literal::string;
 use super::table::display_width;
 use super::{Flow, Session, ShellError, dump, script};
 use crate::cli::args::Mode;
 use crate::cli::limits::{READ_DEPTH_MAX, SCRIPT_BUFFER_BYTES};
 use crate::cli::wire::Cell;
+use crate::dump::literal::string;
 
 const HELP: &str = "\
 .dump [TABLE]        Print the database, or the tables like TABLE, as SQL

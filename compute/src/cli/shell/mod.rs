@@ -6,7 +6,7 @@
 //! | [`script`] | a file or a pipe: many statements a request, the first error ends it |
 //! | [`interactive`] | a terminal: lines, history, prompts |
 //! | [`dot`] | the shell's own commands, `.tables` and so on |
-//! | [`dump`], [`virtual_table`], [`literal`] | a database as a script that makes it again |
+//! | [`dump`] | a database as a script that makes it again, read through the protocol |
 //! | [`render`], [`table`] | rows become text |
 //!
 //! The shell holds one stream on the server over its whole life, so that a transaction can be
@@ -16,12 +16,10 @@
 pub mod dot;
 pub mod dump;
 pub mod interactive;
-pub mod literal;
 pub mod render;
 pub mod script;
 pub mod split;
 pub mod table;
-pub mod virtual_table;
 
 #[cfg(test)]
 mod tests;

@@ -18,7 +18,7 @@ use std::io::{self, Write};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::literal;
+use crate::dump::literal;
 use super::table::Table;
 use crate::cli::args::Mode;
 use crate::cli::client::RowSink;

@@ -33,6 +33,7 @@ pub fn only_reads(work: &Work) -> bool {
     let mut transaction = Transaction::default();
     match work {
         Work::Local { .. } => false,
+        Work::Download { .. } => true,
         Work::Cursor { batch, .. } => {
             batch.steps.iter().all(|step| transaction.reads(&step.stmt.sql, &stored)) && !transaction.is_open
         }

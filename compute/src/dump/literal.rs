@@ -10,20 +10,31 @@
 //! | BLOB | `X'…'` |
 //!
 //! Quotes can't carry a NUL, at which SQLite's parser stops, bytes that are no UTF-8, and a
-//! carriage return, which `sqlite3` drops at the end of a line when it reads a script.
+//! carriage return, which `sqlite3` drops at the end of a line when it reads a script. The cast takes the bytes for
+//! text in the encoding of the database.
 
 use std::fmt::Write as _;
 
-/// Appends the literal of `text`, whose bytes need not be UTF-8.
-pub fn push_text(sql: &mut String, text: &[u8]) {
-    match std::str::from_utf8(text) {
-        Ok(text) if !text.contains(['\0', '\r']) => push_quoted(sql, text, '\''),
-        _ => {
-            sql.push_str("CAST(");
-            push_blob(sql, text);
-            sql.push_str(" AS TEXT)");
-        }
+use super::Encoding;
+
+/// Appends the literal of `text`, whose bytes need not be UTF-8, for a database of this encoding.
+pub fn push_text(sql: &mut String, text: &[u8], encoding: Encoding) {
+    match (std::str::from_utf8(text), encoding) {
+        (Ok(text), _) if !text.contains(['\0', '\r']) => push_quoted(sql, text, '\''),
+        (Ok(text), Encoding::Utf16Little) => push_cast(sql, &utf16(text, u16::to_le_bytes)),
+        (Ok(text), Encoding::Utf16Big) => push_cast(sql, &utf16(text, u16::to_be_bytes)),
+        _ => push_cast(sql, text),
     }
+}
+
+fn utf16(text: &str, bytes: impl Fn(u16) -> [u8; 2]) -> Vec<u8> {
+    text.encode_utf16().flat_map(bytes).collect()
+}
+
+fn push_cast(sql: &mut String, bytes: &[u8]) {
+    sql.push_str("CAST(");
+    push_blob(sql, bytes);
+    sql.push_str(" AS TEXT)");
 }
 
 pub fn push_blob(sql: &mut String, blob: &[u8]) {
@@ -53,7 +64,7 @@ pub fn identifier(name: &str) -> String {
 /// `text` as a string, for the shell's own queries.
 pub fn string(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
-    push_text(&mut quoted, text.as_bytes());
+    push_text(&mut quoted, text.as_bytes(), Encoding::Utf8);
     quoted
 }
 
@@ -90,13 +101,16 @@ mod tests {
 
     #[test]
     fn literals_look_as_documented() {
-        assert_eq!(literal(|sql| push_text(sql, b"")), "''");
-        assert_eq!(literal(|sql| push_text(sql, b"it's")), "'it''s'");
-        assert_eq!(literal(|sql| push_text(sql, b"'")), "''''");
-        assert_eq!(literal(|sql| push_text(sql, b"a\nb")), "'a\nb'");
-        assert_eq!(literal(|sql| push_text(sql, b"a\0b")), "CAST(X'610062' AS TEXT)");
-        assert_eq!(literal(|sql| push_text(sql, b"a\r\n")), "CAST(X'610d0a' AS TEXT)");
-        assert_eq!(literal(|sql| push_text(sql, b"\xff")), "CAST(X'ff' AS TEXT)");
+        assert_eq!(literal(|sql| push_text(sql, b"", Encoding::Utf8)), "''");
+        assert_eq!(literal(|sql| push_text(sql, b"it's", Encoding::Utf8)), "'it''s'");
+        assert_eq!(literal(|sql| push_text(sql, b"'", Encoding::Utf8)), "''''");
+        assert_eq!(literal(|sql| push_text(sql, b"a\nb", Encoding::Utf8)), "'a\nb'");
+        assert_eq!(literal(|sql| push_text(sql, b"a\0b", Encoding::Utf8)), "CAST(X'610062' AS TEXT)");
+        assert_eq!(literal(|sql| push_text(sql, b"a\r\n", Encoding::Utf8)), "CAST(X'610d0a' AS TEXT)");
+        assert_eq!(literal(|sql| push_text(sql, b"\xff", Encoding::Utf8)), "CAST(X'ff' AS TEXT)");
+        assert_eq!(literal(|sql| push_text(sql, b"a\0", Encoding::Utf16Little)), "CAST(X'61000000' AS TEXT)");
+        assert_eq!(literal(|sql| push_text(sql, b"a\r", Encoding::Utf16Big)), "CAST(X'0061000d' AS TEXT)");
+        assert_eq!(literal(|sql| push_text(sql, b"a", Encoding::Utf16Big)), "'a'");
         assert_eq!(literal(|sql| push_blob(sql, b"")), "X''");
         assert_eq!(literal(|sql| push_blob(sql, &[0, 0xab])), "X'00ab'");
         for (real, text) in [(1.0, "1.0"), (0.1, "0.1"), (-0.0, "-0.0"), (1e16, "1e16"), (5e-324, "5e-324")] {

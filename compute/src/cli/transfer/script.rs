@@ -1,0 +1,117 @@
+//! SQL text, as `.dump` of any SQLite tool and `GET …/dump` write it → a SQLite file, on this machine. It is read in
+//! pieces, so it may be of any length.
+//!
+//! The connection opens no file but that one: ATTACH and extensions are refused. Otherwise a dump may do what dumps
+//! do; those of `sqlite3` write virtual tables straight into the schema and their shadow tables by hand. What comes of
+//! it is checked as a file that anybody may have made.
+//!
+//! A dump that is not whole is refused: it ends inside of its transaction, or rolls it back.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use rusqlite::Connection;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+
+use super::TransferError;
+use super::progress::Progress;
+use crate::cli::limits::{SCRIPT_BUFFER_BYTES, STATEMENT_BYTES_MAX};
+use crate::cli::shell::split::{Open, Splitter, Statement};
+
+/// Runs the script at `source` on a new file.
+pub fn load(source: &Path, target: &Path, progress: &Progress) -> Result<(), TransferError> {
+    let unreadable = TransferError::file(source, "can't be read");
+    let file = File::open(source).map_err(&unreadable)?;
+    let of = file.metadata().map_err(&unreadable)?.len();
+    let sql = open(target).map_err(TransferError::not_read(target))?;
+    let mut script = Script { sql, source, splitter: Splitter::default(), statements: 0 };
+    let mut reader = BufReader::with_capacity(SCRIPT_BUFFER_BYTES, file);
+    let mut done = 0;
+    loop {
+        let mut line = Vec::new();
+        let mut limited = (&mut reader).take(STATEMENT_BYTES_MAX as u64 + 1);
+        limited.read_until(b'\n', &mut line).map_err(&unreadable)?;
+        if line.is_empty() {
+            return script.finish();
+        }
+        done += line.len() as u64;
+        progress.at("loading the dump", done, of);
+        script.take_line(line)?;
+    }
+}
+
+fn open(target: &Path) -> rusqlite::Result<Connection> {
+    let mut sql = Connection::open(target)?;
+    let setup = "PRAGMA page_size=4096; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA foreign_keys=OFF; \
+                 PRAGMA trusted_schema=OFF; PRAGMA cache_size=-64000";
+    sql.execute_batch(setup)?;
+    sql.authorizer(Some(|context: AuthContext<'_>| match context.action {
+        // VACUUM's own is nameless.
+        AuthAction::Attach { filename: "" } => Authorization::Allow,
+        AuthAction::Attach { .. } | AuthAction::Detach { .. } | AuthAction::Unknown { .. } => Authorization::Deny,
+        AuthAction::Function { function_name: "load_extension" | "fts3_tokenizer" } => Authorization::Deny,
+        AuthAction::Pragma { pragma_name, .. } if pragma_name.ends_with("_directory") => Authorization::Deny,
+        _ => Authorization::Allow,
+    }))?;
+    Ok(sql)
+}
+
+struct Script<'p> {
+    sql: Connection,
+    source: &'p Path,
+    splitter: Splitter,
+    statements: usize,
+}
+
+impl Script<'_> {
+    fn take_line(&mut self, line: Vec<u8>) -> Result<(), TransferError> {
+        let at = self.splitter.line();
+        let is_first = at == 1 && self.statements == 0;
+        let line = String::from_utf8(line).map_err(|_| match is_first {
+            true => TransferError::NotText { path: self.source.to_owned(), problem: "its first line is not UTF-8".into() },
+            false => self.fails(at, "this is not UTF-8 text"),
+        })?;
+        let line = line.strip_prefix('\u{feff}').unwrap_or(&line);
+        if line.starts_with('.') && self.splitter.open() == Open::Nothing {
+            return Err(self.fails(at, "this is a command of sqlite3, not SQL"));
+        }
+        self.splitter.push(line);
+        while let Some(statement) = self.splitter.next_statement() {
+            self.run(&statement)?;
+        }
+        if self.splitter.waiting_bytes() > STATEMENT_BYTES_MAX {
+            return Err(self.fails(at, "a statement is too long: is a quote left open?"));
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, statement: &Statement) -> Result<(), TransferError> {
+        self.statements += 1;
+        let words = || statement.sql.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        let is = |index: usize, word: &str| words().nth(index).is_some_and(|it| it.eq_ignore_ascii_case(word));
+        let to_savepoint = is(1, "TO") || (is(1, "TRANSACTION") && is(2, "TO"));
+        if is(0, "ROLLBACK") && !to_savepoint {
+            return Err(self.fails(statement.line, "it rolls back here, as a dump does that ended early: it is not whole"));
+        }
+        self.sql.execute_batch(&statement.sql).map_err(|error| self.fails(statement.line, &error.to_string()))
+    }
+
+    fn finish(mut self) -> Result<(), TransferError> {
+        if let Some(statement) = self.splitter.finish() {
+            self.run(&statement)?;
+        }
+        if !self.sql.is_autocommit() {
+            return Err(self.fails(self.splitter.line(), "it ends inside of a transaction: it is not whole"));
+        }
+        if self.statements == 0 {
+            let problem = "there is no statement in it".into();
+            return Err(TransferError::NotText { path: self.source.to_owned(), problem });
+        }
+        Ok(())
+    }
+
+    fn fails(&self, line: usize, problem: &str) -> TransferError {
+        TransferError::Script { path: self.source.to_owned(), line, problem: problem.into() }
+    }
+}

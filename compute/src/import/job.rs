@@ -1,0 +1,178 @@
+//! From a file that has arrived to a database. Nobody sees anything of it before the head is written; what fails leaves
+//! nothing behind that counts. A job ends whether or not its client is still there to be told.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use pageserver::fold::Folder;
+use pageserver::import::{Import, PACK_PAGES, Source};
+use segments::page::{PAGE_BYTES, Page};
+use tenant::registry::{self, Aborted};
+use tenant::settings::Settings;
+use tokio::sync::watch;
+use tracing::{info, warn};
+use walstore::id::Lsn;
+use walstore::register::Patience;
+
+use super::check;
+use super::staging::{self, Upload};
+use crate::context::NodeContext;
+use crate::error::{Fault, ServerError};
+
+/// How long a job keeps asking the store for one thing.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How far a job is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Checking,
+    /// Pages that are in the bucket.
+    Storing { done: u32, of: u32 },
+    Done { lsn: u64 },
+    Failed(ServerError),
+}
+
+/// Tells how far a job is.
+pub struct Progress {
+    stage: Mutex<Stage>,
+    ended: watch::Sender<bool>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { stage: Mutex::new(Stage::Checking), ended: watch::Sender::new(false) }
+    }
+}
+
+impl Progress {
+    pub fn stage(&self) -> Stage {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn has_ended(&self) -> bool {
+        *self.ended.borrow()
+    }
+
+    /// Returns when the job has ended.
+    pub async fn ended(&self) {
+        // The sender is here, so this never fails.
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    fn set(&self, stage: Stage) {
+        let ended = matches!(stage, Stage::Done { .. } | Stage::Failed(_));
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+        self.ended.send_if_modified(|it| std::mem::replace(it, ended) != ended);
+    }
+}
+
+/// Checks the file and makes it a database.
+pub async fn run(node: Arc<NodeContext>, upload: Upload, progress: Arc<Progress>) {
+    let ending = Ending(progress.clone());
+    let temp_directory = node.settings.temp_directory.clone();
+    let path = upload.path(&temp_directory);
+    let checked = check::check(&node, &upload, &path).await;
+    if checked.as_ref().is_err_and(|error| error.fault == Fault::Invalid) {
+        // It does not get better.
+        staging::delete(&upload, &temp_directory);
+    }
+    let stored = match checked {
+        Ok(page_count) => store(&node, &upload, &path, page_count, &progress).await,
+        Err(error) => Err(error),
+    };
+    match stored {
+        Ok(lsn) => {
+            staging::delete(&upload, &temp_directory);
+            info!(name = %upload.name, bytes = upload.bytes, lsn, "imported");
+            progress.set(Stage::Done { lsn });
+        }
+        Err(error) => {
+            warn!(name = %upload.name, %error, "not imported");
+            progress.set(Stage::Failed(error));
+        }
+    }
+    drop(ending);
+}
+
+/// A job that is dropped or panics has ended, too.
+struct Ending(Arc<Progress>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if !self.0.has_ended() {
+            let text = "the import was cut off; ask for it again";
+            self.0.set(Stage::Failed(ServerError::new(Fault::Retry, text)));
+        }
+    }
+}
+
+async fn store(
+    node: &NodeContext,
+    upload: &Upload,
+    path: &Path,
+    page_count: u32,
+    progress: &Progress,
+) -> Result<u64, ServerError> {
+    let (store, seam, name) = (&*node.stores.main, &node.seam, &upload.name);
+    let patience = || Patience::for_duration(seam, PATIENCE);
+    let database = registry::begin_import(store, seam, name, node.id, patience()).await?;
+    let mut settings = Settings::new(seam.wall_micros());
+    settings.window_millis = u16::try_from(node.settings.window.as_millis()).unwrap_or(u16::MAX);
+    let time_micros = seam.wall_micros();
+    let source = Source { name: name.clone(), database, settings, page_count, hash: upload.hash, time_micros };
+    let mut import = Import::new(Folder { store, seam, fetcher: &node.fetcher }, source);
+    let failure = match write(node, &mut import, path, page_count, progress).await {
+        Ok(lsn) => return Ok(lsn),
+        Err(error) => error,
+    };
+    // Asked for without end: until it is known, nobody can use the name.
+    match registry::abort_import(store, seam, name, database, node.id, Patience::endless()).await? {
+        Aborted::Lives(head) => Ok(Lsn::raw(head.value.folded.lsn)),
+        Aborted::Gone => {
+            import.discard().await;
+            Err(failure)
+        }
+    }
+}
+
+async fn write(
+    node: &NodeContext,
+    import: &mut Import<'_>,
+    path: &Path,
+    page_count: u32,
+    progress: &Progress,
+) -> Result<u64, ServerError> {
+    while import.page_count() < page_count {
+        let done = import.page_count();
+        progress.set(Stage::Storing { done, of: page_count });
+        let pages = read_pages(path.to_owned(), done, PACK_PAGES.min(page_count - done)).await?;
+        import.add(pages).await.map_err(|error| not_stored(&error))?;
+    }
+    progress.set(Stage::Storing { done: page_count, of: page_count });
+    let head = import.finish().await.map_err(|error| not_stored(&error))?;
+    let patience = Patience::for_duration(&node.seam, PATIENCE);
+    let head = registry::finish_import(&*node.stores.main, &node.seam, head, node.id, patience).await?;
+    Ok(Lsn::raw(head.value.folded.lsn))
+}
+
+async fn read_pages(path: PathBuf, after: u32, count: u32) -> Result<Vec<Page>, ServerError> {
+    let read = tokio::task::spawn_blocking(move || {
+        let mut bytes = vec![0; count as usize * PAGE_BYTES];
+        File::open(path)?.read_exact_at(&mut bytes, u64::from(after) * PAGE_BYTES as u64)?;
+        std::io::Result::Ok(Bytes::from(bytes))
+    });
+    let failed = |error: &dyn std::fmt::Display| {
+        ServerError::new(Fault::Retry, format!("this node cannot read the uploaded file back: {error}"))
+    };
+    let bytes = read.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+    let page = |at: usize| Page::new(bytes.slice(at..at + PAGE_BYTES)).expect("BUG: a slice of a page's length");
+    Ok((0..bytes.len()).step_by(PAGE_BYTES).map(page).collect())
+}
+
+fn not_stored(error: &pageserver::fold::FoldFailure) -> ServerError {
+    ServerError::new(Fault::Retry, format!("the bucket did not take the database; ask for the import again: {error}"))
+}

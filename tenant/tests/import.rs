@@ -1,0 +1,69 @@
+//! Imports at every point at which they can stop: the name is either free again, or the database is whole.
+
+mod support;
+
+use bytes::Bytes;
+use support::*;
+use tenant::head::{Folded, Head, HeadState, MapField};
+use tenant::lifecycle;
+use tenant::registry::{
+    Aborted, CreateError, ResolveError, abort_import, begin_import, create_database, finish_import, read_head, resolve,
+    resolve_head,
+};
+use walstore::id::{DatabaseId, Lsn, PutId};
+use walstore::seam::Seam;
+use walstore::store::{MemoryStore, Store};
+
+fn head_of(seam: &Seam, text: &str, database: DatabaseId) -> Head {
+    let folded = Folded { lsn: Lsn::new(3), page_count: 9, pages_total: 9, time_micros: 5, ..Folded::default() };
+    let state = (folded, MapField::Inline(Bytes::from_static(b"map")), None);
+    lifecycle::imported(&name(text), database, settings(), state, PutId::random(seam))
+}
+
+async fn begin(store: &dyn Store, seam: &Seam, text: &str) -> Result<DatabaseId, CreateError> {
+    begin_import(store, seam, &name(text), A, patience()).await
+}
+
+#[tokio::test]
+async fn an_import_is_seen_when_its_head_is_there_and_nobodys() {
+    let (store, seam) = (MemoryStore::new(), Seam::production());
+    let database = begin(&store, &seam, "app").await.unwrap();
+    let error = resolve_head(&store, &seam, &name("app"), B, patience()).await;
+    // Its maker's record says whether it may still come; there is none here, so it may.
+    assert!(matches!(error, Err(ResolveError::Unfinished { incarnation: A, .. })), "{error:?}");
+    let head = finish_import(&store, &seam, head_of(&seam, "app", database), A, patience()).await.unwrap();
+    assert_eq!((head.value.owner, head.value.horizon), (None, Lsn::new(3)));
+    let found = resolve_head(&store, &seam, &name("app"), B, patience()).await.unwrap().unwrap();
+    assert_eq!(found.value, head.value);
+    let again = begin(&store, &seam, "app").await;
+    assert!(matches!(again, Err(CreateError::AlreadyExists { .. })), "{again:?}");
+}
+
+#[tokio::test]
+async fn an_import_that_is_given_up_frees_its_name_for_good() {
+    let (store, seam) = (MemoryStore::new(), Seam::production());
+    let database = begin(&store, &seam, "app").await.unwrap();
+    let aborted = abort_import(&store, &seam, &name("app"), database, A, patience()).await.unwrap();
+    assert!(matches!(aborted, Aborted::Gone));
+    assert_eq!(resolve(&store, &seam, &name("app"), patience()).await.unwrap(), None);
+    // A head that was sent before lands in vain.
+    let late = finish_import(&store, &seam, head_of(&seam, "app", database), A, patience()).await;
+    assert!(matches!(late, Err(CreateError::DeletedMeanwhile { .. })), "{late:?}");
+    let head = read_head(&store, &seam, database, patience()).await.unwrap().unwrap();
+    assert_eq!(head.value.state, HeadState::Aborted);
+    let other = create_database(&store, &seam, &name("app"), B, settings(), patience()).await.unwrap();
+    assert_ne!(other.value.database, database);
+    let second = begin(&store, &seam, "other").await.unwrap();
+    assert_ne!(second, database);
+}
+
+#[tokio::test]
+async fn giving_up_finds_a_head_that_had_landed() {
+    let (store, seam) = (MemoryStore::new(), Seam::production());
+    let database = begin(&store, &seam, "app").await.unwrap();
+    let head = finish_import(&store, &seam, head_of(&seam, "app", database), A, patience()).await.unwrap();
+    let aborted = abort_import(&store, &seam, &name("app"), database, A, patience()).await.unwrap();
+    let Aborted::Lives(found) = aborted else { panic!("it lives") };
+    assert_eq!(found.value, head.value);
+    assert_eq!(resolve(&store, &seam, &name("app"), patience()).await.unwrap(), Some(database));
+}
