@@ -166,7 +166,7 @@ impl Forest {
             known.pages.insert(number, (page, lsn, if patched { before + 1 } else { 0 }));
         }
         known.tip = encoded.tip;
-        known.unfolded.push(LoggedCommit { epoch, lsn, bytes: encoded.bytes.into() });
+        known.unfolded.push(LoggedCommit { epoch, lsn, bytes: encoded.bytes });
         known.states.insert(lsn.get(), (encoded.tip.time_micros, state));
     }
 

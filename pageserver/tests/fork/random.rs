@@ -103,7 +103,7 @@ async fn check_all(forest: &Forest) {
 async fn live(seed: u64) {
     let mut forest = Forest::new();
     let mut dice = Dice(seed);
-    forest.create(if seed % 3 == 0 { 0 } else { RETENTION_SECS }).await;
+    forest.create(if seed.is_multiple_of(3) { 0 } else { RETENTION_SECS }).await;
     for number in 0..60 {
         step(&mut forest, &mut dice).await;
         if number % 15 == 14 {
