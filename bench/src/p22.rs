@@ -27,7 +27,8 @@ const PUT_RATIO_MAX: f64 = 1.5;
 const LIVE_RATIO_MAX: f64 = 1.3;
 
 pub fn run(options: &Options) -> anyhow::Result<Report> {
-    let rig = Rig::start()?;
+    // Nothing is to be kept for restores.
+    let rig = Rig::start_with(&["--retention", "0"])?;
     let mut sides = Vec::new();
     for number in 0..DATABASES {
         let (client, mirror) = (Client::new(rig.create(&name(number))?), Mirror::open()?);

@@ -31,7 +31,8 @@ const RAW_BYTES: usize = 4096;
 const RATIO_MAX: f64 = 3.0;
 
 pub fn run(options: &Options) -> anyhow::Result<Report> {
-    let rig = Rig::start()?;
+    // Nothing is to be kept for restores.
+    let rig = Rig::start_with(&["--retention", "0"])?;
     let mut clients = Vec::new();
     for number in 0..CLIENTS {
         let rows = format!(

@@ -78,6 +78,16 @@ pub struct Settings {
     pub address: String,
 }
 
+impl Settings {
+    /// What a database that is created at this time is promised.
+    pub fn of_new_database(&self, created_micros: u64) -> tenant::settings::Settings {
+        let mut settings = tenant::settings::Settings::new(created_micros);
+        settings.window_millis = u16::try_from(self.window.as_millis()).unwrap_or(u16::MAX);
+        settings.retention_secs = u32::try_from(self.retention.as_secs()).unwrap_or(u32::MAX);
+        settings
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {

@@ -8,7 +8,6 @@ use std::time::Duration;
 use tenant::head::Head;
 use tenant::name::Name;
 use tenant::registry::{self, CreateError, DeleteError};
-use tenant::settings::Settings;
 use tokio::sync::OnceCell;
 use tracing::warn;
 use walstore::id::DatabaseId;
@@ -210,9 +209,7 @@ impl Core {
 
     pub(super) async fn create_head(&self, name: &Name) -> Result<Result<Versioned<Head>, CreateError>, ServerError> {
         let node = &self.node;
-        let mut settings = Settings::new(node.seam.wall_micros());
-        settings.retention_secs = u32::try_from(node.settings.retention.as_secs()).unwrap_or(u32::MAX);
-        settings.window_millis = u16::try_from(node.settings.window.as_millis()).unwrap_or(u16::MAX);
+        let settings = node.settings.of_new_database(node.seam.wall_micros());
         let (name, patience) = (name.clone(), self.patience());
         let created = node.io(move |node| async move {
             registry::create_database(&*node.stores.main, &node.seam, &name, node.id, settings, patience).await

@@ -12,7 +12,6 @@ use pageserver::fold::Folder;
 use pageserver::import::{Import, PACK_PAGES, Source};
 use segments::page::{PAGE_BYTES, Page};
 use tenant::registry::{self, Aborted};
-use tenant::settings::Settings;
 use tokio::sync::watch;
 use tracing::{info, warn};
 use walstore::id::Lsn;
@@ -120,8 +119,7 @@ async fn store(
     let (store, seam, name) = (&*node.stores.main, &node.seam, &upload.name);
     let patience = || Patience::for_duration(seam, PATIENCE);
     let database = registry::begin_import(store, seam, name, node.id, patience()).await?;
-    let mut settings = Settings::new(seam.wall_micros());
-    settings.window_millis = u16::try_from(node.settings.window.as_millis()).unwrap_or(u16::MAX);
+    let settings = node.settings.of_new_database(seam.wall_micros());
     let time_micros = seam.wall_micros();
     let source = Source { name: name.clone(), database, settings, page_count, hash: upload.hash, time_micros };
     let mut import = Import::new(Folder { store, seam, fetcher: &node.fetcher }, source);
