@@ -56,7 +56,10 @@ impl Core {
                 Swap::Won(head) => {
                     // Of what is not folded yet, only commits from here on can be kept.
                     open.database.keep_commits(keeps_commits(&head.value));
-                    *open.head.borrow_mut() = head;
+                    *open.head.borrow_mut() = head.clone();
+                    if configure.expires_micros.is_some() {
+                        self.announce_end(&head.value).await;
+                    }
                 }
                 Swap::Lost(Some(found)) if self.adopt(&open, &found) => {}
                 Swap::Lost(_) => {

@@ -41,6 +41,7 @@ impl Core {
     /// Once in a while: closes what is idle, and folds what keeps the log's old slots alive.
     pub(super) fn sweep(self: &Rc<Self>) {
         self.look_at_folds();
+        self.end_expired();
         self.wake_sleepers();
         self.close_idle_connections();
         let idle = self.node.settings.idle_database_timeout;

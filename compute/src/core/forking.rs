@@ -99,6 +99,7 @@ impl Core {
         if is_own {
             *open.head.borrow_mut() = forked.parent;
         }
+        self.announce_end(&forked.child.value).await;
         Ok(Changed::of(&forked.child.value, None))
     }
 

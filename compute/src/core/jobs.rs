@@ -97,6 +97,10 @@ impl Core {
             true => self.open_to_read(name, create).await?,
             false => self.open(name, create).await?,
         };
+        if self.has_expired(&open) {
+            self.clone().expire(name.clone());
+            return Err(JobError::NoSuchDatabase(name.clone()));
+        }
         // A replica that read the bucket may have shown what this node does not know to be durable yet.
         let newest = Lsn::raw(open.database.newest().lsn);
         self.wait_for(&open, asks.min_lsn.min(newest)).await?;

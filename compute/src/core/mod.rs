@@ -9,6 +9,7 @@ mod databases;
 mod deadlines;
 mod downloads;
 mod eviction;
+mod expiry;
 mod folding;
 mod forking;
 mod jobs;

@@ -62,6 +62,7 @@ impl Core {
         self.after_replacing(&open, restored.as_ref().ok().map(|restored| &restored.new)).await;
         drop(turn);
         let restored = restored?;
+        self.announce_end(&restored.new.value).await;
         Ok(Changed::of(&restored.new.value, Some(&restored.old.value)))
     }
 

@@ -100,3 +100,26 @@ fn an_expiry_is_kept_with_the_fork() {
     assert_eq!(answer, json!({ "retention": "1d", "expires": "2999-01-01T00:00:00Z" }));
     change(&server, "app/fork/x", &json!({ "expires": "2001-01-01T00:00:00Z" })).assert_refused(400, "SHOAL_INVALID", &["over"]);
 }
+
+#[test]
+fn a_fork_whose_time_is_up_is_gone_by_itself() {
+    // Nothing is created on first use here, which would be a new database of the same name.
+    let server = Server::serve(&[]);
+    let app = server.database("app");
+    let seen = history(&app, 3);
+    changed(&server, "app/fork/brief", &json!({ "expires": "2s" }));
+    let brief = server.unmade_database("brief");
+    let ask = || brief.post("v3/pipeline", json!({ "requests": [execute("SELECT 1")] }).to_string()).status;
+    let gone = (0..1000).any(|_| {
+        (0..20).for_each(|_| pause());
+        ask() == 404
+    });
+    assert!(gone, "it still answers");
+    // Its name is free, and its parent is what it was.
+    let is_free = (0..1000).any(|_| {
+        pause();
+        change(&server, "app/fork/brief", &json!({})).status == 200
+    });
+    assert!(is_free, "its name is still taken");
+    assert_eq!((shown(&brief), shown(&app)), (seen[2].shows.clone(), seen[2].shows.clone()));
+}

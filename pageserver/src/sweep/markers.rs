@@ -26,9 +26,9 @@ impl Sweeper {
         let marker = DueMarker::decode(&object).map_err(|corrupt| corrupt.at(&key))?;
         let is_done = match marker.kind {
             DueKind::Delete => self.finish_delete(&marker, collected).await?,
-            // Nothing writes these yet.
             DueKind::Expire if self.seam.wall_micros() < marker.due_micros => false,
             DueKind::Expire => self.expire(marker.database, collected).await?,
+            // Nothing writes these: the walk over the databases finds what they would lead to.
             DueKind::Move | DueKind::Fork => false,
         };
         if is_done {

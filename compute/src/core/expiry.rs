@@ -1,0 +1,58 @@
+//! Databases whose time is up.
+//!
+//! The head says until when a database is promised. From then on it is not served, and who meets it deletes it: its owner,
+//! at the next request or when it is open anyway, or a sweep of the bucket, which a marker leads there, if nobody owns it.
+
+use std::rc::Rc;
+
+use tenant::due::{DueKind, DueMarker};
+use tenant::head::Head;
+use tenant::name::Name;
+use tenant::registry;
+use tracing::{info, warn};
+
+use super::databases::OpenError;
+use super::open_database::OpenDatabase;
+use super::{Core, spawn_local};
+
+impl Core {
+    pub(super) fn has_expired(&self, open: &OpenDatabase) -> bool {
+        open.claim.is_won() && open.head.borrow().value.settings.is_expired(self.node.seam.wall_micros())
+    }
+
+    /// Deletes the database of this name, whose time is up.
+    pub(super) fn expire(self: Rc<Self>, name: Name) {
+        info!(%name, "deleting a database whose time is up");
+        spawn_local(async move {
+            match self.delete(name.clone()).await {
+                Ok(()) | Err(OpenError::NoSuchDatabase(_)) => {}
+                Err(OpenError::Server(error)) => warn!(%name, %error, "cannot delete a database whose time is up yet"),
+            }
+        });
+    }
+
+    /// Those that are open.
+    pub(super) fn end_expired(self: &Rc<Self>) {
+        for open in self.databases.all() {
+            if self.has_expired(&open) && open.database.lost().is_none() {
+                self.clone().expire(open.database.name.clone());
+            }
+        }
+    }
+
+    /// Leads a sweep to a database that is to end. Without the marker its owner finds out all the same, some time.
+    pub(super) async fn announce_end(&self, head: &Head) {
+        let due_micros = head.settings.expires_micros;
+        if due_micros == 0 {
+            return;
+        }
+        let marker = DueMarker { database: head.database, kind: DueKind::Expire, due_micros, other: None };
+        let patience = self.patience();
+        let put = self.node.io(move |node| async move {
+            registry::put_due(&*node.stores.main, &node.seam, &marker, patience).await
+        });
+        if let Ok(Err(error)) = put.await {
+            warn!(name = %head.name, %error, "cannot mark when a database ends; its owner deletes it when it is asked for");
+        }
+    }
+}
