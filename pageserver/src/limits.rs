@@ -126,6 +126,9 @@ pub const SWEEP_LOOKS_PER_INTERVAL: u32 = 4;
 /// Deletes of a sweep that run at the same time.
 pub const SWEEP_DELETES_AT_ONCE: usize = 8;
 
+/// Children of children whose pins a sweep looks at because of one database: each takes some of a thread's stack.
+pub const SWEEP_DESCENT_MAX: usize = 16;
+
 /// After that a delete that was announced and has not happened was given up.
 pub const MARKER_LATE_MICROS: u64 = 86_400_000_000;
 

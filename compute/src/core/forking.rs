@@ -21,7 +21,7 @@ use walstore::register::Versioned;
 use super::Core;
 use super::databases::OpenError;
 use super::open_database::OpenDatabase;
-use crate::error::ServerError;
+use crate::error::{Fault, ServerError};
 use crate::moment::Moment;
 
 /// Another database, or another state of this one.
@@ -56,7 +56,9 @@ impl Changed {
 
 /// A state that a new database begins with.
 pub(super) enum Origin {
-    /// Of the database itself.
+    /// Of the database itself, and all that is folded.
+    Newest,
+    /// Of the database itself after this commit; `None` is before the first.
     Own(Option<Lsn>),
     /// Of one that its name led to before.
     Former(Box<Versioned<Head>>, Option<Lsn>),
@@ -89,11 +91,11 @@ impl Core {
         // No fold of this node comes between; what is folded by then is the present state.
         let _folding = open.folding.lock().await;
         let (head, at) = match origin {
+            Origin::Newest => (open.head.borrow().clone(), open.head.borrow().value.folded.lsn),
             Origin::Own(at) => (open.head.borrow().clone(), at),
             Origin::Former(head, at) => (*head, at),
         };
         let is_own = head.value.database == open.database.id;
-        let at = if is_own && at.is_none() { head.value.folded.lsn } else { at };
         let settings = Settings { expires_micros, ..self.settings_like(&head.value) };
         let forked = self.fork_on_io(head, at, to, settings).await?;
         if is_own {
@@ -123,8 +125,7 @@ impl Core {
         Settings { created_micros: self.node.seam.wall_micros(), expires_micros: 0, ..head.settings }
     }
 
-    /// The state that a moment means, folded. Without a moment all that was committed before is folded, and `Own(None)`
-    /// says that the folded point counts.
+    /// The state that a moment means, folded. Without a moment all that was committed before is folded.
     pub(super) async fn origin(
         self: &Rc<Self>,
         open: &Rc<OpenDatabase>,
@@ -134,7 +135,7 @@ impl Core {
         match at {
             None => {
                 self.fold_up_to(open, Lsn::raw(open.database.newest().lsn)).await?;
-                Ok(Origin::Own(None))
+                Ok(Origin::Newest)
             }
             Some(moment) => {
                 let found = self.find(name, moment).await?;
@@ -161,6 +162,11 @@ impl Core {
         let database = database.map_err(|refused| ServerError::from(ForkFailure::from(refused)))?;
         let head = self.read_head(database).await?.filter(|head| head.value.state.is_final());
         let head = head.ok_or_else(|| OpenError::NoSuchDatabase(name.clone()))?;
+        if head.value.settings.retention_secs == 0 {
+            // Its last commits were given up with it.
+            let text = format!("`{name}` kept no history when it was deleted, so it cannot be brought back");
+            return Err(ServerError::new(Fault::Invalid, text).into());
+        }
         let (at, settings) = (head.value.folded.lsn, self.settings_like(&head.value));
         let forked = self.fork_on_io(head, at, name.clone(), settings).await?;
         Ok(Changed::of(&forked.child.value, None))

@@ -55,6 +55,7 @@ impl Core {
         let (old, last) = (open.head.borrow().clone(), open.database.newest().lsn);
         let settings = self.settings_after(&old.value);
         let (source, at, replaced) = match origin {
+            Origin::Newest => (old, last, None),
             Origin::Own(at) => (old, at, None),
             Origin::Former(head, at) => (*head, at, Some(old)),
         };

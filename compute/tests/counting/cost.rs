@@ -14,6 +14,9 @@ fn counter_table(rig: &Rig, database: &str) -> crate::client::Client {
     client
 }
 
+/// What folds cost when nothing is to be kept of the past.
+const WITHOUT_HISTORY: [&str; 2] = ["--retention", "0"];
+
 #[test]
 fn a_commit_is_one_put_to_the_log_and_no_other_request() {
     let rig = Rig::start(&[]);
@@ -85,7 +88,7 @@ fn cached_reads_cost_nothing() {
 #[test]
 fn folds_come_on_top_and_are_all_that_does() {
     const COMMITS: u64 = 300;
-    let rig = Rig::start(&[]);
+    let rig = Rig::start(&WITHOUT_HISTORY);
     let client = counter_table(&rig, "app");
     let spent = rig.requests(|| {
         for _ in 0..COMMITS {
@@ -105,7 +108,7 @@ fn folds_come_on_top_and_are_all_that_does() {
 
 #[test]
 fn a_database_that_outgrows_its_head_gets_a_pack_with_each_fold_and_loses_them_when_it_shrinks() {
-    let rig = Rig::start(&[]);
+    let rig = Rig::start(&WITHOUT_HISTORY);
     let client = counter_table(&rig, "app");
     let change = |sql: &str| {
         rig.requests(|| {
@@ -189,4 +192,18 @@ fn what_was_just_folded_is_read_from_memory() {
     assert_eq!(requests::count(&folded, "put", "head"), 1, "the commit is larger than a tail may be: {folded:?}");
     let spent = rig.requests(|| assert_eq!(client.run("SELECT sum(n) FROM t"), ["7998"]));
     assert_eq!(spent, expected(&[]));
+}
+
+#[test]
+fn a_fold_that_keeps_its_commits_puts_one_pack_more() {
+    let rig = Rig::start(&[]);
+    let client = counter_table(&rig, "app");
+    let spent = rig.requests(|| {
+        for _ in 0..150 {
+            client.run("UPDATE t SET n = n + 1, body = hex(randomblob(500)) WHERE id = 1");
+        }
+        rig.wait_until_quiet();
+    });
+    let (folds, packs) = (requests::count(&spent, "put", "head"), requests::count(&spent, "put", "pack"));
+    assert!(folds >= 1 && packs == folds, "the pack of a small database has its commits and nothing else: {spent:?}");
 }

@@ -133,7 +133,7 @@ impl Sweeper {
             // They stay until they are dropped.
             HeadState::Live | HeadState::Renamed { .. } => return Ok(false),
         };
-        Ok(self.seam.wall_micros() >= kept_until)
+        Ok(self.agreed_micros().is_some_and(|now| now >= kept_until))
     }
 }
 

@@ -16,14 +16,24 @@ use walstore::store::Key;
 
 use super::database::swap_failed;
 use super::{Collected, SweepError, Sweeper};
-use crate::collect;
 use crate::history::index_of;
+use crate::{collect, limits};
 
 impl Sweeper {
     /// Lifts the pins of a database that nobody owns, as far as nobody needs them. Answers the head as it is then.
     pub(super) async fn lift_pins(
         &self,
         head: Versioned<Head>,
+        collected: &mut Collected,
+    ) -> Result<Versioned<Head>, SweepError> {
+        self.lift_pins_at(head, 0, collected).await
+    }
+
+    /// `depth`: of so many ancestors, one the child of the other, the pins are being looked at.
+    async fn lift_pins_at(
+        &self,
+        head: Versioned<Head>,
+        depth: usize,
         collected: &mut Collected,
     ) -> Result<Versioned<Head>, SweepError> {
         if !head.value.is_pinned() || head.value.owner.is_some() {
@@ -33,7 +43,7 @@ impl Sweeper {
         let pins = registry::read_pins(main, &self.seam, &head.value, patience).await?;
         let mut gone = BTreeSet::new();
         for pin in pins.all() {
-            if self.is_over(&head.value, pin, collected).await? {
+            if self.is_over(&head.value, pin, depth, collected).await? {
                 gone.insert(pin.child);
             }
         }
@@ -74,17 +84,21 @@ impl Sweeper {
     }
 
     /// A child that has ended, and may lie under no key but that of its head: no listing leads to it but through its
-    /// parent.
+    /// parent. Restores in place make long chains of them: what lies too deep is left to a later sweep.
     async fn collect_child(
         &self,
         child: Versioned<Head>,
+        depth: usize,
         collected: &mut Collected,
     ) -> Result<Versioned<Head>, SweepError> {
         if !child.value.state.is_final() || child.value.is_shrunk() {
             return Ok(child);
         }
         let database = child.value.database;
-        let child = Box::pin(self.lift_pins(child, collected)).await?;
+        let child = match depth < limits::SWEEP_DESCENT_MAX {
+            true => Box::pin(self.lift_pins_at(child, depth + 1, collected)).await?,
+            false => child,
+        };
         self.collect_ended(child, Vec::new(), collected).await?;
         match self.head(database).await? {
             Some(child) => Ok(child),
@@ -93,7 +107,7 @@ impl Sweeper {
     }
 
     /// Whether nobody will ever need `pin`.
-    async fn is_over(&self, parent: &Head, pin: &Pin, collected: &mut Collected) -> Result<bool, SweepError> {
+    async fn is_over(&self, parent: &Head, pin: &Pin, depth: usize, collected: &mut Collected) -> Result<bool, SweepError> {
         let mut child = self.head(pin.child).await?;
         if child.is_none() {
             match lifecycle::plan_pin(parent, &OwnerState::None, ChildLook::Missing, false) {
@@ -106,7 +120,7 @@ impl Sweeper {
         }
         let child = child.expect("BUG: it was read or written");
         self.delete_leftover(parent, &child, collected).await?;
-        let child = self.collect_child(child, collected).await?;
+        let child = self.collect_child(child, depth, collected).await?;
         let reach = collect::reach(&self.fetcher, &child.value, None).await?;
         let reaches = reach.owners.iter().any(|owner| *owner != child.value.database);
         let look = ChildLook::Head { head: &child.value, reaches };
@@ -154,7 +168,7 @@ impl Sweeper {
         if head.value.state.is_final() {
             return Ok(true);
         }
-        if !head.value.settings.is_expired(self.seam.wall_micros()) {
+        if !self.agreed_micros().is_some_and(|now| head.value.settings.is_expired(now)) {
             // It was given more time, and another marker with it.
             return Ok(true);
         }

@@ -42,6 +42,7 @@ use walstore::store::{Key, Store, StoreError};
 pub use self::record::SweepRecord;
 use crate::drain::Drainer;
 use crate::fetcher::Fetcher;
+use crate::fold::agreed_micros;
 use crate::limits;
 use crate::listing::{Group, Listing};
 
@@ -182,6 +183,12 @@ impl Sweeper {
             Err(SweepError::Record(RecordError::Store(error))) => Err(error.into()),
             swept => swept,
         }
+    }
+
+    /// A time that is over by this node's clock and by the store's, if they agree: nothing is given up for good by one
+    /// clock alone.
+    fn agreed_micros(&self) -> Option<u64> {
+        agreed_micros(self.seam.wall_micros(), self.stores.main.date_micros())
     }
 
     fn access(&self) -> Access<'_> {
