@@ -40,7 +40,7 @@ impl Server {
     fn start(command: &str, flags: &[&str]) -> Self {
         for _ in 0..PORT_TRIES {
             let directory = tempfile::tempdir().expect("a temporary directory");
-            let (http, admin) = (free_address(), free_address());
+            let [http, admin] = free_addresses();
             let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
             let child = spawn(command, &flags, http, admin, directory.path());
             let mut server = Self { child, http, admin, directory, creates_on_first_use: command == "dev", flags };
@@ -152,9 +152,10 @@ impl Drop for Server {
     }
 }
 
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("a bound socket has an address")
+/// Two of them: both are held until both are known, or the second may be the first again.
+fn free_addresses() -> [SocketAddr; 2] {
+    let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
+    listeners.map(|listener| listener.local_addr().expect("a bound socket has an address"))
 }
 
 fn log_file(directory: &Path) -> PathBuf {
