@@ -119,29 +119,47 @@ impl Core {
 
     /// Folds until `lsn` (raw) is folded, once it is durable.
     pub(in crate::core) async fn fold_up_to(self: &Rc<Self>, open: &Rc<OpenDatabase>, lsn: u64) -> Result<(), ServerError> {
+        self.until_durable(open, lsn).await?;
+        let _folding = open.folding.lock().await;
+        while Lsn::raw(open.database.base().tip.lsn) < lsn {
+            self.fold_or_adopt(open).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until `lsn` (raw) is durable.
+    pub(in crate::core) async fn until_durable(&self, open: &OpenDatabase, lsn: u64) -> Result<(), ServerError> {
         let (database, settings) = (&open.database, &self.node.settings);
         tokio::select! {
             biased;
-            passed = database.gate.pass(lsn) => passed.map_err(|lost| ServerError::new(Fault::Fenced, lost.0))?,
+            passed = database.gate.pass(lsn) => passed.map_err(|lost| ServerError::new(Fault::Fenced, lost.0)),
             () = self.node.seam.sleep(settings.commit_timeout) => {
                 let text = format!("the bucket has not taken the last commits of `{}`; try again later", database.name);
-                return Err(ServerError::new(Fault::Retry, text));
+                Err(ServerError::new(Fault::Retry, text))
             }
         }
-        let _folding = open.folding.lock().await;
-        while Lsn::raw(database.base().tip.lsn) < lsn {
-            if let Some(reason) = database.lost() {
-                return Err(ServerError::new(Fault::Fenced, reason));
-            }
-            match self.fold(open, false).await {
-                Ok(_) => {}
-                Err(FoldFailure::Lost(found)) if self.adopt(open, &found) => {}
-                Err(failure) => {
-                    let text = format!("the last commits of `{}` cannot be folded at the moment: {failure}", database.name);
-                    return Err(ServerError::new(Fault::Retry, text));
-                }
+    }
+
+    /// One fold, of which something else depends. The caller holds the lock on folding.
+    pub(in crate::core) async fn fold_or_adopt(self: &Rc<Self>, open: &Rc<OpenDatabase>) -> Result<(), ServerError> {
+        if let Some(reason) = open.database.lost() {
+            return Err(ServerError::new(Fault::Fenced, reason));
+        }
+        match self.fold(open, false).await {
+            Ok(_) => Ok(()),
+            Err(failure) => self.adopt_or_explain(open, failure),
+        }
+    }
+
+    /// Goes on from a fold whose answer was an error, if it took place; else says that it failed.
+    pub(in crate::core) fn adopt_or_explain(&self, open: &OpenDatabase, failure: FoldFailure) -> Result<(), ServerError> {
+        match failure {
+            FoldFailure::Lost(found) if self.adopt(open, &found) => Ok(()),
+            failure => {
+                let name = &open.database.name;
+                let text = format!("the last commits of `{name}` cannot be folded at the moment: {failure}");
+                Err(ServerError::new(Fault::Retry, text))
             }
         }
-        Ok(())
     }
 }
