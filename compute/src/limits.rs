@@ -55,6 +55,8 @@ pub const IMPORTS_AT_ONCE: usize = 2;
 pub const IMPORTS_REMEMBERED_MAX: usize = 64;
 /// A part of a file of which nothing is heard for so long is deleted.
 pub const UPLOAD_KEPT: Duration = Duration::from_secs(86_400);
+/// And for so long its room on the disk is kept free for what is still to come.
+pub const UPLOAD_PROMISED: Duration = Duration::from_secs(900);
 /// SQLite's check of a file may take so long, and longer by its bytes: it reads each page once.
 pub const IMPORT_CHECK_MICROS: u64 = 600_000_000;
 pub const IMPORT_CHECK_BYTES_PER_MICRO: u64 = 5;
