@@ -23,6 +23,7 @@ use walstore::register::Versioned;
 use super::Core;
 use super::databases::OpenError;
 use super::open_database::OpenDatabase;
+use crate::database::past_room::PastRoom;
 use crate::error::{Fault, ServerError};
 use crate::moment::Moment;
 
@@ -91,6 +92,7 @@ impl Core {
             return Ok(self.fork_newest(&open, to, expires_micros).await?);
         };
         let origin = self.origin(&open, moment).await?;
+        let _turn = self.node.past_forks.acquire().await.expect("BUG: nobody closes it");
         let _folding = open.folding.lock().await;
         let (head, at) = match origin {
             Origin::Own(at) => (open.head.borrow().clone(), at),
@@ -159,7 +161,8 @@ impl Core {
     ) -> Result<Result<(Linked, Result<Versioned<Head>, ForkFailure>), ForkFailure>, ServerError> {
         let patience = self.patience();
         let forked = self.node.io(move |node| async move {
-            let forker = Forker { store: &*node.stores.main, seam: &node.seam, fetcher: &node.fetcher, me: node.id, patience };
+            let room = PastRoom::to_fork(&node);
+            let forker = Forker { store: &*node.stores.main, seam: &node.seam, fetcher: &node.fetcher, me: node.id, patience, room: &room };
             forker.fork_folding(job, &to, settings).await
         });
         forked.await
@@ -174,7 +177,8 @@ impl Core {
     ) -> Result<Forked, ServerError> {
         let patience = self.patience();
         let forked = self.node.io(move |node| async move {
-            let forker = Forker { store: &*node.stores.main, seam: &node.seam, fetcher: &node.fetcher, me: node.id, patience };
+            let room = PastRoom::to_fork(&node);
+            let forker = Forker { store: &*node.stores.main, seam: &node.seam, fetcher: &node.fetcher, me: node.id, patience, room: &room };
             forker.fork(head, at, &to, settings).await
         });
         forked.await?.map_err(ServerError::from)

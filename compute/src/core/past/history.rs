@@ -9,6 +9,7 @@ use tenant::head::Head;
 use tenant::name::Name;
 
 use crate::context::NodeContext;
+use crate::database::past_room::PastRoom;
 use crate::error::{Fault, ServerError};
 use crate::moment::{Moment, time_text};
 
@@ -81,6 +82,8 @@ pub struct State {
     pub map: PageMap,
     pub image: Option<Image>,
     pub replayed: Option<(Commit, Tip)>,
+    /// For the pages of that.
+    pub room: PastRoom,
 }
 
 /// Finds the commit that is meant, among those that `head` says are folded.
@@ -101,13 +104,16 @@ pub async fn find(node: &NodeContext, head: &Head, moment: Moment, now_micros: u
         Err(PastError::TooOld(window)) => Found::Not(NotThere::TooOld(Known::new(head, window))),
         Err(PastError::Future(window)) => Found::Not(NotThere::Future(Known::new(head, window))),
         Err(PastError::Record(error)) => return Err(error.into()),
+        Err(PastError::NoRoom(_)) => unreachable!("BUG: nothing was to be replayed"),
     })
 }
 
-/// Reads the state after a commit (raw) that [`find`] has found.
-pub async fn state_at(node: &NodeContext, head: &Head, lsn: u64) -> Result<State, ServerError> {
-    let tail = match history::materialise(&node.fetcher, head, lsn).await {
+/// Reads the state after a commit (raw) that [`find`] has found. `None`: there is no room for it.
+pub async fn state_at(node: &NodeContext, head: &Head, lsn: u64) -> Result<Option<State>, ServerError> {
+    let room = PastRoom::to_show(node);
+    let tail = match history::materialise(&node.fetcher, head, lsn, &room).await {
         Ok(tail) => tail,
+        Err(PastError::NoRoom(_)) => return Ok(None),
         Err(PastError::Record(error)) => return Err(error.into()),
         Err(PastError::TooOld(window) | PastError::Future(window) | PastError::NotFolded(window)) => {
             return Err(NotThere::TooOld(Known::new(head, window)).into_error(&head.name, Moment::Lsn(lsn)));
@@ -120,5 +126,5 @@ pub async fn state_at(node: &NodeContext, head: &Head, lsn: u64) -> Result<State
         let pages = tail.input.pages.into_iter().collect();
         (Commit { lsn, time_micros, page_count, pages_total, pages }, tip)
     });
-    Ok(State { tip: base, map, image, replayed })
+    Ok(Some(State { tip: base, map, image, replayed, room }))
 }
