@@ -111,6 +111,9 @@ fn moments_of_the_past_share_bounded_memory_and_those_in_use_keep_theirs() {
         for moment in 1..=MOMENTS {
             run(&handle, &name, &format!("UPDATE t SET b = printf('%03000d', {moment})")).await;
         }
+        let (reply, folded) = oneshot::channel();
+        handle.send(&name, Message::FoldedHead { name: name.clone(), reply }).expect("a node that runs");
+        folded.await.expect("an answer").expect("it is all folded");
         // Commits 1 and 2 have made the table.
         let shown = |moment: u64| {
             let sql = "SELECT count(*) FROM t WHERE b = printf('%03000d', (SELECT CAST(b AS INTEGER) FROM t LIMIT 1))";

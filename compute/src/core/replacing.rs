@@ -44,6 +44,8 @@ pub struct Lent {
     pub last: Option<Lsn>,
     /// Told how it came out: what the name leads to now. Dropped, nothing has come of it.
     pub done: oneshot::Sender<Versioned<Head>>,
+    /// Ends once the name is looked up anew.
+    pub closed: oneshot::Receiver<()>,
 }
 
 impl Core {
@@ -162,8 +164,8 @@ impl Core {
             Err(error) => return drop(reply.send(Err(error))),
         };
         let _folding = open.folding.lock().await;
-        let (done, new) = oneshot::channel();
-        let lent = Lent { head: open.head.borrow().clone(), last: open.database.newest().lsn, done };
+        let ((done, new), (_closed, closed)) = (oneshot::channel(), oneshot::channel());
+        let lent = Lent { head: open.head.borrow().clone(), last: open.database.newest().lsn, done, closed };
         drop(reply.send(Ok(lent)));
         let new = new.await.ok();
         self.after_replacing(&open, new.as_ref()).await;

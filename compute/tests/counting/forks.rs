@@ -1,4 +1,4 @@
-//! What a fork costs in requests.
+//! What a fork, and a look at the past, cost in requests.
 
 use crate::requests::expected;
 use crate::rig::Rig;
@@ -33,4 +33,20 @@ fn forks_of_small_and_large_databases_cost_the_same() {
             assert_eq!(rig.client(&fork).run(last), [format!("{rows}:new")]);
         }
     }
+}
+
+#[test]
+fn looking_at_what_is_not_folded_yet_stores_nothing() {
+    let rig = Rig::start(&[]);
+    let client = rig.create("app");
+    client.run("CREATE TABLE t (id INTEGER PRIMARY KEY, body BLOB)");
+    for id in 1..20 {
+        client.run(&format!("INSERT INTO t VALUES ({id}, randomblob(1000))"));
+    }
+    let spent = rig.requests(|| {
+        for lsn in 1..=20 {
+            assert_eq!(rig.client(&format!("app@{lsn}")).run("SELECT count(*) FROM t"), [(lsn - 1).to_string()]);
+        }
+    });
+    assert_eq!(spent, expected(&[]));
 }

@@ -13,7 +13,7 @@
 //! | [`warm`] | a node that was killed has its pages on its disk |
 //! | [`memory`] | memory stays bounded however much is written |
 //! | [`crowd`] | many writers of one database share PUTs |
-//! | [`forks`] | what a fork costs, with a tail to fold and without, whatever the size of the database |
+//! | [`forks`] | what a fork costs, whatever the size of the database, and a look at the past |
 //! | [`gate`] | what depends on a commit that is not durable yet is not shown |
 
 mod ahead;

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use pageserver::fold::FoldFailure;
+use pageserver::tail::keeps_commits;
 use tenant::head::Head;
 use tenant::name::Name;
 use walstore::id::{DatabaseId, Lsn};
@@ -77,6 +78,40 @@ impl Core {
         }
         let text = format!("`{name}` changes too quickly to find {moment} in its history; try again");
         Err(ServerError::new(Fault::Retry, text).into())
+    }
+
+    /// The commit that a moment means, if this node owns the database and it is not folded yet, or the last one that is.
+    /// Nothing is folded for it: who asks for the state of now again and again makes no folds.
+    pub(super) async fn find_unfolded(
+        self: &Rc<Self>,
+        name: &Name,
+        moment: Moment,
+    ) -> Result<Option<FoundCommit>, ServerError> {
+        let Some(open) = self.databases.opened(name).filter(|_| self.node.lease_is_valid()) else { return Ok(None) };
+        open.claim.settled().await.map_err(|why| why.error)?;
+        let (folded, newest) = (open.database.base().tip, open.database.newest());
+        let is_unfolded = |lsn: u64| lsn > Lsn::raw(folded.lsn) && lsn <= Lsn::raw(newest.lsn);
+        let wanted = match moment {
+            Moment::Lsn(lsn) if is_unfolded(lsn) => lsn,
+            Moment::Bookmark { database, lsn } if database == open.database.id && is_unfolded(lsn) => lsn,
+            // All that was begun before this request counts, or the same question would get another answer later.
+            Moment::Time(micros) if (folded.time_micros..=self.node.seam.wall_micros()).contains(&micros) => {
+                Lsn::raw(newest.lsn)
+            }
+            _ => return Ok(None),
+        };
+        // Without a history nothing but the present can be shown, and only as long as it is that.
+        if !keeps_commits(&open.head.borrow().value) {
+            return Ok(None);
+        }
+        self.until_durable(&open, wanted).await?;
+        let head = open.head.borrow().clone();
+        let lsn = match moment {
+            // A later commit may have such a time too, if the clock was set back, but is not known to be durable.
+            Moment::Time(micros) => open.database.last_at(micros).map(|lsn| lsn.min(wanted)),
+            Moment::Lsn(_) | Moment::Bookmark { .. } => Some(wanted),
+        };
+        Ok(lsn.map(|lsn| FoundCommit { name: name.clone(), head, lsn }))
     }
 
     /// The head of a database, with all folded that was committed before.

@@ -1,14 +1,18 @@
 //! What the history in the bucket says about a moment.
 
-use pageserver::history::{self, Located, PastError, Window};
+use std::collections::BTreeMap;
+
+use pageserver::history::{self, Located, PastError, Room, Window};
 use segments::commit::Commit;
 use segments::image::Image;
 use segments::map::PageMap;
+use segments::page::{Page, PageNo};
 use segments::tip::Tip;
 use tenant::head::Head;
 use tenant::name::Name;
 
 use crate::context::NodeContext;
+use crate::database::overlay::Changes;
 use crate::database::past_room::PastRoom;
 use crate::error::{Fault, ServerError};
 use crate::moment::{Moment, time_text};
@@ -84,6 +88,24 @@ pub struct State {
     pub replayed: Option<(Commit, Tip)>,
     /// For the pages of that.
     pub room: PastRoom,
+}
+
+impl State {
+    /// Goes on with the commits that lead to `tip`.
+    pub fn go_on(&mut self, changes: Changes, tip: Tip) {
+        let Some(lsn) = tip.lsn else { return };
+        let before = self.replayed.take().into_iter().flat_map(|(commit, _)| commit.pages);
+        let mut pages: BTreeMap<PageNo, Page> = before.filter(|(page_no, _)| page_no.get() <= changes.page_count_min).collect();
+        pages.extend(changes.pages);
+        let Tip { time_micros, page_count, pages_total, .. } = tip;
+        let pages = pages.into_iter().collect();
+        self.replayed = Some((Commit { lsn, time_micros, page_count, pages_total, pages }, tip));
+    }
+
+    /// Whether there is memory for all of its pages.
+    pub fn has_room(&self) -> bool {
+        self.room.take(self.replayed.as_ref().map_or(0, |(commit, _)| commit.pages.len()))
+    }
 }
 
 /// Finds the commit that is meant, among those that `head` says are folded.
