@@ -34,6 +34,12 @@ impl Client {
         self.post(&[json!({ "type": "execute", "stmt": { "sql": sql } }), json!({ "type": "close" })]).map(drop)
     }
 
+    /// Runs one statement that commits, and tells its LSN.
+    pub fn commit(&self, sql: &str) -> anyhow::Result<u64> {
+        let requests = [json!({ "type": "execute", "stmt": { "sql": sql } }), json!({ "type": "close" })];
+        self.ask(&requests)?.1.context("no commit is named in the answer")
+    }
+
     /// The one integer that a query comes to.
     pub fn number(&self, sql: &str) -> anyhow::Result<i64> {
         let answer =
@@ -54,9 +60,15 @@ impl Client {
     }
 
     fn post(&self, requests: &[Json]) -> anyhow::Result<Json> {
+        self.ask(requests).map(|(answer, _)| answer)
+    }
+
+    /// The answer, and the last commit that it saw.
+    fn ask(&self, requests: &[Json]) -> anyhow::Result<(Json, Option<u64>)> {
         let body = json!({ "requests": requests }).to_string();
         let url = format!("{}v2/pipeline", self.url);
         let mut answer = self.agent.post(&url).header("content-type", "application/json").send(body)?;
+        let lsn = answer.headers().get("shoal-lsn").and_then(|lsn| lsn.to_str().ok()?.parse().ok());
         let text = answer.body_mut().read_to_string()?;
         if !answer.status().is_success() {
             bail!("{}: {text}", answer.status());
@@ -70,6 +82,6 @@ impl Client {
                 bail!("{result}");
             }
         }
-        Ok(answer)
+        Ok((answer, lsn))
     }
 }

@@ -9,11 +9,14 @@ mod cgroup;
 mod chain;
 mod clock;
 mod cold;
+mod forks;
 mod hrana;
 mod p1;
 mod p10;
 mod p11;
 mod p14;
+mod p18;
+mod p19;
 mod p19b;
 mod p2;
 mod p20;
@@ -77,9 +80,14 @@ struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     log_seconds: u64,
 
-    /// P10: how large the database is
+    /// P10, P18, P19: how large the database is
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
     megabytes: u64,
+
+    /// P18: how many forks one database is given
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    forks: u64,
+
     /// P22: for how many minutes rows are written
     #[arg(long, value_name = "MINUTES", default_value_t = 1)]
     minutes: u64,
@@ -109,6 +117,10 @@ enum Row {
     P11,
     /// What an open, idle database costs
     P14,
+    /// Forks of a large database beside a small one: requests, time, bytes, and a chain of them
+    P18,
+    /// Restores of a large database beside a small one: requests, and that they are exact
+    P19,
     /// The first query after kill -9 of the node, by size of the database
     P19b,
     /// Failover after kill -9: time, round trips, growth with the number of databases, recovery of a long log
@@ -129,6 +141,7 @@ pub struct Options {
     pub databases: u32,
     pub log_seconds: u64,
     pub megabytes: u64,
+    pub forks: u64,
     pub minutes: u64,
     pub gib: f64,
 }
@@ -142,8 +155,8 @@ fn main() -> ExitCode {
 }
 
 fn measure(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { rounds, sqld, kills, databases, log_seconds, megabytes, minutes, gib, .. } = args;
-    let options = Options { rounds, sqld, kills, databases, log_seconds, megabytes, minutes, gib };
+    let Args { rounds, sqld, kills, databases, log_seconds, megabytes, forks, minutes, gib, .. } = args;
+    let options = Options { rounds, sqld, kills, databases, log_seconds, megabytes, forks, minutes, gib };
     let commit = args.commit.unwrap_or_else(report::commit_of_this_directory);
     let mut reports: Vec<Report> = Vec::new();
     for row in args.rows {
@@ -157,6 +170,8 @@ fn measure(args: Args) -> anyhow::Result<ExitCode> {
             Row::P10 => p10::run(&options),
             Row::P11 => p11::run(&options),
             Row::P14 => p14::run(&options),
+            Row::P18 => p18::run(&options),
+            Row::P19 => p19::run(&options),
             Row::P19b => p19b::run(&options),
             Row::P20 => p20::run(&options),
             Row::P22 => p22::run(&options),

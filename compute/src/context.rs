@@ -15,7 +15,7 @@ use segments::cache::PageCache;
 use segments::disk::DiskCache;
 use segments::disk::file::CacheFile;
 use tenant::registry::GivenUp;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use walstore::id::{DatabaseId, IncarnationId, Lsn, Slot};
 use walstore::lease::Lease;
 use walstore::life::Stores;
@@ -143,8 +143,11 @@ pub struct NodeContext {
     pub fetcher: Fetcher,
     pub disk: DiskCache,
     pub overlays: Arc<OverlaySpace>,
-    /// The same for replicas. Nothing that this node folds makes room there, so its writers do not wait for it.
+    /// The same for replicas and for moments of the past. Nothing that this node folds makes room there, so its writers do
+    /// not wait for it.
     pub replica_overlays: Arc<OverlaySpace>,
+    /// Turns of forks and restores of former states, which hold these in memory.
+    pub past_forks: Semaphore,
     pub temp: Arc<TempSpace>,
     pub sql: Arc<SqlSpace>,
     pub hot: HotSets,
@@ -169,6 +172,7 @@ impl NodeContext {
             cache,
             overlays: OverlaySpace::new(settings.overlay_bytes_max),
             replica_overlays: OverlaySpace::new(settings.overlay_bytes_max),
+            past_forks: Semaphore::new(limits::PAST_FORKS_AT_ONCE),
             peers: OnceLock::new(),
             temp: TempSpace::new(settings.temp_bytes_max),
             sql: SqlSpace::new(settings.sql_bytes_max),
@@ -207,7 +211,7 @@ impl NodeContext {
     pub fn memory(&self) -> Memory {
         Memory {
             cache: usize::try_from(self.cache.weight_bytes()).unwrap_or(usize::MAX),
-            overlays: self.overlays.bytes(),
+            overlays: self.overlays.bytes() + self.replica_overlays.bytes(),
             fetches: self.fetcher.bytes_in_flight(),
             sqlite: self.sql.bytes(),
         }

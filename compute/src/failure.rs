@@ -117,6 +117,7 @@ impl From<ForkFailure> for ServerError {
             ForkFailure::Refused(ForkRefused::NotDeleted { .. }) => Self::new(Fault::Conflict, text),
             ForkFailure::Refused(_) | ForkFailure::TooManyPoints(_) => Self::new(Fault::Invalid, text),
             ForkFailure::Past(PastError::Record(error)) => error.into(),
+            ForkFailure::Past(PastError::NoRoom(_)) => Self::new(Fault::Retry, text),
             ForkFailure::Past(_) => Self::new(Fault::Invalid, text),
             ForkFailure::Fold(FoldFailure::Record(error)) => error.into(),
             ForkFailure::Fold(FoldFailure::Lost(_)) => Self::new(Fault::Fenced, text),

@@ -55,6 +55,8 @@ pub const IMPORTS_AT_ONCE: usize = 2;
 pub const IMPORTS_REMEMBERED_MAX: usize = 64;
 /// A part of a file of which nothing is heard for so long is deleted.
 pub const UPLOAD_KEPT: Duration = Duration::from_secs(86_400);
+/// And for so long its room on the disk is kept free for what is still to come.
+pub const UPLOAD_PROMISED: Duration = Duration::from_secs(900);
 /// SQLite's check of a file may take so long, and longer by its bytes: it reads each page once.
 pub const IMPORT_CHECK_MICROS: u64 = 600_000_000;
 pub const IMPORT_CHECK_BYTES_PER_MICRO: u64 = 5;
@@ -143,6 +145,16 @@ pub const REPLICA_LOOK_MIN: Duration = Duration::from_millis(500);
 pub const REPLICA_LOOK_MAX: Duration = Duration::from_secs(5);
 /// How long a request waits for a replica to get as far as its client has seen.
 pub const REPLICA_WAIT: Duration = Duration::from_secs(2);
+/// An owner looks whether forks of a database have ended so often at most, when it has it open, and
+pub const FORKS_LOOKED_AT_EVERY: Duration = Duration::from_secs(3600);
+/// at so many forks, a GET each.
+pub const FORKS_LOOKED_AT_MAX: usize = 256;
+/// Ended forks whose pins go in one write, with a few requests each. Nothing of the database is folded meanwhile.
+pub const FORKS_TIDIED_AT_ONCE: usize = 16;
+/// How often a moment of the past is tried again for which there is no memory, while others are closed.
+pub const PAST_ROOM_TRIES: u32 = 3;
+/// Forks and restores of former states at the same time: each has in memory what changed since the base before it.
+pub const PAST_FORKS_AT_ONCE: usize = 2;
 /// Pages of one replica's overlay beyond which it starts over from what is folded, as nothing else would free them.
 pub const REPLICA_OVERLAY_BYTES_MAX: usize = 2 * OVERLAY_BYTES_MAX;
 /// Pages that applying one commit reads at the same time, for its patches.

@@ -111,6 +111,20 @@ async fn watch_overlays(node: Arc<NodeContext>, cores: Vec<mpsc::UnboundedSender
     }
 }
 
+/// Has moments of the past closed that nobody uses, when there is no memory for another one.
+async fn watch_pasts(node: Arc<NodeContext>, cores: Vec<mpsc::UnboundedSender<Message>>) {
+    loop {
+        tokio::select! {
+            biased;
+            () = node.replica_overlays.room_is_asked_for() => {}
+            () = cores[0].closed() => return,
+        }
+        for core in &cores {
+            let _ = core.send(Message::ClosePasts);
+        }
+    }
+}
+
 /// A running node.
 pub struct Node {
     pub context: Arc<NodeContext>,
@@ -207,7 +221,12 @@ impl Node {
         }
         let sweep_interval = context.settings.sweep_interval;
         if !sweep_interval.is_zero() {
+            let owner = NodeHandle { context: context.clone(), cores: inboxes.clone() };
             let sweeper = Sweeper::new(id, context.stores.clone(), seam.clone(), &context.fetcher);
+            let sweeper = sweeper.telling(move |head| {
+                // A node that stops needs not know.
+                let _ = owner.send(&head.name, Message::LookAtForks { name: head.name.clone() });
+            });
             let core = inboxes[0].clone();
             seam.spawn(async move {
                 tokio::select! {
@@ -218,6 +237,7 @@ impl Node {
             });
         }
         seam.spawn(watch_overlays(context.clone(), inboxes.clone()));
+        seam.spawn(watch_pasts(context.clone(), inboxes.clone()));
         Ok(Self { context, incarnation, cores: inboxes, over })
     }
 

@@ -1,12 +1,15 @@
-//! Many databases that are each too small to fold, and together too large for the node's memory.
+//! Many databases that are each too small to fold, and together too large for the node's memory; and moments of the past.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use compute::core::{Job, Message, PipelineReply, Work};
+use compute::core::{Job, JobError, Message, PipelineReply, Work};
+use compute::error::Fault;
 use compute::hrana::HranaVersion;
+use compute::hrana::baton::Baton;
 use compute::hrana::json::WriteJson;
 use compute::hrana::request::{SqlSource, Stmt, StreamRequest};
+use compute::moment::Moment;
 use compute::node::{CoreThreads, Node, NodeHandle, Settings};
 use tenant::name::Name;
 use tokio::sync::oneshot;
@@ -22,21 +25,28 @@ const SPACE: usize = 512 << 10;
 const COMMIT_BYTES_MAX: usize = 8 * 4096;
 
 async fn run(node: &NodeHandle, name: &Name, sql: &str) -> PipelineReply {
-    let stmt = Stmt {
-        sql: SqlSource { sql: Some(sql.to_owned()), sql_id: None },
-        args: Vec::new(),
-        named_args: Vec::new(),
-        want_rows: true,
-        replication_index: None,
-    };
-    let (reply, answer) = oneshot::channel();
-    let work = Work::Pipeline { requests: vec![StreamRequest::Execute { stmt }], reply };
-    let version = HranaVersion::Hrana3;
-    let job = Job { database: name.clone(), at: None, create: true, baton: None, version, min_lsn: 0, work };
-    node.send(name, Message::Job(job)).expect("a node that runs");
-    let reply = answer.await.expect("an answer").unwrap_or_else(|error| panic!("{name}: {sql}: {error:?}"));
+    let reply = ask(node, name, None, None, sql).await;
+    let reply = reply.unwrap_or_else(|error| panic!("{name}: {sql}: {error:?}"));
     assert!(reply.results[0].is_ok(), "{name}: {sql}: {:?}", reply.results[0]);
     reply
+}
+
+/// What a pipeline of one statement comes to, at a moment if one is given.
+async fn ask(
+    node: &NodeHandle,
+    name: &Name,
+    at: Option<u64>,
+    baton: Option<Baton>,
+    sql: &str,
+) -> Result<PipelineReply, JobError> {
+    let sql = SqlSource { sql: Some(sql.to_owned()), sql_id: None };
+    let stmt = Stmt { sql, args: Vec::new(), named_args: Vec::new(), want_rows: true, replication_index: None };
+    let (reply, answer) = oneshot::channel();
+    let work = Work::Pipeline { requests: vec![StreamRequest::Execute { stmt }], reply };
+    let at = at.map(Moment::Lsn);
+    let job = Job { database: name.clone(), at, create: true, baton, version: HranaVersion::Hrana3, min_lsn: 0, work };
+    node.send(name, Message::Job(job)).expect("a node that runs");
+    answer.await.expect("an answer")
 }
 
 #[test]
@@ -78,5 +88,56 @@ fn many_small_overlays_fold_early_and_no_writer_is_refused() {
             assert!(shown.contains(rows), "{name}: {shown}");
         }
         node.shut_down(Duration::from_secs(10)).await.expect("sealed");
+    });
+}
+
+/// Moments that differ from their base by a hundred pages and more each, where there is room for two.
+#[test]
+fn moments_of_the_past_share_bounded_memory_and_those_in_use_keep_theirs() {
+    const MOMENTS: u64 = 12;
+    const ROOM: usize = 1 << 20;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let seam = Seam::production();
+        let stores = Stores::one(Arc::new(MemoryStore::new()));
+        let retention = Duration::from_secs(86_400);
+        let settings = Settings { overlay_bytes_max: ROOM, retention, cores: 2, ..Settings::default() };
+        let node = Node::start(IncarnationId::random(&seam), stores, seam, settings, &CoreThreads).await.expect("a node");
+        let (handle, name) = (node.handle(), Name::parse("app").expect("a name"));
+        let space = &handle.context.replica_overlays;
+        run(&handle, &name, "CREATE TABLE t(a INTEGER PRIMARY KEY, b)").await;
+        run(&handle, &name, "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100)
+            SELECT i, zeroblob(3000) FROM n").await;
+        for moment in 1..=MOMENTS {
+            run(&handle, &name, &format!("UPDATE t SET b = printf('%03000d', {moment})")).await;
+        }
+        let (reply, folded) = oneshot::channel();
+        handle.send(&name, Message::FoldedHead { name: name.clone(), reply }).expect("a node that runs");
+        folded.await.expect("an answer").expect("it is all folded");
+        // Commits 1 and 2 have made the table.
+        let shown = |moment: u64| {
+            let sql = "SELECT count(*) FROM t WHERE b = printf('%03000d', (SELECT CAST(b AS INTEGER) FROM t LIMIT 1))";
+            ask(&handle, &name, Some(moment + 2), None, sql)
+        };
+        for moment in 1..=MOMENTS {
+            let reply = shown(moment).await.unwrap_or_else(|error| panic!("moment {moment}: {error:?}"));
+            assert!(reply.results[0].is_ok() && reply.shown.lsn == moment + 2, "{:?}", reply.results[0]);
+        }
+        let highest = space.highest();
+        assert!((400 << 10..=ROOM).contains(&highest), "{highest} bytes");
+
+        let begin = |moment: u64| ask(&handle, &name, Some(moment + 2), None, "BEGIN");
+        let [first, second] = [begin(1).await, begin(2).await].map(|reply| reply.expect("there is room").baton);
+        assert!(first.is_some() && second.is_some(), "open transactions");
+        let Err(JobError::Server(refused)) = begin(3).await else { panic!("no room for it") };
+        assert_eq!(refused.fault, Fault::Retry, "{refused:?}");
+        assert!(refused.message.contains("no memory left (--memory)"), "{refused:?}");
+        // The present, and what is open, go on.
+        run(&handle, &name, "SELECT 1").await;
+        ask(&handle, &name, Some(4), second, "ROLLBACK").await.expect("it is open");
+        begin(3).await.expect("another one has gone");
+        ask(&handle, &name, Some(3), first, "ROLLBACK").await.expect("it is open");
+        node.shut_down(Duration::from_secs(10)).await.expect("sealed");
+        assert!(space.highest() <= ROOM, "{} bytes", space.highest());
     });
 }

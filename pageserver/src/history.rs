@@ -22,6 +22,21 @@ use crate::base::{base_of, parts, stored_base};
 use crate::fetcher::Fetcher;
 use crate::tail::Tail;
 
+/// Memory for the pages that a state has beyond its base.
+pub trait Room: Sync {
+    /// Whether so many pages in all may be held from now on.
+    fn take(&self, pages: usize) -> bool;
+}
+
+/// As much as it takes.
+pub struct Unbounded;
+
+impl Room for Unbounded {
+    fn take(&self, _pages: usize) -> bool {
+        true
+    }
+}
+
 /// A point in the life of a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
@@ -64,6 +79,9 @@ pub enum PastError {
     /// Behind the folded point: fold, or replay the tail.
     #[error("that moment is not folded yet; what can be restored is {0}")]
     NotFolded(Window),
+    /// The caller has [no room](Room) for so many pages.
+    #[error("the state differs from its base by {0} pages and more, for which there is no memory at the moment")]
+    NoRoom(usize),
     /// The store fails, or an object is damaged, which is named.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -105,7 +123,11 @@ pub async fn window(fetcher: &Fetcher, head: &Head) -> Result<Window, RecordErro
     let time_micros = match at_end_of_run.or_else(at_end_of_chunk) {
         Some(time_micros) => time_micros,
         // The state itself tells.
-        None => state(fetcher, head, &index, horizon).await?.tip.time_micros,
+        None => match state(fetcher, head, &index, horizon, &Unbounded).await {
+            Ok(state) => state.tip.time_micros,
+            Err(PastError::Record(error)) => return Err(error),
+            Err(other) => unreachable!("BUG: a commit of the window is not there: {other}"),
+        },
     };
     Ok(Window { oldest: Mark { lsn: horizon.get(), time_micros }, newest })
 }
@@ -158,7 +180,8 @@ async fn newest_until(fetcher: &Fetcher, head: &Head, micros: u64) -> Result<u64
 }
 
 /// The state after commit `lsn` of the database, which is folded and not before the horizon. LSN 0 is the empty database.
-pub async fn materialise(fetcher: &Fetcher, head: &Head, lsn: u64) -> Result<Tail, PastError> {
+/// The pages that commits after the base have changed are in memory, as far as there is room.
+pub async fn materialise(fetcher: &Fetcher, head: &Head, lsn: u64, room: &dyn Room) -> Result<Tail, PastError> {
     if lsn > Lsn::raw(head.folded.lsn) {
         return Err(PastError::NotFolded(window(fetcher, head).await?));
     }
@@ -169,7 +192,7 @@ pub async fn materialise(fetcher: &Fetcher, head: &Head, lsn: u64) -> Result<Tai
     if head.folded.lsn == Some(lsn) {
         return Ok(Tail::of_base(head.database, base_of(fetcher, head).await?));
     }
-    Ok(state(fetcher, head, &index_of(head)?, lsn).await?)
+    state(fetcher, head, &index_of(head)?, lsn, room).await
 }
 
 /// The path to a commit of the window.
@@ -190,7 +213,13 @@ pub async fn path_to(
     Ok(index.path(lsn, &chunks).ok_or_else(missing)?)
 }
 
-async fn state(fetcher: &Fetcher, head: &Head, index: &HistoryIndex, lsn: Lsn) -> Result<Tail, RecordError> {
+async fn state(
+    fetcher: &Fetcher,
+    head: &Head,
+    index: &HistoryIndex,
+    lsn: Lsn,
+    room: &dyn Room,
+) -> Result<Tail, PastError> {
     let Path { start, runs } = path_to(fetcher, head, index, lsn).await?;
     let mut tail = match start {
         Start::Empty => empty(head.database),
@@ -204,7 +233,7 @@ async fn state(fetcher: &Fetcher, head: &Head, index: &HistoryIndex, lsn: Lsn) -
         }
     };
     for run in &runs {
-        replay(fetcher, &mut tail, run, lsn).await?;
+        replay(fetcher, &mut tail, run, lsn, room).await?;
     }
     if tail.tip.lsn != Some(lsn) {
         let reason = format!("its history ends at {:?} on the way to {lsn}", tail.tip.lsn);
@@ -219,11 +248,21 @@ fn empty(database: DatabaseId) -> Tail {
 }
 
 /// Replays what a run has after the tail's commit, up to `upto`.
-async fn replay(fetcher: &Fetcher, tail: &mut Tail, run: &Run, upto: Lsn) -> Result<(), RecordError> {
+async fn replay(
+    fetcher: &Fetcher,
+    tail: &mut Tail,
+    run: &Run,
+    upto: Lsn,
+    room: &dyn Room,
+) -> Result<(), PastError> {
     let history = read_run(fetcher, run).await?;
     for (lsn, commit) in (run.first.get()..).zip(&history.commits) {
         if lsn > Lsn::raw(tail.tip.lsn) && lsn <= upto.get() {
             tail.replay_bytes(fetcher, commit, keys::pack(&run.pack).as_str()).await?;
+            let pages = tail.input.pages.len();
+            if !room.take(pages) {
+                return Err(PastError::NoRoom(pages));
+            }
         }
     }
     Ok(())

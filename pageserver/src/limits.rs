@@ -126,6 +126,9 @@ pub const SWEEP_LOOKS_PER_INTERVAL: u32 = 4;
 /// Deletes of a sweep that run at the same time.
 pub const SWEEP_DELETES_AT_ONCE: usize = 8;
 
+/// Heads of forks that are looked at together.
+pub const SWEEP_READS_AT_ONCE: usize = 16;
+
 /// Children of children whose pins a sweep looks at because of one database: each takes some of a thread's stack.
 pub const SWEEP_DESCENT_MAX: usize = 16;
 

@@ -115,6 +115,11 @@ pub const BASE_BYTES_MAX: usize = (2 << 20) + (64 << 10) + (1 << 10);
 /// them replays so much.
 pub const HISTORY_BASE_BYTES_MIN: u64 = 256 << 10;
 
+/// And they change at most so many pages, 16 MiB, or are of one fold: whoever goes back has these in memory. An owner folds
+/// at half as much, so that a history that grows as fast as it can has a base for every other fold, which is about as long
+/// as the head that each fold writes anyway.
+pub const HISTORY_BASE_PAGES_MAX: u64 = 4096;
+
 /// *Format.* Entries of the history's index that stand in the head.
 pub const HISTORY_ENTRIES_MAX: usize = 256;
 

@@ -89,7 +89,7 @@ impl Core {
             }
             // Its tail goes through the logs of others, which nobody can drain as long as it is only remembered.
             // And what its folds have left of dead space is given back, before nobody is there to do it.
-            let has_work = open.head.borrow().value.tail.len() > 1 || !open.is_compact.get();
+            let has_work = open.head.borrow().value.tail.len() > 1 || !open.is_compact.get() || self.has_forks(&open);
             if has_work && !open.is_idle.replace(true) {
                 open.database.changed.notify_one();
                 continue;

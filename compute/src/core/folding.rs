@@ -32,6 +32,10 @@ impl Core {
                 }
                 let is_due = core.fold_is_due(&open);
                 if !is_due && !open.compaction_is_due() {
+                    if core.forks_are_due(&open) {
+                        core.tidy_forks(&open).await;
+                        continue;
+                    }
                     open.database.changed.notified().await;
                     continue;
                 }

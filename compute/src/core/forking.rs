@@ -24,6 +24,7 @@ use super::Core;
 use super::databases::OpenError;
 use super::open_database::OpenDatabase;
 use crate::context::NodeContext;
+use crate::database::past_room::PastRoom;
 use crate::error::{Fault, ServerError};
 use crate::moment::Moment;
 
@@ -102,9 +103,9 @@ impl From<Stopped> for OpenError {
     }
 }
 
-pub(super) fn forker(node: &NodeContext, patience: Patience) -> Forker<'_> {
+pub(super) fn forker<'a>(node: &'a NodeContext, patience: Patience, room: &'a PastRoom) -> Forker<'a> {
     let NodeContext { stores, seam, fetcher, given_up, id, .. } = node;
-    Forker { store: &*stores.main, seam, fetcher, given_up, me: *id, patience }
+    Forker { store: &*stores.main, seam, fetcher, given_up, me: *id, patience, room }
 }
 
 impl Core {
@@ -156,6 +157,7 @@ impl Core {
             return self.fork_newest(&open, to, expires_micros).await;
         };
         let origin = self.origin(&open, moment).await?;
+        let _turn = self.node.past_forks.acquire().await.expect("BUG: nobody closes it");
         let _folding = open.folding.lock().await;
         let (head, at) = match origin {
             Origin::Own(at) => (open.head.borrow().clone(), at),
@@ -224,7 +226,8 @@ impl Core {
     ) -> Result<Result<(Linked, Result<Versioned<Head>, ForkFailure>), ForkFailure>, ServerError> {
         let patience = self.patience();
         let forked = self.node.io(move |node| async move {
-            forker(&node, patience).fork_folding(job, &to, settings).await
+            let room = PastRoom::to_fork(&node);
+            forker(&node, patience, &room).fork_folding(job, &to, settings).await
         });
         forked.await
     }
@@ -238,7 +241,8 @@ impl Core {
     ) -> Result<Result<Forked, ForkFailure>, ServerError> {
         let patience = self.patience();
         let forked = self.node.io(move |node| async move {
-            forker(&node, patience).fork(head, at, &to, settings).await
+            let room = PastRoom::to_fork(&node);
+            forker(&node, patience, &room).fork(head, at, &to, settings).await
         });
         forked.await
     }

@@ -24,8 +24,10 @@ mod replacing;
 mod replicas;
 mod running;
 mod streams;
+mod tidying;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +73,8 @@ pub enum Message {
     Sweep,
     /// The overlays of all databases take too much memory: look who has to fold.
     LookAtFolds,
+    /// There is no memory for another moment of the past: close those that nobody uses.
+    ClosePasts,
     Fenced(String),
     Create { name: Name, reply: oneshot::Sender<Result<DatabaseId, ServerError>> },
     Delete { name: Name, reply: oneshot::Sender<Result<(), OpenError>> },
@@ -91,6 +95,8 @@ pub enum Message {
         last: Option<Lsn>,
         reply: oneshot::Sender<Result<(Changed, Versioned<Head>), OpenError>>,
     },
+    /// A sweep has met a database of this node that has forks, some of which may have ended.
+    LookAtForks { name: Name },
     /// Another node wants to follow a database of this one.
     Follow { start: Start, publisher: Publisher },
     /// The node is about to stop. Roll back what no request is running for, now and from now on, and send followers
@@ -211,6 +217,8 @@ struct Core {
     stacks: RefCell<StackPool>,
     /// Why the log has ended, if it has: what is opened from then on is lost at once.
     fenced: RefCell<Option<String>>,
+    /// When the forks of a database were looked at, in the last hour.
+    tidied: RefCell<BTreeMap<DatabaseId, u64>>,
     /// Whether the node is about to stop. Nobody can come back to a stream then, and a transaction that is
     /// parked nevertheless would keep its turn from requests that the stop waits for. No more followers are taken.
     is_stopping: Cell<bool>,
@@ -228,6 +236,7 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
         streams: Streams::default(),
         stacks: RefCell::default(),
         fenced: RefCell::default(),
+        tidied: RefCell::default(),
         is_stopping: Cell::new(false),
         node,
     });
@@ -237,6 +246,7 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
             Message::Job(job) => core.clone().start(job),
             Message::Durable(commits) => core.on_durable(&commits),
             Message::LookAtFolds => core.look_at_folds(),
+            Message::ClosePasts => core.evict_pasts(0, Duration::ZERO),
             Message::Sweep => core.sweep(),
             Message::Fenced(reason) => core.on_fenced(&reason).await,
             Message::Create { name, reply } => {
@@ -270,6 +280,10 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
             Message::Replace { name, replaced, last, reply } => {
                 let core = core.clone();
                 spawn_local(async move { drop(reply.send(core.take_the_place_of(&name, *replaced, last).await)) });
+            }
+            Message::LookAtForks { name } => {
+                let core = core.clone();
+                spawn_local(async move { core.look_at_forks(&name).await });
             }
             Message::Follow { start, publisher } => core.publish(start, publisher),
             Message::EndIdleStreams => {

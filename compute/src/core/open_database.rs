@@ -31,6 +31,7 @@ pub struct OpenDatabase {
     pub deleted: RefCell<Vec<PackRef>>,
     /// When it was last used, by the boot clock.
     pub used_micros: Cell<u64>,
+    pub opened_micros: u64,
     /// Held by whoever folds.
     pub folding: Mutex<()>,
     /// About to be closed because nobody uses it.
@@ -58,6 +59,7 @@ impl OpenDatabase {
     ) -> Self {
         let folds = head.value.fold_seq;
         Self {
+            opened_micros: database.node.seam.boot_micros(),
             used_micros: Cell::new(database.node.seam.boot_micros()),
             database,
             pool: Rc::default(),

@@ -29,6 +29,7 @@ use super::Core;
 use super::databases::OpenError;
 use super::forking::{Changed, Origin, forker};
 use super::open_database::OpenDatabase;
+use crate::database::past_room::PastRoom;
 use crate::database::turn::TurnGuard;
 use crate::error::{Fault, ServerError};
 use crate::moment::Moment;
@@ -52,6 +53,7 @@ impl Core {
     pub(super) async fn restore_in_place(self: &Rc<Self>, name: &Name, at: Moment) -> Result<Changed, OpenError> {
         let open = self.open(name, false).await?;
         let origin = self.origin(&open, at).await?;
+        let _turn = self.node.past_forks.acquire().await.expect("BUG: nobody closes it");
         let turn = self.end_after_folding(&open, REPLACED).await?;
         let _folding = open.folding.lock().await;
         let (old, last) = (open.head.borrow().clone(), open.database.newest().lsn);
@@ -76,7 +78,8 @@ impl Core {
     async fn restore_on_io(&self, restore: Restore) -> Result<Restored, ServerError> {
         let patience = self.patience();
         let restored = self.node.io(move |node| async move {
-            forker(&node, patience).restore(restore).await
+            let room = PastRoom::to_fork(&node);
+            forker(&node, patience, &room).restore(restore).await
         });
         restored.await?.map_err(ServerError::from)
     }

@@ -18,6 +18,7 @@ pub mod overlay;
 pub mod overlay_space;
 pub mod pages;
 pub mod past;
+pub mod past_room;
 pub mod replica;
 pub mod turn;
 
@@ -43,7 +44,9 @@ use self::feed::Feed;
 use self::gate::Gate;
 use self::overlay::{Changes, Overlay, Unfolded, Version};
 use self::pages::Base;
+use self::overlay_space::OverlaySpace;
 use self::past::Past;
+use self::past_room::PastRoom;
 use self::replica::Replica;
 use self::turn::Turn;
 use crate::limits;
@@ -73,6 +76,8 @@ pub struct Database {
     pub replica: Option<Replica>,
     /// Which moment of the past this shows, if it does not go on.
     pub past: Option<Past>,
+    /// The memory that it takes for that.
+    _past_room: Option<PastRoom>,
     /// How long a commit may wait for company, in microseconds.
     pub window_micros: u64,
     /// Whether folds keep the commits that they fold.
@@ -115,6 +120,7 @@ impl Database {
             feed: Feed::default(),
             replica: None,
             past: None,
+            _past_room: None,
             hot: Cell::default(),
             newest: Cell::new(newest),
             overlay: RefCell::new(Overlay::new(node.overlays.clone())),
@@ -134,9 +140,17 @@ impl Database {
     }
 
     /// What a database was once. The commits after `base` are still to be applied.
-    pub fn past(identity: (DatabaseId, Name, u64), node: Arc<NodeContext>, home: u16, base: Base, past: Past) -> Self {
-        let overlay = RefCell::new(Overlay::new(node.replica_overlays.clone()));
-        Self { overlay, past: Some(past), ..Self::new(identity, node, home, 0, base) }
+    /// What they have changed is counted by `room`.
+    pub fn past(
+        identity: (DatabaseId, Name, u64),
+        node: Arc<NodeContext>,
+        home: u16,
+        base: Base,
+        past: Past,
+        room: PastRoom,
+    ) -> Self {
+        let overlay = RefCell::new(Overlay::new(OverlaySpace::new(usize::MAX)));
+        Self { overlay, past: Some(past), _past_room: Some(room), ..Self::new(identity, node, home, 0, base) }
     }
 
     /// Whether nothing can be written here, because it is a copy of what another node owns or of what once was.

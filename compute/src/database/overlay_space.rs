@@ -33,6 +33,8 @@ pub struct OverlaySpace {
     pressed: Notify,
     /// Signalled when it is no longer full.
     room: Notify,
+    /// Signalled when somebody was refused room.
+    refused: Notify,
 }
 
 impl OverlaySpace {
@@ -44,6 +46,7 @@ impl OverlaySpace {
             fold_from: AtomicUsize::new(usize::MAX),
             pressed: Notify::new(),
             room: Notify::new(),
+            refused: Notify::new(),
         })
     }
 
@@ -62,6 +65,31 @@ impl OverlaySpace {
         if self.is_pressed() {
             self.pressed.notify_one();
         }
+    }
+
+    /// Grows one part from so many bytes to so many, if there is nothing else here, or all of it and what is `beside` it
+    /// stay within the bound.
+    pub fn try_grow(&self, from: usize, to: usize, beside: usize) -> bool {
+        let grown = |bytes: usize| {
+            let others = bytes - from;
+            (others == 0 || others + to + beside <= self.bytes_max).then_some(others + to)
+        };
+        let grown = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown);
+        match grown {
+            Ok(before) => self.highest.fetch_max(before - from + to, Ordering::Relaxed),
+            Err(_) => return false,
+        };
+        true
+    }
+
+    /// Has those let go of it who can.
+    pub fn ask_for_room(&self) {
+        self.refused.notify_one();
+    }
+
+    /// Waits until somebody asks for room.
+    pub async fn room_is_asked_for(&self) {
+        self.refused.notified().await;
     }
 
     pub fn give_back(&self, bytes: usize) {

@@ -91,7 +91,7 @@ async fn begin_upload(plane: &Plane, name: &str, which: &Which) -> Answer {
         return Err(ServerError::new(Fault::Conflict, format!("there is a database `{}` already", upload.name)));
     }
     let _exclusive = plane.imports.take(&upload.name).map_err(|_| busy())?;
-    let there = staging::begin(&upload, &context.settings.temp_directory, context.seam.wall_micros())?;
+    let there = staging::begin(&plane.imports, &upload, &context.settings.temp_directory, context.seam.wall_micros())?;
     Ok(received(there))
 }
 
@@ -115,13 +115,18 @@ async fn part(
     };
     let added = async {
         let upload = which.upload(&name)?;
-        let directory = plane.node.context.settings.temp_directory.clone();
-        let offset = which.offset;
-        let taken = plane.clone();
+        let (offset, taken) = (which.offset, plane.clone());
         // To the end, also if the client goes away meanwhile.
         let written = tokio::task::spawn_blocking(move || {
             let _exclusive = taken.imports.take(&upload.name).map_err(|_| busy())?;
-            staging::append(&upload, &directory, offset, &part)
+            let context = &taken.node.context;
+            let directory = &context.settings.temp_directory;
+            // Anew, if nothing was heard of it for so long that others may have its room.
+            let there = staging::received(&upload, directory)?;
+            staging::promise(&taken.imports, &upload, there, directory, context.seam.wall_micros())?;
+            let received = staging::append(&upload, directory, offset, &part)?;
+            staging::promise(&taken.imports, &upload, received, directory, context.seam.wall_micros())?;
+            Ok::<u64, ServerError>(received)
         });
         written.await.map_err(|_| going_down())?.map(received)
     };

@@ -3,6 +3,7 @@
 //! | file | idea |
 //! |---|---|
 //! | [`staging`] | a file arrives in parts and waits on disk; its length is all the state there is |
+//! | [`room`] | what is still to come of each has its room on the disk |
 //! | [`check`] | what is in it is hostile until SQLite, confined, has looked at all of it |
 //! | [`job`] | from a checked file to a database, in the background |
 //!
@@ -18,6 +19,7 @@
 
 pub mod check;
 pub mod job;
+pub mod room;
 pub mod staging;
 
 use std::collections::BTreeMap;
@@ -26,11 +28,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tenant::name::Name;
 
 use self::job::Progress;
+use self::room::Promises;
 use self::staging::Upload;
 
 /// What goes on here, by name.
 #[derive(Default)]
-pub struct Imports(Mutex<BTreeMap<Name, Occupied>>);
+pub struct Imports {
+    occupied: Mutex<BTreeMap<Name, Occupied>>,
+    promises: Mutex<Promises>,
+}
 
 enum Occupied {
     /// A request is at the staged file.
@@ -53,7 +59,12 @@ pub struct Exclusive<'i> {
 
 impl Imports {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Name, Occupied>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.occupied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is promised to files that are on their way.
+    pub fn promises(&self) -> MutexGuard<'_, Promises> {
+        self.promises.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn take(&self, name: &Name) -> Result<Exclusive<'_>, Busy> {
@@ -89,6 +100,7 @@ impl Exclusive<'_> {
             return false;
         }
         let name = self.name.take().expect("BUG: it is handed over once");
+        self.imports.promises().end(&name);
         let mut imports = self.imports.lock();
         if imports.len() >= crate::limits::IMPORTS_REMEMBERED_MAX {
             // Who has not asked for the outcome by now sees it by the name.

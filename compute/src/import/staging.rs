@@ -11,6 +11,7 @@ use std::time::UNIX_EPOCH;
 use segments::page::PAGE_BYTES;
 use tenant::name::Name;
 
+use super::Imports;
 use crate::error::{Fault, ServerError};
 use crate::limits;
 
@@ -49,15 +50,24 @@ fn directory(temp_directory: &Path) -> PathBuf {
     temp_directory.join("imports")
 }
 
-/// Says how much of the file is there. Other files for this name, and those of which nothing has been heard for long,
-/// go.
-pub fn begin(upload: &Upload, temp_directory: &Path, now_micros: u64) -> Result<u64, ServerError> {
+/// Says how much of the file is there, and promises room for the rest. Other files for this name go, for the caller has
+/// the name to himself; and those of which nothing has been heard for long, if nobody is at work on them.
+pub fn begin(imports: &Imports, upload: &Upload, temp_directory: &Path, now_micros: u64) -> Result<u64, ServerError> {
     fs::create_dir_all(directory(temp_directory)).map_err(|error| broken(&error))?;
     let path = upload.path(temp_directory);
     for other in fs::read_dir(directory(temp_directory)).map_err(|error| broken(&error))?.flatten() {
-        let is_of_name = other.file_name().to_string_lossy().rsplit_once('-').is_some_and(|(name, _)| name == upload.name.as_str());
-        if other.path() != path && (is_of_name || is_forgotten(&other, now_micros)) {
-            let _ = fs::remove_file(other.path());
+        let file_name = other.file_name();
+        let name = file_name.to_str().and_then(|it| Name::parse(it.rsplit_once('-')?.0).ok());
+        if name.as_ref() == Some(&upload.name) {
+            if other.path() != path {
+                let _ = fs::remove_file(other.path());
+            }
+        } else if is_forgotten(&other, now_micros) {
+            // Held while the file goes, so that no request begins to use it. A slow job has its name for itself.
+            let held = name.as_ref().map(|name| imports.take(name)).transpose();
+            if held.is_ok() {
+                let _ = fs::remove_file(other.path());
+            }
         }
     }
     let mut received = received(upload, temp_directory)?;
@@ -65,13 +75,27 @@ pub fn begin(upload: &Upload, temp_directory: &Path, now_micros: u64) -> Result<
         delete(upload, temp_directory);
         received = 0;
     }
-    let room = rustix::fs::statvfs(temp_directory).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-    // The disk cache and temporary files of queries want some, too.
-    if upload.bytes - received > room / 10 * 9 {
-        let text = format!("this node's disk has {room} bytes left (--cache-dir), too little for a file of {}", upload.bytes);
-        return Err(ServerError::new(Fault::Retry, text));
-    }
+    promise(imports, upload, received, temp_directory, now_micros)?;
     Ok(received)
+}
+
+/// Keeps room for what is still to come, or says why that cannot be.
+pub fn promise(
+    imports: &Imports,
+    upload: &Upload,
+    received: u64,
+    temp_directory: &Path,
+    now_micros: u64,
+) -> Result<(), ServerError> {
+    let free = rustix::fs::statvfs(temp_directory).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    let rest = upload.bytes.saturating_sub(received);
+    imports.promises().ask(&upload.name, rest, free, now_micros).map_err(|room| {
+        let text = format!(
+            "this node's disk (--cache-dir) has room for {room} bytes more beside what other uploads were promised, too \
+             little for {rest} of a file; try again later"
+        );
+        ServerError::new(Fault::Retry, text)
+    })
 }
 
 fn is_forgotten(file: &fs::DirEntry, now_micros: u64) -> bool {
@@ -133,13 +157,13 @@ mod tests {
     #[test]
     fn a_file_arrives_in_parts_and_goes_on_where_it_stopped() {
         let directory = tempfile::tempdir().unwrap();
-        let temp = directory.path();
+        let (temp, imports) = (directory.path(), Imports::default());
         let app = upload("app", 8192, &"a".repeat(64)).unwrap();
-        assert_eq!(begin(&app, temp, NOW), Ok(0));
+        assert_eq!(begin(&imports, &app, temp, NOW), Ok(0));
         assert_eq!(append(&app, temp, 0, &[1; 5000]), Ok(5000));
         assert!(append(&app, temp, 0, &[1; 5000]).is_err_and(|error| error.fault == Fault::Conflict));
         assert!(append(&app, temp, 5000, &[2; 5000]).is_err(), "more than was announced");
-        assert_eq!(begin(&app, temp, NOW), Ok(5000));
+        assert_eq!(begin(&imports, &app, temp, NOW), Ok(5000));
         assert_eq!(append(&app, temp, 5000, &[2; 3192]), Ok(8192));
         let all = fs::read(app.path(temp)).unwrap();
         assert_eq!((all.len(), all[4999], all[5000]), (8192, 1, 2));
@@ -148,16 +172,21 @@ mod tests {
     #[test]
     fn another_file_for_a_name_takes_the_place_of_the_first_and_leaves_other_names_alone() {
         let directory = tempfile::tempdir().unwrap();
-        let temp = directory.path();
+        let (temp, imports) = (directory.path(), Imports::default());
         let files = [("app", "a"), ("app-2", "a"), ("app", "b")];
         let [first, other, second] = files.map(|(name, digit)| upload(name, 4096, &digit.repeat(64)).unwrap());
         for file in [&first, &other] {
-            begin(file, temp, NOW).unwrap();
+            begin(&imports, file, temp, NOW).unwrap();
             append(file, temp, 0, b"x").unwrap();
         }
-        assert_eq!(begin(&second, temp, NOW), Ok(0));
+        assert_eq!(begin(&imports, &second, temp, NOW), Ok(0));
         assert_eq!((received(&first, temp), received(&other, temp)), (Ok(0), Ok(1)));
-        begin(&second, temp, u64::MAX).unwrap();
+        // Somebody is at work on it: a check that takes long.
+        let slow = imports.take(&other.name).ok();
+        begin(&imports, &second, temp, u64::MAX).unwrap();
+        assert_eq!(received(&other, temp), Ok(1));
+        drop(slow);
+        begin(&imports, &second, temp, u64::MAX).unwrap();
         assert_eq!(received(&other, temp), Ok(0), "nothing was heard of it for long");
     }
 

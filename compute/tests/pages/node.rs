@@ -280,7 +280,7 @@ impl Node {
 impl Node {
     /// The state after commit `lsn`, made from what the bucket keeps of the past.
     pub async fn past(&self, open: &Open, lsn: u64) -> Result<Tail, String> {
-        let past = history::materialise(&self.context.fetcher, &open.head.value, lsn).await;
+        let past = history::materialise(&self.context.fetcher, &open.head.value, lsn, &history::Unbounded).await;
         past.map_err(|error| format!("I9: commit {lsn} lies in the window and cannot be restored: {error}"))
     }
 

@@ -136,6 +136,14 @@ impl Server {
         std::fs::read_to_string(log_file(self.directory.path())).unwrap_or_default()
     }
 
+    /// The most memory that the process has had, in bytes.
+    #[allow(dead_code, reason = "not every program that shares this asks")]
+    pub fn peak_memory_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+
     /// Where the process runs and keeps its data.
     pub fn directory(&self) -> &Path {
         self.directory.path()

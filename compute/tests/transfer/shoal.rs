@@ -1,5 +1,7 @@
 //! `shoal db …` as a process, and the requests behind it.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -66,6 +68,23 @@ impl<'s> Upload<'s> {
 
     pub fn part(&self, offset: usize, part: &[u8]) -> Answer {
         self.ask("PUT", "", &format!("&offset={offset}"), part)
+    }
+
+    /// Begins to send a part, and goes away in the middle of it. Returns when the server is done with that.
+    pub fn cut_off(&self, offset: usize, part: &[u8]) {
+        let (hash, bytes) = (blake3::hash(self.bytes).to_hex(), self.bytes.len());
+        let mut connection = TcpStream::connect(self.server.admin).expect("a connection");
+        let head = format!(
+            "PUT /v1/namespaces/{}/import?bytes={bytes}&blake3={hash}&offset={offset} HTTP/1.1\r\n\
+             host: localhost\r\ncontent-length: {}\r\n\r\n",
+            self.name,
+            part.len()
+        );
+        connection.write_all(head.as_bytes()).expect("a head");
+        connection.write_all(&part[..part.len() / 2]).expect("half of it");
+        connection.shutdown(Shutdown::Write).expect("an end");
+        // It answers that this was too little, or closes the connection.
+        let _ = connection.read_to_end(&mut Vec::new());
     }
 
     /// Asks until it has ended.

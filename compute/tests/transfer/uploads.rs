@@ -62,6 +62,104 @@ fn an_interrupted_upload_goes_on_and_the_large_database_is_whole() {
     assert_eq!(fs::read_dir(staged).expect("the directory").count(), 0, "the file has gone");
 }
 
+/// Rows of 60,000 bytes, half of which can't be compressed.
+const LONG_ROWS: &str = "CREATE TABLE large(id INTEGER PRIMARY KEY, random BLOB, zero BLOB);
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < (SELECT count FROM wanted))
+    INSERT INTO large SELECT i, randomblob(30000), zeroblob(30000) FROM n;";
+
+fn make_long_rows(path: &Path, page_bytes: u32, mib: u32) {
+    let rows = mib * ((1 << 20) / 60_000);
+    let sql = format!("CREATE TEMP TABLE wanted(count); INSERT INTO wanted VALUES ({rows}); {LONG_ROWS}");
+    sample::make(path, &format!("PRAGMA page_size={page_bytes}"), &sql);
+}
+
+fn assert_same_rows(original: &Path, exported: &Path) {
+    let connection = sample::open(exported);
+    connection.execute("ATTACH ?1 AS original", [path(original)]).expect("the original");
+    for (some, others) in [("main", "original"), ("original", "main")] {
+        let sql = format!("SELECT count(*) FROM {some}.large AS a LEFT JOIN {others}.large AS b USING (id)
+            WHERE (a.random, a.zero) IS NOT (b.random, b.zero)");
+        let different: i64 = connection.query_row(&sql, [], |row| row.get(0)).expect("a count");
+        assert_eq!(different, 0, "rows of {some}");
+    }
+}
+
+/// What README says of `--memory`: so much and 128 MiB.
+const MEMORY: [&str; 2] = ["--memory", "32MiB"];
+const MEMORY_BYTES_MAX: u64 = (32 + 128) << 20;
+const PART: usize = 4 << 20;
+
+#[test]
+fn a_file_larger_than_the_nodes_memory_arrives_in_spite_of_everything_and_leaves_as_it_came() {
+    let (mut server, directory) = (Server::serve(&MEMORY), tempfile::tempdir().expect("a directory"));
+    let original = directory.path().join("original.db");
+    make_long_rows(&original, 4096, 72);
+    let bytes = fs::read(&original).expect("the file");
+    assert!(bytes.len() > 64 << 20, "more than four packs");
+    let parts: Vec<&[u8]> = bytes.chunks(PART).collect();
+    let send = |server: &Server, numbers: std::ops::Range<usize>| {
+        let upload = Upload::new(server, "app", &bytes);
+        assert_eq!(upload.begin().json()["received"], numbers.start * PART);
+        for number in numbers {
+            assert_eq!(upload.part(number * PART, parts[number]).status, 200);
+        }
+    };
+    send(&server, 0..3);
+    // A client that is cut off inside of a part, and later a server.
+    Upload::new(&server, "app", &bytes).cut_off(3 * PART, parts[3]);
+    send(&server, 3..6);
+    server.restart();
+    send(&server, 6..parts.len());
+    let upload = Upload::new(&server, "app", &bytes);
+    assert_eq!(upload.begin().json()["received"], bytes.len());
+    assert_eq!(upload.finish().status, 200);
+    let exported = ureq::get(server.url("db/app/export")).call().expect("an answer");
+    let mut file = Vec::new();
+    exported.into_body().into_reader().read_to_end(&mut file).expect("all of it");
+    assert!(file == bytes, "byte for byte");
+    let peak = server.peak_memory_bytes();
+    println!("transfer: {} MiB of memory for a file of {} MiB, in and out", peak >> 20, bytes.len() >> 20);
+    assert!(peak <= MEMORY_BYTES_MAX, "{} MiB of memory for a file of {}", peak >> 20, bytes.len() >> 20);
+    let database = server.unmade_database("app");
+    let count = database.rows("SELECT count(*), sum(length(random)), sum(length(zero)) FROM large");
+    database.run("UPDATE large SET random = NULL WHERE id % 100 = 0");
+    assert_eq!(count, [json!([72 * 17, 72 * 17 * 30_000, 72 * 17 * 30_000])]);
+}
+
+#[test]
+fn large_files_with_other_pages_are_converted_and_come_back_the_same() {
+    let (server, directory) = (Server::serve(&MEMORY), tempfile::tempdir().expect("a directory"));
+    for page_bytes in [512, 65_536] {
+        let [original, exported] =
+            ["original", "exported"].map(|what| directory.path().join(format!("{what}-{page_bytes}.db")));
+        make_long_rows(&original, page_bytes, 24);
+        let name = format!("app-{page_bytes}");
+        db_ok(&server, &["import", path(&original), &name]);
+        db_ok(&server, &["export", &name, path(&exported)]);
+        assert_same_rows(&original, &exported);
+    }
+    assert!(server.peak_memory_bytes() <= MEMORY_BYTES_MAX, "{} MiB", server.peak_memory_bytes() >> 20);
+}
+
+#[test]
+fn uploads_are_not_promised_the_same_room_twice() {
+    let server = Server::serve(&[]);
+    let disk = rustix::fs::statvfs(server.directory()).expect("a disk");
+    let third = disk.f_bavail * disk.f_frsize / 3;
+    // More than the largest file may be: then the limit is another one.
+    let third = third.min(1 << 39) / 4096 * 4096;
+    let begin = |name: &str| {
+        let hash = "0".repeat(64);
+        server.admin("POST", &format!("v1/namespaces/{name}/import?bytes={third}&blake3={hash}"))
+    };
+    let begun: Vec<_> = ["a", "b", "c"].into_iter().map(begin).collect();
+    assert_eq!((begun[0].status, begun[1].status), (200, 200), "{begun:?}");
+    if third < 1 << 39 {
+        begun[2].assert_refused(503, "SHOAL_UNAVAILABLE", &["other uploads"]);
+        assert_eq!(begin("b").status, 200, "a promise is kept");
+    }
+}
+
 #[test]
 fn writers_go_on_while_a_database_is_read_as_a_whole() {
     // The one is not read while the other is.

@@ -109,7 +109,7 @@ impl Keeper<'_> {
         };
         self.index.begin_at(head.folded.lsn);
         if let Some(lsn) = head.folded.lsn
-            && self.index.wants_base(head.folded.page_count)
+            && self.index.wants_base(head.folded.page_count, self.job.input.pages.len() as u64)
         {
             let base = match self.index.base_at(lsn) {
                 Some(base) => base,
@@ -118,7 +118,8 @@ impl Keeper<'_> {
             self.index.add_base(lsn, base);
         }
         let (pack, section) = *pack;
-        self.index.add_run(Run { pack, section, first: Lsn::after(head.folded.lsn), last, last_micros: tip.time_micros });
+        let run = Run { pack, section, first: Lsn::after(head.folded.lsn), last, last_micros: tip.time_micros };
+        self.index.add_run(run, self.job.input.pages.len() as u64);
         Ok(())
     }
 

@@ -64,7 +64,7 @@ impl Forker<'_> {
             }
             Start::Stored { lsn, base } => Some((lsn, base)),
         };
-        let tail = Box::new(materialise(self.fetcher, parent, lsn.get()).await?);
+        let tail = Box::new(materialise(self.fetcher, parent, lsn.get(), self.room).await?);
         Ok(Source::Past { base, tail })
     }
 

@@ -40,7 +40,7 @@ use self::beginning::Source;
 pub use self::restore::{Restore, Restored};
 use crate::fetcher::Fetcher;
 use crate::fold::{FoldFailure, FoldJob, FoldPin, Folder, Linked, PinAt};
-use crate::history::{PastError, index_of};
+use crate::history::{PastError, Room, index_of};
 use crate::limits;
 
 /// Who forks, and where.
@@ -52,6 +52,8 @@ pub struct Forker<'a> {
     pub given_up: &'a GivenUp,
     pub me: IncarnationId,
     pub patience: Patience,
+    /// For the pages of a state that lies between two bases.
+    pub room: &'a dyn Room,
 }
 
 /// A fork that lives.

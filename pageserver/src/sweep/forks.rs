@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use tenant::due::{DueKind, DueMarker};
-use tenant::head::{Head, HeadState, Pin};
+use tenant::head::{Head, HeadState, MapField, Pin};
 use tenant::keys::{self, Written};
 use tenant::lifecycle::{self, ChildLook, LeftoverPlan, NameLook, OwnerState, PinPlan};
 use tenant::registry::{self, Followed};
@@ -19,6 +20,15 @@ use super::{Collected, SweepError, Sweeper};
 use crate::history::index_of;
 use crate::{collect, limits};
 
+/// What became of the pins of a database.
+enum Lifted {
+    Nothing,
+    /// Some went: the head without them.
+    Some(Versioned<Head>),
+    /// Somebody else wrote the head before: what is there.
+    Lost(Versioned<Head>),
+}
+
 impl Sweeper {
     /// Lifts the pins of a database that nobody owns, as far as nobody needs them. Answers the head as it is then.
     pub(super) async fn lift_pins(
@@ -26,42 +36,91 @@ impl Sweeper {
         head: Versioned<Head>,
         collected: &mut Collected,
     ) -> Result<Versioned<Head>, SweepError> {
-        self.lift_pins_at(head, 0, collected).await
+        match self.lift_pins_at(&head, &OwnerState::None, None, 0, collected).await? {
+            Lifted::Nothing => Ok(head),
+            Lifted::Some(head) | Lifted::Lost(head) => Ok(head),
+        }
     }
 
-    /// `depth`: of so many ancestors, one the child of the other, the pins are being looked at.
+    /// The forks of a database of this node whose pins [`Sweeper::lift_own_pins`] may lift, by a look at each one's head.
+    /// At most so many of all are looked at, from a place that is drawn, so that in the end it is everyone's turn.
+    pub async fn forks_to_look_at(&self, head: &Head, count_max: usize) -> Result<Vec<DatabaseId>, SweepError> {
+        let patience = self.access().patience;
+        let pins = registry::read_pins(&*self.stores.main, &self.seam, head, patience).await?;
+        let mut children: Vec<DatabaseId> = pins.all().map(|pin| pin.child).collect();
+        if children.len() > count_max {
+            let first = self.seam.random_u64() % children.len() as u64;
+            children.rotate_left(usize::try_from(first).expect("BUG: less than a length"));
+            children.truncate(count_max);
+        }
+        let looks = stream::iter(children).map(|child| async move {
+            let is_kept = match self.head(child).await? {
+                None => false,
+                // It is used, or it stands on what its parent has.
+                Some(found) => {
+                    let Head { state, owner, map, .. } = &found.value;
+                    owner.is_some() || (*state == HeadState::Live && matches!(map, MapField::Shared(_)))
+                }
+            };
+            Ok::<_, SweepError>((!is_kept).then_some(child))
+        });
+        let found: Vec<Option<DatabaseId>> = looks.buffered(limits::SWEEP_READS_AT_ONCE).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Lifts the pins of these forks of a database that this node owns, as far as nobody needs them. The caller makes no
+    /// fork of it meanwhile, and writes its head in no other way. `None`: the head is as it was, or somebody else's write
+    /// has come before, which the next fold meets.
+    pub async fn lift_own_pins(
+        &self,
+        head: &Versioned<Head>,
+        forks: &[DatabaseId],
+    ) -> Result<Option<Versioned<Head>>, SweepError> {
+        assert_eq!(head.value.owner, Some(self.me), "BUG: the pins of somebody else's database");
+        let mut collected = Collected::default();
+        match self.lift_pins_at(head, &OwnerState::Me, Some(forks), 0, &mut collected).await? {
+            Lifted::Some(head) => Ok(Some(head)),
+            Lifted::Nothing | Lifted::Lost(_) => Ok(None),
+        }
+    }
+
+    /// `of`: the pins of these forks only. `depth`: of so many ancestors, one the child of the other, the pins are being
+    /// looked at.
     async fn lift_pins_at(
         &self,
-        head: Versioned<Head>,
+        head: &Versioned<Head>,
+        owner: &OwnerState,
+        of: Option<&[DatabaseId]>,
         depth: usize,
         collected: &mut Collected,
-    ) -> Result<Versioned<Head>, SweepError> {
-        if !head.value.is_pinned() || head.value.owner.is_some() {
-            return Ok(head);
+    ) -> Result<Lifted, SweepError> {
+        let is_ours = head.value.owner.is_none() || *owner == OwnerState::Me;
+        if !head.value.is_pinned() || !is_ours {
+            return Ok(Lifted::Nothing);
         }
         let (main, patience) = (&*self.stores.main, self.access().patience);
         let pins = registry::read_pins(main, &self.seam, &head.value, patience).await?;
         let mut gone = BTreeSet::new();
-        for pin in pins.all() {
-            if self.is_over(&head.value, pin, depth, collected).await? {
+        for pin in pins.all().filter(|pin| of.is_none_or(|of| of.contains(&pin.child))) {
+            if self.is_over((&head.value, owner), pin, depth, collected).await? {
                 gone.insert(pin.child);
             }
         }
         if gone.is_empty() {
-            return Ok(head);
+            return Ok(Lifted::Nothing);
         }
         let kept: BTreeSet<Lsn> = pins.all().filter(|pin| !gone.contains(&pin.child)).filter_map(|pin| pin.lsn).collect();
         let mut history = index_of(&head.value)?;
         history.retain_pinned(|lsn| kept.contains(&lsn));
         let next = registry::unpinned(main, &self.seam, &head.value, &pins, &gone, history.encode(), patience).await?;
-        match registry::swap_head(main, &self.seam, &head, next, patience).await.map_err(swap_failed)? {
+        match registry::swap_head(main, &self.seam, head, next, patience).await.map_err(swap_failed)? {
             Swap::Won(won) => {
                 info!(database = %won.value.database, forks = gone.len(), "lifted the pins of forks that need them no more");
                 collected.pins += gone.len() as u64;
-                Ok(won)
+                Ok(Lifted::Some(won))
             }
             // Somebody has taken it, or forked it: the next sweep sees.
-            Swap::Lost(Some(found)) => Ok(found),
+            Swap::Lost(Some(found)) => Ok(Lifted::Lost(found)),
             Swap::Lost(None) => unreachable!("BUG: swap_head reports a missing head as an error"),
         }
     }
@@ -95,9 +154,13 @@ impl Sweeper {
             return Ok(child);
         }
         let database = child.value.database;
-        let child = match depth < limits::SWEEP_DESCENT_MAX {
-            true => Box::pin(self.lift_pins_at(child, depth + 1, collected)).await?,
-            false => child,
+        let lifted = match depth < limits::SWEEP_DESCENT_MAX {
+            true => Box::pin(self.lift_pins_at(&child, &OwnerState::None, None, depth + 1, collected)).await?,
+            false => Lifted::Nothing,
+        };
+        let child = match lifted {
+            Lifted::Nothing => child,
+            Lifted::Some(head) | Lifted::Lost(head) => head,
         };
         self.collect_ended(child, Vec::new(), collected).await?;
         match self.head(database).await? {
@@ -106,11 +169,17 @@ impl Sweeper {
         }
     }
 
-    /// Whether nobody will ever need `pin`.
-    async fn is_over(&self, parent: &Head, pin: &Pin, depth: usize, collected: &mut Collected) -> Result<bool, SweepError> {
+    /// Whether nobody will ever need `pin` of a parent with such an owner.
+    async fn is_over(
+        &self,
+        (parent, owner): (&Head, &OwnerState),
+        pin: &Pin,
+        depth: usize,
+        collected: &mut Collected,
+    ) -> Result<bool, SweepError> {
         let mut child = self.head(pin.child).await?;
         if child.is_none() {
-            match lifecycle::plan_pin(parent, &OwnerState::None, ChildLook::Missing, false) {
+            match lifecycle::plan_pin(parent, owner, ChildLook::Missing, false) {
                 PinPlan::Occupy => {}
                 PinPlan::Keep | PinPlan::Unpin => return Ok(false),
             }
@@ -124,7 +193,7 @@ impl Sweeper {
         let reach = collect::reach(&self.fetcher, &child.value, None).await?;
         let reaches = reach.owners.iter().any(|owner| *owner != child.value.database);
         let look = ChildLook::Head { head: &child.value, reaches };
-        Ok(lifecycle::plan_pin(parent, &OwnerState::None, look, false) == PinPlan::Unpin)
+        Ok(lifecycle::plan_pin(parent, owner, look, false) == PinPlan::Unpin)
     }
 
     /// Deletes a fork that was to take the place of a database and never did: its name leads elsewhere.

@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use tenant::head::Head;
 use tenant::keys;
 use tracing::{error, info, warn};
 use walstore::envelope::Corrupt;
@@ -80,6 +81,8 @@ pub enum SweepError {
     Record(#[from] RecordError),
 }
 
+type Tell = Box<dyn Fn(&Head) + Send + Sync>;
+
 /// Sweeps for one node.
 pub struct Sweeper {
     me: IncarnationId,
@@ -88,6 +91,8 @@ pub struct Sweeper {
     fetcher: Fetcher,
     drainer: Drainer,
     pause: Duration,
+    /// Is told of databases that this node owns and that have forks: their pins are its business.
+    tell: Option<Tell>,
 }
 
 /// The record of the latest walk as it was first seen.
@@ -101,7 +106,12 @@ impl Sweeper {
     /// For the node `me`, whose pages `fetcher` reads.
     pub fn new(me: IncarnationId, stores: Stores, seam: Seam, fetcher: &Fetcher) -> Self {
         let drainer = Drainer::new(me, stores.clone(), seam.clone(), fetcher);
-        Self { me, stores, seam, fetcher: fetcher.clone(), drainer, pause: limits::SWEEP_PAUSE }
+        Self { me, stores, seam, fetcher: fetcher.clone(), drainer, pause: limits::SWEEP_PAUSE, tell: None }
+    }
+
+    /// Has it tell whoever owns databases here which of them have forks.
+    pub fn telling(self, tell: impl Fn(&Head) + Send + Sync + 'static) -> Self {
+        Self { tell: Some(Box::new(tell)), ..self }
     }
 
     /// For ever: a walk in each interval, by whichever node of the fleet looks first.

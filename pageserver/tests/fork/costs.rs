@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pageserver::fold::FoldJob;
+use pageserver::history::index_of;
 use pageserver::fork::Restore;
 use pageserver::tail::Tail;
+use tenant::head::Head;
 use tenant::name::Name;
 use walstore::store::{CountedStore, MemoryStore, Op};
 
@@ -102,6 +104,35 @@ async fn a_chain_of_a_hundred_forks_opens_as_its_root_does() {
     assert_eq!(costs[0], costs[1]);
     assert_eq!(count(&costs[0], Op::Get) + count(&costs[0], Op::GetRange), 1, "the base; {costs:?}");
     forest.check(at).await;
+}
+
+/// Commits that are short in the log change many pages of a large database.
+#[tokio::test(start_paused = true)]
+async fn to_go_back_takes_bounded_memory_and_few_bases() {
+    let mut forest = Forest::new();
+    let root = forest.create(RETENTION_SECS).await;
+    let bases = |head: &Head| index_of(head).expect("an index").bases().count();
+    for first in (0..12_000).step_by(3_000) {
+        let all: Vec<u32> = (first + 1..=first + 3_000).collect();
+        forest.commit(root, &all, first + 3_000).await;
+        forest.fold(root).await;
+    }
+    let before = bases(&forest.head(root).await.value);
+    for round in 0..8 {
+        for half in 0..2 {
+            let some: Vec<u32> = (1..=750).map(|number| number * 16 - 2 * round - half).collect();
+            forest.commit(root, &some, 12_000).await;
+        }
+        forest.fold(root).await;
+    }
+    assert_eq!(bases(&forest.head(root).await.value) - before, 4, "one for every other fold");
+    let mut most = 0;
+    for lsn in 1..=forest.all[root].last() {
+        most = most.max(forest.pages_to_go_back(root, lsn).await);
+    }
+    // A fold and a half after a base; after two there is the next.
+    assert_eq!(most, 2_250, "of {}", segments::limits::HISTORY_BASE_PAGES_MAX);
+    forest.check_past(root, 10).await.expect("a moment of the window");
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,7 +27,7 @@ impl Forest {
     }
 
     /// This node is over, and others have taken everything from it.
-    async fn bury(&mut self) {
+    pub async fn bury(&mut self) {
         let record = IncarnationRecord {
             state: State::Sealed { end: Slot::ZERO },
             ..IncarnationRecord::new(ME, PutId::random(&self.seam), 1, String::new())
@@ -44,7 +44,7 @@ impl Forest {
     }
 
     /// Nothing stays once everything is deleted and forgotten.
-    async fn assert_nothing_leaks(&mut self) {
+    pub async fn assert_nothing_leaks(&mut self) {
         for at in 0..self.all.len() {
             if !self.head(at).await.value.state.is_final() {
                 self.delete(at).await;

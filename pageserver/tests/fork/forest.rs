@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pageserver::fetcher::Fetcher;
 use pageserver::fold::{FoldJob, Folder};
@@ -67,6 +68,17 @@ pub struct Forest {
     pub all: Vec<Known>,
     given_up: GivenUp,
     contents: u64,
+}
+
+/// As much room as it takes, and how much that was.
+#[derive(Default)]
+struct Most(AtomicUsize);
+
+impl history::Room for Most {
+    fn take(&self, pages: usize) -> bool {
+        self.0.fetch_max(pages, Ordering::Relaxed);
+        true
+    }
 }
 
 fn page_no(number: u32) -> PageNo {
@@ -207,7 +219,8 @@ impl Forest {
     }
 
     pub fn forker<'a>(&'a self, store: &'a dyn Store, fetcher: &'a Fetcher) -> Forker<'a> {
-        Forker { store, seam: &self.seam, fetcher, given_up: &self.given_up, me: ME, patience: Patience::endless() }
+        let (seam, given_up, room) = (&self.seam, &self.given_up, &history::Unbounded);
+        Forker { store, seam, fetcher, given_up, me: ME, patience: Patience::endless(), room }
     }
 
     /// Forks `at` as it was after `lsn`, through `store`.
@@ -321,10 +334,19 @@ impl Forest {
         let store = self.store();
         let fetcher = self.fetcher(&store);
         let head = self.head(at).await.value;
-        let mut tail = history::materialise(&fetcher, &head, lsn).await?;
+        let mut tail = history::materialise(&fetcher, &head, lsn, &history::Unbounded).await?;
         let (_, state) = &self.all[at].states[&lsn];
         assert_state(&mut tail, &fetcher, state, &format!("database {at} as of {lsn}")).await;
         Ok(())
+    }
+
+    /// How many pages are in memory to go back to a moment.
+    pub async fn pages_to_go_back(&self, at: usize, lsn: u64) -> usize {
+        let store = self.store();
+        let head = self.head(at).await.value;
+        let most = Most::default();
+        history::materialise(&self.fetcher(&store), &head, lsn, &most).await.expect("a moment of the window");
+        most.0.into_inner()
     }
 
     /// The commit whose state a database had at a time.

@@ -7,6 +7,7 @@ mod costs;
 mod crashes;
 mod forest;
 mod random;
+mod tidy;
 #[path = "../damage/witness.rs"]
 mod witness;
 

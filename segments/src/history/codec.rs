@@ -2,9 +2,10 @@
 //!
 //! | bytes | what (`v` = variable-length integer) |
 //! |---|---|
-//! | 1 | version, 1 |
+//! | 1 | version, 2; 1 is read, too, and lacks the number of pages |
 //! | v | LSN after which it starts, 0 for the first commit |
 //! | v | weight of the runs after the last base, in bytes |
+//! | v | pages that their folds have changed |
 //! | v | number of chunks, then each (module `chunk`) |
 //! | v | number of entries, then each: |
 //! | 1 + 44 | 1: a base of the point that the entries before lead to: its [`BaseRef`] |
@@ -26,7 +27,9 @@ use crate::limits;
 use crate::pack::Section;
 use crate::varint;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// It counted no pages.
+const VERSION_WITHOUT_PAGES: u8 = 1;
 const BASE: u8 = 1;
 const RUN: u8 = 2;
 const ENTRY_BYTES_MIN: usize = 1 + BaseRef::ENCODED_BYTES;
@@ -41,6 +44,7 @@ impl HistoryIndex {
         out.u8(VERSION);
         varint::put(&mut out, Lsn::raw(self.start));
         varint::put(&mut out, self.since_base_bytes);
+        varint::put(&mut out, self.since_base_pages);
         varint::put_len(&mut out, self.chunks.len());
         let mut end = self.start;
         for chunk in &self.chunks {
@@ -65,17 +69,18 @@ impl HistoryIndex {
         }
         let mut reader = Reader::new(bytes);
         let version = reader.u8()?;
-        if version != VERSION {
+        if version != VERSION && version != VERSION_WITHOUT_PAGES {
             return Err(Corrupt::new(format!("history index version {version}; this build reads {VERSION}")));
         }
         let start = Lsn::new(bounded(varint::take(&mut reader)?)?);
         let since_base_bytes = varint::take(&mut reader)?;
+        let since_base_pages = if version == VERSION { varint::take(&mut reader)? } else { 0 };
         let chunks = decode_chunks(&mut reader, start)?;
         let end = chunks.last().map_or(start, |chunk| Some(chunk.end));
         let entries = decode_entries(&mut reader, end, limits::HISTORY_ENTRIES_MAX)?;
         let pinned = decode_pinned(&mut reader)?;
         reader.end()?;
-        let index = Self { start, chunks, entries, pinned, since_base_bytes };
+        let index = Self { start, chunks, entries, pinned, since_base_bytes, since_base_pages };
         let chunk_times = index.chunks.iter().map(|chunk| chunk.last_micros);
         let times: Vec<u64> = chunk_times.chain(index.entries.iter().find_map(Entry::run).map(|run| run.last_micros)).collect();
         if !times.is_sorted_by(|earlier, later| earlier < later) {

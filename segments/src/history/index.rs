@@ -21,7 +21,9 @@ pub struct HistoryIndex {
     /// The newest entries.
     pub(super) entries: Vec<Entry>,
     pub(super) pinned: BTreeMap<Lsn, BaseRef>,
+    /// Of the runs after the last base: their weight, and the pages that their folds have changed.
     pub(super) since_base_bytes: u64,
+    pub(super) since_base_pages: u64,
 }
 
 impl HistoryIndex {
@@ -55,8 +57,9 @@ impl HistoryIndex {
     }
 
     /// Whether the point that it leads to should become a base: there is none to start from yet, or too much has to be
-    /// replayed since the last. `page_count` is the size of the database.
-    pub fn wants_base(&self, page_count: u32) -> bool {
+    /// replayed since the last, with the next run. `page_count` is the size of the database, `next_pages` how many pages the
+    /// fold of the next run changes.
+    pub fn wants_base(&self, page_count: u32, next_pages: u64) -> bool {
         if self.end().is_none() || matches!(self.entries.last(), Some(Entry::Base { .. })) {
             return false;
         }
@@ -64,7 +67,9 @@ impl HistoryIndex {
             || self.chunks.iter().any(|chunk| chunk.last_base.is_some());
         let quarter = u64::from(page_count) * PAGE_BYTES as u64 / 4;
         let is_far = self.since_base_bytes > quarter.max(limits::HISTORY_BASE_BYTES_MIN);
-        is_far || (self.start.is_some() && !has_base)
+        let pages = self.since_base_pages;
+        let is_large = pages > 0 && pages.saturating_add(next_pages) > limits::HISTORY_BASE_PAGES_MAX;
+        is_far || is_large || (self.start.is_some() && !has_base)
     }
 
     /// A stored base of `lsn`, if this index refers to one in the head.
@@ -81,18 +86,19 @@ impl HistoryIndex {
         assert_eq!(self.end(), Some(lsn), "BUG: a base beside its history");
         if !matches!(self.entries.last(), Some(Entry::Base { .. })) {
             self.entries.push(Entry::Base { lsn, base });
-            self.since_base_bytes = 0;
+            (self.since_base_bytes, self.since_base_pages) = (0, 0);
         }
     }
 
-    /// Adds the commits of a fold.
+    /// Adds the commits of a fold, which has changed so many pages.
     ///
     /// # Panics
     /// If they are not the next ones.
-    pub fn add_run(&mut self, run: Run) {
+    pub fn add_run(&mut self, run: Run, pages: u64) {
         assert_eq!(run.first, Lsn::after(self.end()), "BUG: a gap in a history");
         assert!(run.last >= run.first, "BUG: a run without commits");
         self.since_base_bytes += u64::from(run.section.bytes);
+        self.since_base_pages += pages;
         self.entries.push(Entry::Run(run));
     }
 

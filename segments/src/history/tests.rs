@@ -43,10 +43,10 @@ impl World {
     /// What a fold of the next `commits` commits does.
     fn fold(&mut self, commits: u64, page_count: u32) {
         let end = Lsn::raw(self.index.end());
-        if self.index.wants_base(page_count) {
+        if self.index.wants_base(page_count, 2 * commits) {
             self.index.add_base(lsn(end), base(end));
         }
-        self.index.add_run(run(end + 1, end + commits));
+        self.index.add_run(run(end + 1, end + commits), 2 * commits);
         if self.index.spill_is_due() {
             let extended = self.index.chunk_to_extend().map(|reference| self.read(reference));
             self.spills += 1;
@@ -202,12 +202,12 @@ fn sample() -> (HistoryIndex, Bytes) {
     index.begin_at(Some(lsn(4)));
     index.add_base(lsn(4), base(4));
     for last in 5..=limits::HISTORY_ENTRIES_KEPT as u64 + 5 {
-        index.add_run(run(last, last));
+        index.add_run(run(last, last), 300);
     }
     let object = index.spill(None, object_id(99));
     let end = Lsn::raw(index.end());
     index.add_base(lsn(end), base(end));
-    index.add_run(run(end + 1, end + 300));
+    index.add_run(run(end + 1, end + 300), 200);
     assert!(index.pin(lsn(3), base(3)) && index.pin(lsn(end), base(end)));
     (index, object)
 }
@@ -223,6 +223,35 @@ fn golden_history() {
     without.chunks[0].crc = 2;
     let hashes = [&without.encode()[..], &body].map(|bytes| blake3::hash(bytes).to_hex()[..16].to_owned());
     assert_eq!(hashes.join("\n"), include_str!("../../golden/history.b3").trim());
+}
+
+/// What earlier builds have written.
+#[test]
+fn an_index_that_counts_no_pages_is_read() {
+    let (index, _) = sample();
+    let bytes = index.encode().to_vec();
+    // Version and start take a byte each, the weight of one run three, the pages two.
+    let without: Vec<u8> = [&[1], &bytes[1..5], &bytes[7..]].concat();
+    assert_eq!(bytes[5..7], [200, 1]);
+    assert_eq!(HistoryIndex::decode(&without), Ok(HistoryIndex { since_base_pages: 0, ..index }));
+}
+
+#[test]
+fn a_base_comes_before_too_many_pages_have_to_be_replayed() {
+    // A large database, whose commits are short: their weight asks for none.
+    let (mut index, page_count, max) = (HistoryIndex::default(), 1 << 20, limits::HISTORY_BASE_PAGES_MAX);
+    let (mut end, mut since, mut bases) = (0, 0, 0);
+    for pages in [max / 2, max / 2, 1, max, 3 * max, 1, 1, max - 2, 1].repeat(3) {
+        if index.wants_base(page_count, pages) {
+            index.add_base(lsn(end), base(end));
+            (since, bases) = (0, bases + 1);
+        }
+        index.add_run(run(end + 1, end + 1), pages);
+        (end, since) = (end + 1, since + pages);
+        assert!(since <= max || since == pages, "{since} pages after {end} commits");
+    }
+    assert_eq!(bases, 15);
+    assert_eq!(index.since_base_bytes, 64 << 10);
 }
 
 #[test]

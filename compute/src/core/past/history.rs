@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pageserver::history::{self, Located, PastError, Window};
+use pageserver::history::{self, Located, PastError, Room, Window};
 use segments::commit::Commit;
 use segments::image::Image;
 use segments::map::PageMap;
@@ -13,6 +13,7 @@ use tenant::name::Name;
 
 use crate::context::NodeContext;
 use crate::database::overlay::Changes;
+use crate::database::past_room::PastRoom;
 use crate::error::{Fault, ServerError};
 use crate::moment::{Moment, time_text};
 
@@ -85,6 +86,8 @@ pub struct State {
     pub map: PageMap,
     pub image: Option<Image>,
     pub replayed: Option<(Commit, Tip)>,
+    /// For the pages of that.
+    pub room: PastRoom,
 }
 
 impl State {
@@ -97,6 +100,11 @@ impl State {
         let Tip { time_micros, page_count, pages_total, .. } = tip;
         let pages = pages.into_iter().collect();
         self.replayed = Some((Commit { lsn, time_micros, page_count, pages_total, pages }, tip));
+    }
+
+    /// Whether there is memory for all of its pages.
+    pub fn has_room(&self) -> bool {
+        self.room.take(self.replayed.as_ref().map_or(0, |(commit, _)| commit.pages.len()))
     }
 }
 
@@ -118,13 +126,16 @@ pub async fn find(node: &NodeContext, head: &Head, moment: Moment, now_micros: u
         Err(PastError::TooOld(window)) => Found::Not(NotThere::TooOld(Known::new(head, window))),
         Err(PastError::Future(window)) => Found::Not(NotThere::Future(Known::new(head, window))),
         Err(PastError::Record(error)) => return Err(error.into()),
+        Err(PastError::NoRoom(_)) => unreachable!("BUG: nothing was to be replayed"),
     })
 }
 
-/// Reads the state after a commit (raw) that [`find`] has found.
-pub async fn state_at(node: &NodeContext, head: &Head, lsn: u64) -> Result<State, ServerError> {
-    let tail = match history::materialise(&node.fetcher, head, lsn).await {
+/// Reads the state after a commit (raw) that [`find`] has found. `None`: there is no room for it.
+pub async fn state_at(node: &NodeContext, head: &Head, lsn: u64) -> Result<Option<State>, ServerError> {
+    let room = PastRoom::to_show(node);
+    let tail = match history::materialise(&node.fetcher, head, lsn, &room).await {
         Ok(tail) => tail,
+        Err(PastError::NoRoom(_)) => return Ok(None),
         Err(PastError::Record(error)) => return Err(error.into()),
         Err(PastError::TooOld(window) | PastError::Future(window) | PastError::NotFolded(window)) => {
             return Err(NotThere::TooOld(Known::new(head, window)).into_error(&head.name, Moment::Lsn(lsn)));
@@ -137,5 +148,5 @@ pub async fn state_at(node: &NodeContext, head: &Head, lsn: u64) -> Result<State
         let pages = tail.input.pages.into_iter().collect();
         (Commit { lsn, time_micros, page_count, pages_total, pages }, tip)
     });
-    Ok(State { tip: base, map, image, replayed })
+    Ok(Some(State { tip: base, map, image, replayed, room }))
 }

@@ -18,6 +18,7 @@ use crate::database::overlay::Changes;
 use crate::database::pages::Base;
 use crate::database::past::Past;
 use crate::error::{Fault, ServerError};
+use crate::limits;
 
 impl Core {
     pub(super) async fn load_past(&self, found: &FoundCommit) -> Result<Rc<OpenDatabase>, ServerError> {
@@ -26,15 +27,24 @@ impl Core {
             Some(lsn) => Some(self.unfolded(&found.name, head, lsn)?),
             None => None,
         };
-        let (of, folded) = (head.clone(), lsn.min(Lsn::raw(head.folded.lsn)));
-        let state = self.node.io(move |node| async move { history::state_at(&node, &of, folded).await });
-        let mut state = state.await??;
+        let mut tries = 0;
+        let mut state = loop {
+            let (of, folded) = (head.clone(), lsn.min(Lsn::raw(head.folded.lsn)));
+            let state = self.node.io(move |node| async move { history::state_at(&node, &of, folded).await });
+            match state.await?? {
+                Some(state) => break state,
+                None => self.wait_for_room(&found.name, lsn, &mut tries).await?,
+            }
+        };
         if let Some((changes, tip)) = tail {
             state.go_on(changes, tip);
+            while !state.has_room() {
+                self.wait_for_room(&found.name, lsn, &mut tries).await?;
+            }
         }
         let base = Base::new(state.tip, state.map, state.image);
         let identity = (head.database, found.name.clone(), head.epoch);
-        let database = Database::past(identity, self.node.clone(), self.number, base, Past { lsn });
+        let database = Database::past(identity, self.node.clone(), self.number, base, Past { lsn }, state.room);
         if let Some((commit, tip)) = state.replayed {
             database.recover(commit, tip, &Bytes::new());
         }
@@ -44,6 +54,21 @@ impl Core {
         }
         info!(database = %found.name, lsn, "a moment of the past is open");
         Ok(Rc::new(OpenDatabase::of_replica(Rc::new(database), found.head.clone())))
+    }
+
+    /// Has moments closed that nobody uses, on all cores.
+    async fn wait_for_room(&self, name: &Name, lsn: u64, tries: &mut u32) -> Result<(), ServerError> {
+        if *tries >= limits::PAST_ROOM_TRIES {
+            let text = format!(
+                "this node has no memory left (--memory) to open `{name}` as it was after commit {lsn}, beside the moments \
+                 of the past that are in use; try again later"
+            );
+            return Err(ServerError::new(Fault::Retry, text));
+        }
+        *tries += 1;
+        self.node.replica_overlays.ask_for_room();
+        self.node.seam.sleep(limits::OVERLAY_ROUND).await;
+        Ok(())
     }
 
     /// What has been committed after what `head` says is folded, up to a commit that this node has in memory.
