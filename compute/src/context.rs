@@ -14,6 +14,7 @@ use segments::cache::PageCache;
 use segments::disk::DiskCache;
 use segments::disk::file::CacheFile;
 use tokio::sync::oneshot;
+use walstore::clock;
 use walstore::id::{DatabaseId, IncarnationId, Lsn, Slot};
 use walstore::lease::Lease;
 use walstore::life::Stores;
@@ -192,6 +193,11 @@ impl NodeContext {
 
     pub fn peers(&self) -> Option<Arc<dyn Peers>> {
         self.peers.get().cloned()
+    }
+
+    /// The time that is written down for others.
+    pub fn now_micros(&self) -> u64 {
+        clock::now_micros(&self.seam, &*self.stores.main)
     }
 
     /// Whether this node may serve reads and begin writes.

@@ -209,7 +209,7 @@ impl Core {
 
     pub(super) async fn create_head(&self, name: &Name) -> Result<Result<Versioned<Head>, CreateError>, ServerError> {
         let node = &self.node;
-        let settings = node.settings.of_new_database(node.seam.wall_micros());
+        let settings = node.settings.of_new_database(node.now_micros());
         let (name, patience) = (name.clone(), self.patience());
         let created = node.io(move |node| async move {
             registry::create_database(&*node.stores.main, &node.seam, &name, node.id, settings, patience).await

@@ -17,7 +17,7 @@ use super::{Core, spawn_local};
 
 impl Core {
     pub(super) fn has_expired(&self, open: &OpenDatabase) -> bool {
-        open.claim.is_won() && open.head.borrow().value.settings.is_expired(self.node.seam.wall_micros())
+        open.claim.is_won() && open.head.borrow().value.settings.is_expired(self.node.now_micros())
     }
 
     /// Deletes the database of this name, whose time is up.

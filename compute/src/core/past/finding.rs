@@ -50,7 +50,7 @@ impl Core {
             if let Some(lsn) = self.pasts.at_time(id, moment).filter(|lsn| *lsn >= Lsn::raw(head.value.horizon)) {
                 return Ok(FoundCommit { name: name.clone(), head, lsn });
             }
-            let now = self.node.seam.wall_micros();
+            let now = self.node.now_micros();
             let found = {
                 let head = head.value.clone();
                 self.node.io(move |node| async move { history::find(&node, &head, moment, now).await }).await??
@@ -81,7 +81,7 @@ impl Core {
 
     /// The head of a database, with all folded that was committed before.
     pub(in crate::core) async fn folded_head(self: &Rc<Self>, name: &Name) -> Result<Versioned<Head>, OpenError> {
-        let now = Moment::Time(self.node.seam.wall_micros());
+        let now = Moment::Time(self.node.now_micros());
         Ok(self.find(name, now).await?.head)
     }
 
