@@ -24,19 +24,25 @@ mod bulk;
 mod client;
 mod cluster;
 mod cold;
+mod counts;
+mod ending;
+mod faults;
 mod hits;
+mod life;
 mod list;
 mod machine;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod oracle;
+mod past;
 mod peers;
 mod rng;
 mod scratch;
 mod world;
 
+use counts::{Counts, Run};
 use hits::Hits;
-use world::Counts;
+use past::Tally;
 
 /// Seeds of the fast tier, and how many of them run twice.
 const SEEDS: u64 = 200;
@@ -54,7 +60,7 @@ fn every_seed_keeps_its_promises_and_repeats_itself() {
         assert!(run.broken.is_empty(), "seed {seed}: {}", run.broken.join("\n"));
         return;
     }
-    let (mut hits, mut counts) = (Hits::new(), Counts::default());
+    let (mut hits, mut counts, mut past) = (Hits::new(), Counts::default(), Tally::new());
     let seeds = number("SHOAL_SEEDS").unwrap_or(SEEDS);
     let first_seed = number("SHOAL_FIRST_SEED").unwrap_or(0);
     let twice = number("SHOAL_TWICE").unwrap_or(TWICE);
@@ -72,9 +78,13 @@ fn every_seed_keeps_its_promises_and_repeats_itself() {
         for (cell, count) in first.hits {
             *hits.entry(cell).or_default() += count;
         }
+        for (what, count) in first.past {
+            *past.entry(what).or_default() += count;
+        }
     }
     hits::print(&hits);
     println!("simulation: {seeds} seeds, {twice} of them twice: {counts:?}");
+    println!("simulation: with a past: {past:?}");
     assert!(
         broken.is_empty(),
         "{} seeds are broken; run one again: SHOAL_SEED=… cargo test --release -p compute --test simulation -- --nocapture\n{}",
@@ -96,11 +106,14 @@ fn every_seed_keeps_its_promises_and_repeats_itself() {
         for (what, count) in happened {
             assert!(count > 0, "no seed had a {what}");
         }
+        for what in past::KINDS {
+            assert!(past.contains_key(what), "no seed had a {what}");
+        }
     }
 }
 
 /// The same seed must give the same world.
-fn repeat(seed: u64, first: &world::Run) {
+fn repeat(seed: u64, first: &Run) {
     let second = world::run(seed);
     let differs = first.trace.iter().zip(&second.trace).position(|(a, b)| a != b);
     let lines = differs.map(|at| (&first.trace[at], &second.trace[at]));
