@@ -3,6 +3,7 @@
 mod hot;
 mod others;
 mod sealed;
+mod unfinished;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -13,6 +14,7 @@ use pageserver::service::follow::Peers;
 use segments::cache::PageCache;
 use segments::disk::DiskCache;
 use segments::disk::file::CacheFile;
+use tenant::registry::GivenUp;
 use tokio::sync::oneshot;
 use walstore::clock;
 use walstore::id::{DatabaseId, IncarnationId, Lsn, Slot};
@@ -148,6 +150,7 @@ pub struct NodeContext {
     pub sql: Arc<SqlSpace>,
     pub hot: HotSets,
     pub others: Others,
+    pub given_up: GivenUp,
     pub sealed: SealedLogs,
     lease: OnceLock<Arc<Lease>>,
     peers: OnceLock<Arc<dyn Peers>>,
@@ -171,6 +174,7 @@ impl NodeContext {
             temp: TempSpace::new(settings.temp_bytes_max),
             sql: SqlSpace::new(settings.sql_bytes_max),
             hot: HotSets::default(),
+            given_up: GivenUp::default(),
             others: Others::new(stores.clone(), seam.clone()),
             sealed: SealedLogs::new(stores.clone(), seam.clone()),
             lease: OnceLock::new(),

@@ -90,6 +90,9 @@ pub const OPEN_DATABASES_MAX: usize = 4_096;
 /// Closed databases whose tails are folded at the same time because the log has become long.
 pub const WOKEN_AT_ONCE_MAX: usize = 64;
 
+/// How long one keeps asking the store for what undoes something unfinished.
+pub const UNFINISHED_PATIENCE: Duration = Duration::from_secs(15);
+
 /// Moments of the past that one core keeps open. Beyond it those that nobody uses are closed, the longest unused first.
 pub const PASTS_MAX: usize = 64;
 

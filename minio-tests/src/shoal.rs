@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value as Json, json};
+use ureq::Agent;
+use ureq::http::Response;
 
 use crate::bucket::Bucket;
 use crate::clock;
 use crate::hrana::Database;
-use crate::limits::{END, START};
+use crate::limits::{END, REQUEST, START};
 use crate::log::ProcessLog;
 
 /// A `shoal serve` to be started.
@@ -19,9 +22,17 @@ pub struct Shoal {
 /// A running `shoal serve`, killed when this is dropped.
 pub struct ShoalProcess {
     child: Child,
-    http: String,
-    admin: String,
+    addresses: Addresses,
     pub log: ProcessLog,
+}
+
+/// Where a process answers: addresses and ports.
+#[derive(Clone, Debug, Default)]
+pub struct Addresses {
+    /// Applications.
+    pub http: String,
+    /// Operators.
+    pub admin: String,
 }
 
 /// A process that ended by itself.
@@ -106,15 +117,15 @@ impl Shoal {
     /// If it does not.
     pub fn start(self) -> ShoalProcess {
         let (child, log) = self.spawn();
-        let mut process = ShoalProcess { child, http: String::new(), admin: String::new(), log };
+        let mut process = ShoalProcess { child, addresses: Addresses::default(), log };
         // It was told to take free ports, and its log says which it took.
         let line = process.log.wait_for(0, START, |line| line.contains(" serving ") || line.starts_with("shoal: "));
         let address = |name: &str| Some(line.as_ref()?.split_once(name)?.1.split(' ').next()?.to_owned());
         let (Some(http), Some(admin)) = (address("http_addr="), address("admin_addr=")) else {
             panic!("shoal does not serve: {line:?}");
         };
-        (process.http, process.admin) = (http, admin);
-        let health = format!("http://{}/health", process.http);
+        let health = format!("http://{http}/health");
+        process.addresses = Addresses { http, admin };
         let answered = clock::poll(START, || ureq::get(&health).call().ok());
         assert!(answered.is_some(), "shoal does not answer {health}");
         process
@@ -138,14 +149,18 @@ impl Shoal {
 }
 
 impl ShoalProcess {
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
     /// Where it answers applications: address and port.
     pub fn http(&self) -> &str {
-        &self.http
+        &self.addresses.http
     }
 
     /// A database of this server.
     pub fn database(&self, name: &str) -> Database {
-        Database::at(format!("http://{}/db/{name}/", self.http))
+        self.addresses.database(name)
     }
 
     /// What a listing of all databases says.
@@ -153,7 +168,7 @@ impl ShoalProcess {
     /// # Errors
     /// If it is refused.
     pub fn listing(&self) -> Result<String, ureq::Error> {
-        ureq::get(format!("http://{}/v1/namespaces", self.admin)).call()?.body_mut().read_to_string()
+        ureq::get(format!("http://{}/v1/namespaces", self.addresses.admin)).call()?.body_mut().read_to_string()
     }
 
     /// Creates a database.
@@ -161,8 +176,7 @@ impl ShoalProcess {
     /// # Panics
     /// If it cannot be.
     pub fn create_database(&self, name: &str) {
-        let url = format!("http://{}/v1/namespaces/{name}/create", self.admin);
-        let created = ureq::post(&url).send("{}");
+        let created = self.addresses.change(&format!("{name}/create"), &json!({}));
         created.unwrap_or_else(|error| panic!("cannot create the database `{name}`: {error}"));
     }
 
@@ -219,6 +233,45 @@ impl ShoalProcess {
         assert!(status.success(), "shoal ended with {status} after SIGTERM:\n{stderr}");
         stderr.lines().map(str::to_owned).collect()
     }
+}
+
+impl Addresses {
+    /// A database, or a moment of it (`app@12`).
+    pub fn database(&self, name: &str) -> Database {
+        Database::at(format!("http://{}/db/{name}/", self.http))
+    }
+
+    /// Asks the operators' API for a change of a database: `<name>/fork/<new name>`.
+    ///
+    /// # Errors
+    /// What it says, or that it says nothing.
+    pub fn change(&self, path: &str, body: &Json) -> Result<(), String> {
+        answered(self.agent().post(self.namespace_url(path)).send(body.to_string()))
+    }
+
+    /// Deletes a database.
+    ///
+    /// # Errors
+    /// As of [`change`](Self::change).
+    pub fn delete(&self, name: &str) -> Result<(), String> {
+        answered(self.agent().delete(self.namespace_url(name)).call())
+    }
+
+    fn agent(&self) -> Agent {
+        let config = Agent::config_builder().http_status_as_error(false).proxy(None).timeout_global(Some(REQUEST));
+        config.build().new_agent()
+    }
+
+    fn namespace_url(&self, path: &str) -> String {
+        format!("http://{}/v1/namespaces/{path}", self.admin)
+    }
+}
+
+fn answered(answer: Result<Response<ureq::Body>, ureq::Error>) -> Result<(), String> {
+    let answer = answer.map_err(|error| error.to_string())?;
+    let status = answer.status();
+    let body = answer.into_body().read_to_string().map_err(|error| error.to_string())?;
+    if status.is_success() { Ok(()) } else { Err(format!("HTTP {status}: {body}")) }
 }
 
 impl Drop for ShoalProcess {

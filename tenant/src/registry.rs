@@ -9,6 +9,7 @@ mod claim;
 mod create;
 mod delete;
 mod fork;
+mod given_up;
 mod heads;
 mod import;
 mod list;
@@ -20,6 +21,7 @@ pub use delete::{DeleteError, delete_database, put_due};
 pub use fork::{
     ChildError, Followed, abandon_fork, claim_fork, create_child, follow_name, occupy, swing_name,
 };
+pub use given_up::GivenUp;
 pub use import::{Aborted, abort_import, begin_import, finish_import};
 pub use heads::{SwapHeadError, read_head, swap_head};
 pub use list::{ListError, NamePage, list};

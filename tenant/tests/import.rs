@@ -21,7 +21,8 @@ fn head_of(seam: &Seam, text: &str, database: DatabaseId) -> Head {
 }
 
 async fn begin(store: &dyn Store, seam: &Seam, text: &str) -> Result<DatabaseId, CreateError> {
-    begin_import(store, seam, &name(text), A, patience()).await
+    let database = DatabaseId::random(seam);
+    begin_import(store, seam, &name(text), database, A, patience()).await.map(|()| database)
 }
 
 #[tokio::test]

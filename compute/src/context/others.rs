@@ -117,6 +117,19 @@ impl Others {
         Ok(other.probe(self.seam.boot_micros()))
     }
 
+    /// The same, but that it lives is said only if it has renewed its lease meanwhile: until then it may be dead.
+    pub async fn watch(&self, id: IncarnationId) -> Result<OwnerState, RecordError> {
+        let mut first = None;
+        loop {
+            let probe = self.probe(id).await?;
+            let is_alive = matches!(probe.state, OwnerState::Alive { .. });
+            if !is_alive || *first.get_or_insert(probe.renewed) != probe.renewed {
+                return Ok(probe.state);
+            }
+            self.seam.sleep(probe.ask_again).await;
+        }
+    }
+
     async fn look(&self, id: IncarnationId, other: &mut Other) -> Result<(), RecordError> {
         let key = keys::incarnation(id);
         let found = register::read::<IncarnationRecord>(&*self.stores.main, &self.seam, &key, self.patience()).await;

@@ -198,9 +198,13 @@ impl Core {
             names.borrow_mut().forget(name);
         }
         let resolved = self.node.io(move |node| async move {
-            registry::resolve_head(&*node.stores.main, &node.seam, &wanted, node.id, patience).await
+            let try_once = || registry::resolve_head(&*node.stores.main, &node.seam, &wanted, node.id, patience);
+            match try_once().await {
+                Err(error) if node.end_unfinished(&error).await? => Ok(try_once().await?),
+                resolved => Ok::<_, ServerError>(resolved?),
+            }
         });
-        let head = resolved.await?.map_err(ServerError::from)?;
+        let head = resolved.await??;
         if let Some(head) = &head {
             names.borrow_mut().learn(name, head.value.database);
         }
@@ -212,9 +216,15 @@ impl Core {
         let settings = node.settings.of_new_database(node.now_micros());
         let (name, patience) = (name.clone(), self.patience());
         let created = node.io(move |node| async move {
-            registry::create_database(&*node.stores.main, &node.seam, &name, node.id, settings, patience).await
+            let try_once = || {
+                registry::create_database(&*node.stores.main, &node.seam, &name, node.id, settings, patience)
+            };
+            match try_once().await {
+                Err(CreateError::Resolve(error)) if node.end_unfinished(&error).await? => Ok(try_once().await),
+                created => Ok(created),
+            }
         });
-        created.await
+        created.await?
     }
 
     /// Creates a database; it is open afterwards.

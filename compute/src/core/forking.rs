@@ -11,18 +11,19 @@ use std::rc::Rc;
 
 use pageserver::fold::{FoldJob, Linked};
 use pageserver::fork::{ForkFailure, Forked, Forker};
-use tenant::head::Head;
+use tenant::head::{Head, HeadState};
 use tenant::lifecycle;
 use tenant::name::Name;
-use tenant::registry;
+use tenant::registry::{self, CreateError, ResolveError};
 use tenant::settings::Settings;
 use tracing::info;
 use walstore::id::{DatabaseId, Lsn};
-use walstore::register::Versioned;
+use walstore::register::{Patience, Versioned};
 
 use super::Core;
 use super::databases::OpenError;
 use super::open_database::OpenDatabase;
+use crate::context::NodeContext;
 use crate::error::{Fault, ServerError};
 use crate::moment::Moment;
 
@@ -64,6 +65,48 @@ pub(super) enum Origin {
     Former(Box<Versioned<Head>>, Option<Lsn>),
 }
 
+/// Why there is no fork.
+enum Stopped {
+    Failed(OpenError),
+    /// Its name leads to what somebody else began, and has maybe no mind to finish.
+    Unfinished(ResolveError),
+}
+
+impl From<OpenError> for Stopped {
+    fn from(error: OpenError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<ServerError> for Stopped {
+    fn from(error: ServerError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<ForkFailure> for Stopped {
+    fn from(failure: ForkFailure) -> Self {
+        match failure {
+            ForkFailure::Name(CreateError::Resolve(error @ ResolveError::Unfinished { .. })) => Self::Unfinished(error),
+            failure => ServerError::from(failure).into(),
+        }
+    }
+}
+
+impl From<Stopped> for OpenError {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::Failed(error) => error,
+            Stopped::Unfinished(error) => ServerError::from(error).into(),
+        }
+    }
+}
+
+pub(super) fn forker(node: &NodeContext, patience: Patience) -> Forker<'_> {
+    let NodeContext { stores, seam, fetcher, given_up, id, .. } = node;
+    Forker { store: &*stores.main, seam, fetcher, given_up, me: *id, patience }
+}
+
 impl Core {
     pub(super) async fn change(self: &Rc<Self>, name: Name, change: Change) -> Result<Changed, OpenError> {
         let done = match change {
@@ -86,9 +129,31 @@ impl Core {
         at: Option<Moment>,
         expires_micros: u64,
     ) -> Result<Changed, OpenError> {
+        let error = match self.try_fork(name, to.clone(), at, expires_micros).await {
+            Ok(changed) => return Ok(changed),
+            Err(Stopped::Failed(error)) => return Err(error),
+            Err(Stopped::Unfinished(error)) => error,
+        };
+        let ended = self.node.io(move |node| async move {
+            match node.end_unfinished(&error).await? {
+                true => Ok(()),
+                false => Err(ServerError::from(error)),
+            }
+        });
+        ended.await??;
+        Ok(self.try_fork(name, to, at, expires_micros).await?)
+    }
+
+    async fn try_fork(
+        self: &Rc<Self>,
+        name: &Name,
+        to: Name,
+        at: Option<Moment>,
+        expires_micros: u64,
+    ) -> Result<Changed, Stopped> {
         let open = self.open(name, false).await?;
         let Some(moment) = at else {
-            return Ok(self.fork_newest(&open, to, expires_micros).await?);
+            return self.fork_newest(&open, to, expires_micros).await;
         };
         let origin = self.origin(&open, moment).await?;
         let _folding = open.folding.lock().await;
@@ -98,7 +163,7 @@ impl Core {
         };
         let is_own = head.value.database == open.database.id;
         let settings = Settings { expires_micros, ..self.settings_like(&head.value) };
-        let forked = self.fork_on_io(head, at, to, settings).await?;
+        let forked = self.fork_on_io(head, at, to, settings).await??;
         if is_own {
             *open.head.borrow_mut() = forked.parent;
         }
@@ -112,7 +177,7 @@ impl Core {
         open: &Rc<OpenDatabase>,
         to: Name,
         expires_micros: u64,
-    ) -> Result<Changed, ServerError> {
+    ) -> Result<Changed, Stopped> {
         let database = &open.database;
         let newest = Lsn::raw(database.newest().lsn);
         self.until_durable(open, newest).await?;
@@ -120,13 +185,13 @@ impl Core {
         let _folding = open.folding.lock().await;
         loop {
             if let Some(reason) = database.lost() {
-                return Err(ServerError::new(Fault::Fenced, reason));
+                return Err(ServerError::new(Fault::Fenced, reason).into());
             }
             let settings = self.settings_like(&open.head.borrow().value);
             let settings = Settings { expires_micros, ..settings };
             if Lsn::raw(database.base().tip.lsn) >= newest {
                 let (head, at) = (open.head.borrow().clone(), database.base().tip.lsn);
-                let forked = self.fork_on_io(head, at, to, settings).await?;
+                let forked = self.fork_on_io(head, at, to, settings).await??;
                 *open.head.borrow_mut() = forked.parent;
                 self.announce_end(&forked.child.value).await;
                 return Ok(Changed::of(&forked.child.value, None));
@@ -159,8 +224,7 @@ impl Core {
     ) -> Result<Result<(Linked, Result<Versioned<Head>, ForkFailure>), ForkFailure>, ServerError> {
         let patience = self.patience();
         let forked = self.node.io(move |node| async move {
-            let forker = Forker { store: &*node.stores.main, seam: &node.seam, fetcher: &node.fetcher, me: node.id, patience };
-            forker.fork_folding(job, &to, settings).await
+            forker(&node, patience).fork_folding(job, &to, settings).await
         });
         forked.await
     }
@@ -171,13 +235,12 @@ impl Core {
         at: Option<Lsn>,
         to: Name,
         settings: Settings,
-    ) -> Result<Forked, ServerError> {
+    ) -> Result<Result<Forked, ForkFailure>, ServerError> {
         let patience = self.patience();
         let forked = self.node.io(move |node| async move {
-            let forker = Forker { store: &*node.stores.main, seam: &node.seam, fetcher: &node.fetcher, me: node.id, patience };
-            forker.fork(head, at, &to, settings).await
+            forker(&node, patience).fork(head, at, &to, settings).await
         });
-        forked.await?.map_err(ServerError::from)
+        forked.await
     }
 
     /// What a child of `head` is promised: the same, from now on, and without an end.
@@ -197,17 +260,24 @@ impl Core {
 
     /// Brings the last database of a freed name back, as a fork of what is left of it.
     async fn undelete(self: &Rc<Self>, name: &Name) -> Result<Changed, OpenError> {
+        // What was cut off before is finished first.
+        let _ = self.resolve(name).await?;
         let (of, patience) = (name.clone(), self.patience());
         let record = self.node.io(move |node| async move {
             registry::read_name(&*node.stores.main, &node.seam, &of, patience).await
         });
         let record = record.await?.map_err(ServerError::from)?;
-        if record.is_none() {
-            return Err(OpenError::NoSuchDatabase(name.clone()));
+        let Some(record) = record else { return Err(OpenError::NoSuchDatabase(name.clone())) };
+        let databases = lifecycle::undelete_of(&record.value);
+        let databases = databases.map_err(|refused| ServerError::from(ForkFailure::from(refused)))?;
+        let mut last = None;
+        for database in databases {
+            last = self.read_head(database).await?.filter(|head| head.value.state != HeadState::Aborted);
+            if last.is_some() {
+                break;
+            }
         }
-        let database = lifecycle::undelete_of(record.as_ref().map(|record| &record.value), name);
-        let database = database.map_err(|refused| ServerError::from(ForkFailure::from(refused)))?;
-        let head = self.read_head(database).await?.filter(|head| head.value.state.is_final());
+        let head = last.filter(|head| head.value.state.is_final());
         let head = head.ok_or_else(|| OpenError::NoSuchDatabase(name.clone()))?;
         if head.value.settings.retention_secs == 0 {
             // Its last commits were given up with it.
@@ -215,7 +285,7 @@ impl Core {
             return Err(ServerError::new(Fault::Invalid, text).into());
         }
         let (at, settings) = (head.value.folded.lsn, self.settings_like(&head.value));
-        let forked = self.fork_on_io(head, at, name.clone(), settings).await?;
+        let forked = self.fork_on_io(head, at, name.clone(), settings).await?.map_err(ServerError::from)?;
         Ok(Changed::of(&forked.child.value, None))
     }
 }

@@ -14,7 +14,7 @@
 use std::rc::Rc;
 
 use pageserver::fold::FoldFailure;
-use pageserver::fork::{Forker, Restore, Restored};
+use pageserver::fork::{Restore, Restored};
 use tenant::head::{Head, HeadState};
 use tenant::lifecycle;
 use tenant::name::Name;
@@ -27,7 +27,7 @@ use walstore::register::{Backoff, Swap, Versioned};
 
 use super::Core;
 use super::databases::OpenError;
-use super::forking::{Changed, Origin};
+use super::forking::{Changed, Origin, forker};
 use super::open_database::OpenDatabase;
 use crate::database::turn::TurnGuard;
 use crate::error::{Fault, ServerError};
@@ -76,8 +76,7 @@ impl Core {
     async fn restore_on_io(&self, restore: Restore) -> Result<Restored, ServerError> {
         let patience = self.patience();
         let restored = self.node.io(move |node| async move {
-            let forker = Forker { store: &*node.stores.main, seam: &node.seam, fetcher: &node.fetcher, me: node.id, patience };
-            forker.restore(restore).await
+            forker(&node, patience).restore(restore).await
         });
         restored.await?.map_err(ServerError::from)
     }

@@ -11,10 +11,11 @@ use bytes::Bytes;
 use pageserver::fold::Folder;
 use pageserver::import::{Import, PACK_PAGES, Source};
 use segments::page::{PAGE_BYTES, Page};
-use tenant::registry::{self, Aborted};
+use tenant::name::Name;
+use tenant::registry::{self, Aborted, CreateError};
 use tokio::sync::watch;
 use tracing::{info, warn};
-use walstore::id::Lsn;
+use walstore::id::{DatabaseId, Lsn};
 use walstore::register::Patience;
 
 use super::check;
@@ -117,8 +118,8 @@ async fn store(
     progress: &Progress,
 ) -> Result<u64, ServerError> {
     let (store, seam, name) = (&*node.stores.main, &node.seam, &upload.name);
-    let patience = || Patience::for_duration(seam, PATIENCE);
-    let database = registry::begin_import(store, seam, name, node.id, patience()).await?;
+    let database = DatabaseId::random(seam);
+    begin(node, name, database).await?;
     let settings = node.settings.of_new_database(node.now_micros());
     let time_micros = node.now_micros();
     let source = Source { name: name.clone(), database, settings, page_count, hash: upload.hash, time_micros };
@@ -135,6 +136,19 @@ async fn store(
             Err(failure)
         }
     }
+}
+
+/// Takes the name, also from an import that was cut off.
+async fn begin(node: &NodeContext, name: &Name, database: DatabaseId) -> Result<(), ServerError> {
+    let try_once = || {
+        let patience = Patience::for_duration(&node.seam, PATIENCE);
+        registry::begin_import(&*node.stores.main, &node.seam, name, database, node.id, patience)
+    };
+    let begun = match try_once().await {
+        Err(CreateError::Resolve(error)) if node.end_unfinished(&error).await? => try_once().await,
+        begun => begun,
+    };
+    Ok(begun.inspect_err(|error| node.given_up.add_if_unknown(database, error))?)
 }
 
 async fn write(

@@ -28,7 +28,7 @@ use tenant::keys::Written;
 use tenant::lifecycle::{self, Beginning, ForkRefused, NotFolded};
 use tenant::name::Name;
 use tenant::record::NameRecord;
-use tenant::registry::{self, ChildError, CreateError, ResolveError, SwapHeadError};
+use tenant::registry::{self, ChildError, CreateError, GivenUp, ResolveError, SwapHeadError};
 use tenant::settings::Settings;
 use tracing::warn;
 use walstore::id::{DatabaseId, IncarnationId, Lsn, PutId};
@@ -48,6 +48,8 @@ pub struct Forker<'a> {
     pub store: &'a dyn Store,
     pub seam: &'a Seam,
     pub fetcher: &'a Fetcher,
+    /// Learns of forks whose names may come to lead to them although they will never be.
+    pub given_up: &'a GivenUp,
     pub me: IncarnationId,
     pub patience: Patience,
 }
@@ -117,7 +119,8 @@ impl Forker<'_> {
         let child = DatabaseId::random(self.seam);
         let point = ForkPoint { parent: parent.value.database, lsn: at };
         let (store, seam, patience) = (self.store, self.seam, self.patience);
-        let claimed = registry::claim_fork(store, seam, name, child, point, self.me, patience).await?;
+        let claimed = registry::claim_fork(store, seam, name, child, point, self.me, patience).await;
+        let claimed = claimed.inspect_err(|error| self.given_up.add_if_unknown(child, error))?;
         let made = self.make(parent, at, name, child, settings).await;
         if made.is_err() {
             self.give_up(&claimed).await;
@@ -136,7 +139,8 @@ impl Forker<'_> {
         let child = DatabaseId::random(self.seam);
         let point = ForkPoint { parent: job.head.value.database, lsn: job.tip.lsn };
         let (store, seam, patience) = (self.store, self.seam, self.patience);
-        let claimed = registry::claim_fork(store, seam, name, child, point, self.me, patience).await?;
+        let claimed = registry::claim_fork(store, seam, name, child, point, self.me, patience).await;
+        let claimed = claimed.inspect_err(|error| self.given_up.add_if_unknown(child, error))?;
         let job = FoldJob { pin: Some(FoldPin { child, at: PinAt::Folded }), ..job };
         let linked = match (Folder { store, seam, fetcher: self.fetcher }).fold(job).await {
             Ok(linked) => linked,
@@ -161,11 +165,12 @@ impl Forker<'_> {
         }
     }
 
-    /// The name would be free only once this node is over.
+    /// Gives the name back. If that fails, whoever wants the name on this node does it.
     async fn give_up(&self, claimed: &Versioned<NameRecord>) {
         let abandoned = registry::abandon_fork(self.store, self.seam, claimed, self.patience).await;
         if let Err(error) = abandoned {
             warn!(%error, name = %claimed.value.name, "cannot give the name of an unfinished fork back yet");
+            self.given_up.add(claimed.value.database());
         }
     }
 

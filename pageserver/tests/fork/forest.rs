@@ -20,7 +20,7 @@ use tenant::due::{DueKind, DueMarker};
 use tenant::head::{Head, HeadState};
 use tenant::lifecycle;
 use tenant::name::Name;
-use tenant::registry;
+use tenant::registry::{self, GivenUp};
 use tenant::settings::Settings;
 use walstore::id::{DatabaseId, IncarnationId, Lsn, PutId};
 use walstore::life::Stores;
@@ -65,6 +65,7 @@ pub struct Forest {
     pub memory: MemoryStore,
     pub seam: Seam,
     pub all: Vec<Known>,
+    given_up: GivenUp,
     contents: u64,
 }
 
@@ -89,7 +90,7 @@ impl Forest {
         let (memory, seam) = (MemoryStore::new(), crate::held::virtual_seam());
         let clock = seam.clone();
         memory.set_clock(move || clock.wall_micros());
-        Self { memory, seam, all: Vec::new(), contents: 0 }
+        Self { memory, seam, all: Vec::new(), given_up: GivenUp::default(), contents: 0 }
     }
 
     pub fn fetcher(&self, store: &Arc<dyn Store>) -> Fetcher {
@@ -206,7 +207,7 @@ impl Forest {
     }
 
     pub fn forker<'a>(&'a self, store: &'a dyn Store, fetcher: &'a Fetcher) -> Forker<'a> {
-        Forker { store, seam: &self.seam, fetcher, me: ME, patience: Patience::endless() }
+        Forker { store, seam: &self.seam, fetcher, given_up: &self.given_up, me: ME, patience: Patience::endless() }
     }
 
     /// Forks `at` as it was after `lsn`, through `store`.

@@ -130,11 +130,12 @@ pub fn child_head(
     }
 }
 
-/// The database that `record`'s name led to last, whose fork under the same name undoes its deletion.
-pub fn undelete_of(record: Option<&NameRecord>, name: &Name) -> Result<DatabaseId, ForkRefused> {
-    match record.map(|record| record.state) {
-        Some(NameState::Deleted { database, .. }) => Ok(database),
-        Some(NameState::Live { .. }) | None => Err(ForkRefused::NotDeleted { name: name.clone() }),
+/// The databases that `record`'s name led to, the last one first. A fork under the same name of the first of them that ever
+/// lived undoes its deletion: an undelete that was cut off leaves one that never did.
+pub fn undelete_of(record: &NameRecord) -> Result<impl Iterator<Item = DatabaseId>, ForkRefused> {
+    match record.state {
+        NameState::Deleted { database, .. } => Ok(std::iter::once(database).chain(record.past.iter().rev().copied())),
+        NameState::Live { .. } => Err(ForkRefused::NotDeleted { name: record.name.clone() }),
     }
 }
 

@@ -188,10 +188,15 @@ fn settings_change_but_not_the_time_of_creation() {
 #[test]
 fn only_what_was_deleted_is_undeleted() {
     let (record, _) = create(&name(), PARENT, ME, Settings::new(1), None, [put(1), put(2)]);
-    let not_deleted = Err(ForkRefused::NotDeleted { name: name() });
-    assert_eq!(undelete_of(None, &name()), not_deleted);
-    assert_eq!(undelete_of(Some(&record), &name()), not_deleted);
-    assert_eq!(undelete_of(Some(&record.deleted(5, put(3))), &name()), Ok(PARENT));
+    let databases = |record: &NameRecord| undelete_of(record).map(Iterator::collect::<Vec<_>>);
+    assert_eq!(databases(&record), Err(ForkRefused::NotDeleted { name: name() }));
+    let record = record.deleted(5, put(3));
+    assert_eq!(databases(&record), Ok(vec![PARENT]));
+    // An undelete that was cut off: its fork never lived.
+    let point = ForkPoint { parent: PARENT, lsn: lsn(10) };
+    let claimed = NameState::Live { database: CHILD, origin: Origin::Fork(point), incarnation: ME };
+    let record = record.led_to(claimed, put(4)).deleted(6, put(5));
+    assert_eq!(databases(&record), Ok(vec![CHILD, PARENT]));
 }
 
 /// Neon's bug 863 unpinned what was not found, while its creation was on the way.

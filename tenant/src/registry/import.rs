@@ -29,17 +29,16 @@ pub enum Aborted {
     Lives(Box<Versioned<Head>>),
 }
 
-/// Takes a name for a database that `me` is about to import: one PUT if the name is new.
+/// Takes a name for `database`, which `me` is about to import: one PUT if the name is new.
 pub async fn begin_import(
     store: &dyn Store,
     seam: &Seam,
     name: &Name,
+    database: DatabaseId,
     me: IncarnationId,
     patience: Patience,
-) -> Result<DatabaseId, CreateError> {
-    let database = DatabaseId::random(seam);
-    Claim { store, seam, name, database, me, patience }.take(Origin::Import).await?;
-    Ok(database)
+) -> Result<(), CreateError> {
+    Claim { store, seam, name, database, me, patience }.take(Origin::Import).await.map(drop)
 }
 
 /// Writes the head of an import: from now on the database exists.

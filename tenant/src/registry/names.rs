@@ -24,7 +24,7 @@ pub enum ResolveError {
     Record { name: Name, source: RecordError },
     /// A node is about to fork or import it.
     #[error("the database `{name}` is still being made by {incarnation}; try again")]
-    Unfinished { name: Name, incarnation: IncarnationId },
+    Unfinished { name: Name, database: DatabaseId, incarnation: IncarnationId },
     #[error("the database `{name}` is being changed by too many at once; try again")]
     Busy { name: Name },
 }
@@ -100,14 +100,16 @@ enum Round {
 
 enum RoundError {
     Record(RecordError),
-    Unfinished(IncarnationId),
+    Unfinished(DatabaseId, IncarnationId),
 }
 
 impl RoundError {
     fn of(self, name: &Name) -> ResolveError {
         match self {
             Self::Record(source) => ResolveError::record(name, source),
-            Self::Unfinished(incarnation) => ResolveError::Unfinished { name: name.clone(), incarnation },
+            Self::Unfinished(database, incarnation) => {
+                ResolveError::Unfinished { name: name.clone(), database, incarnation }
+            }
         }
     }
 }
@@ -204,7 +206,7 @@ impl Bucket<'_> {
         let record = register::read::<IncarnationRecord>(self.store, self.seam, &key, self.patience).await?;
         let is_sealed = record.is_some_and(|record| matches!(record.value.state, State::Sealed { .. }));
         if !is_sealed {
-            return Err(RoundError::Unfinished(incarnation));
+            return Err(RoundError::Unfinished(database, incarnation));
         }
         info!(name = %self.name, %database, %incarnation, "undoing what a dead node was making");
         let at_micros = self.seam.wall_micros();

@@ -24,22 +24,13 @@ impl Core {
     /// Finds out whether this node owns the database or may claim it, sealing the log of an owner that is gone.
     pub(super) async fn acquire(&self, name: &Name, mut head: Versioned<Head>) -> Result<Acquired, OpenError> {
         let node = &self.node;
-        let mut watched = None;
         for _ in 0..ROUNDS_MAX {
             let owner = match head.value.owner {
                 None => OwnerState::None,
                 Some(owner) if owner == node.id => OwnerState::Me,
                 Some(owner) => {
-                    let probe = node.io(move |node| async move { node.others.probe(owner).await });
-                    let probe = probe.await?.map_err(ServerError::from)?;
-                    let is_alive = matches!(probe.state, OwnerState::Alive { .. });
-                    // A renewal while we watch proves that it lives; until then it may be dead.
-                    let renewals = (owner, probe.renewed);
-                    if is_alive && *watched.get_or_insert(renewals) == renewals {
-                        node.seam.sleep(probe.ask_again).await;
-                        continue;
-                    }
-                    probe.state
+                    let state = node.io(move |node| async move { node.others.watch(owner).await });
+                    state.await?.map_err(ServerError::from)?
                 }
             };
             match lifecycle::plan_open(&head.value, node.id, owner) {
