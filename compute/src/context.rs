@@ -16,6 +16,7 @@ use segments::disk::DiskCache;
 use segments::disk::file::CacheFile;
 use tenant::registry::GivenUp;
 use tokio::sync::{Semaphore, oneshot};
+use walstore::clock;
 use walstore::id::{DatabaseId, IncarnationId, Lsn, Slot};
 use walstore::lease::Lease;
 use walstore::life::Stores;
@@ -200,6 +201,11 @@ impl NodeContext {
 
     pub fn peers(&self) -> Option<Arc<dyn Peers>> {
         self.peers.get().cloned()
+    }
+
+    /// The time that is written down for others.
+    pub fn now_micros(&self) -> u64 {
+        clock::now_micros(&self.seam, &*self.stores.main)
     }
 
     /// Whether this node may serve reads and begin writes.

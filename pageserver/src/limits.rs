@@ -115,7 +115,7 @@ pub const VERIFY_CACHE_BYTES: u64 = 32 << 20;
 pub const VERIFY_FETCH_BYTES_MAX: usize = 64 << 20;
 
 /// The horizon of a history rises only while the clocks of node and store are at most so far apart.
-pub const CLOCKS_APART_MICROS_MAX: u64 = 5 * 60 * 1_000_000;
+pub const CLOCKS_APART_MICROS_MAX: u64 = walstore::limits::CLOCKS_APART_MICROS_MAX;
 
 /// Between two pages of a sweep's listings: at most 5,000 keys a second.
 pub const SWEEP_PAUSE: Duration = Duration::from_millis(200);

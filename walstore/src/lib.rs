@@ -2,6 +2,7 @@
 
 pub mod bundle;
 pub mod bundling;
+pub mod clock;
 pub mod drained;
 pub mod envelope;
 pub mod fragment;

@@ -6,6 +6,9 @@ use std::time::Duration;
 /// from there cannot overflow.
 pub const COUNTER_MAX: u64 = 1 << 62;
 
+/// Clocks that are further apart than this do not tell the same time.
+pub const CLOCKS_APART_MICROS_MAX: u64 = 5 * 60 * 1_000_000;
+
 /// PUTs of one log that may be in flight at the same time. Eight of them, a quarter of a round trip apart,
 /// keep a slow store busy without flooding it when it recovers.
 pub const PUTS_IN_FLIGHT_MAX: usize = 8;

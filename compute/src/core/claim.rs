@@ -12,12 +12,13 @@
 //! nothing is written, because the turn is held. So a pipeline that has run in vain runs once more. What was read
 //! meanwhile is right if the claim is won, for then nobody else can have written since the head was read.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use tenant::head::Head;
 use tenant::lifecycle;
 use tenant::registry::{self, SwapHeadError};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 use tracing::info;
 use walstore::id::PutId;
 use walstore::register::{Swap, Versioned};
@@ -29,9 +30,15 @@ use crate::error::{Fault, ServerError};
 
 /// Whether the CAS that makes this node the owner has been answered.
 #[derive(Clone)]
-pub struct Claim(watch::Receiver<Verdict>);
+pub struct Claim(Rc<State>);
 
-#[derive(Clone)]
+struct State {
+    verdict: RefCell<Verdict>,
+    /// Wakes those who wait in the order in which they came, so that a simulated node does the same every time: a watch
+    /// channel wakes them in any order.
+    settled: Notify,
+}
+
 enum Verdict {
     Pending,
     Won,
@@ -52,37 +59,60 @@ impl From<ServerError> for Unclaimed {
     }
 }
 
-/// The claim as it is answered.
-pub struct Answer(watch::Sender<Verdict>);
+/// The claim as it is answered. Dropped without an answer, it is lost.
+pub struct Answer(Rc<State>);
+
+impl Answer {
+    fn send(&self, verdict: Verdict) {
+        *self.0.verdict.borrow_mut() = verdict;
+        self.0.settled.notify_waiters();
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let is_pending = matches!(*self.0.verdict.borrow(), Verdict::Pending);
+        if is_pending {
+            self.send(Verdict::Lost(going_down().into()));
+        }
+    }
+}
 
 impl Claim {
+    fn new(verdict: Verdict) -> Self {
+        Self(Rc::new(State { verdict: RefCell::new(verdict), settled: Notify::new() }))
+    }
+
     /// Of a database that is owned already.
     pub fn won() -> Self {
-        Self(watch::channel(Verdict::Won).1)
+        Self::new(Verdict::Won)
     }
 
     pub fn pending() -> (Self, Answer) {
-        let (sender, receiver) = watch::channel(Verdict::Pending);
-        (Self(receiver), Answer(sender))
+        let claim = Self::new(Verdict::Pending);
+        let answer = Answer(claim.0.clone());
+        (claim, answer)
     }
 
     pub fn is_won(&self) -> bool {
-        matches!(*self.0.borrow(), Verdict::Won)
+        matches!(*self.0.verdict.borrow(), Verdict::Won)
     }
 
     /// Whether another node was faster.
     pub fn is_overtaken(&self) -> bool {
-        matches!(&*self.0.borrow(), Verdict::Lost(why) if why.overtaken)
+        matches!(&*self.0.verdict.borrow(), Verdict::Lost(why) if why.overtaken)
     }
 
     /// Returns when it is won, or known to be lost.
     pub async fn settled(&self) -> Result<(), Unclaimed> {
-        let mut verdict = self.0.clone();
-        let settled = verdict.wait_for(|verdict| !matches!(verdict, Verdict::Pending)).await;
-        match settled.as_deref() {
-            Ok(Verdict::Won) => Ok(()),
-            Ok(Verdict::Lost(why)) => Err(why.clone()),
-            Ok(Verdict::Pending) | Err(_) => Err(going_down().into()),
+        loop {
+            let settled = self.0.settled.notified();
+            match &*self.0.verdict.borrow() {
+                Verdict::Won => return Ok(()),
+                Verdict::Lost(why) => return Err(why.clone()),
+                Verdict::Pending => {}
+            }
+            settled.await;
         }
     }
 }
@@ -125,7 +155,7 @@ impl Core {
         let why = match sent.answer.await {
             Ok(Ok(Swap::Won(head))) => {
                 *open.head.borrow_mut() = head;
-                answer.0.send_replace(Verdict::Won);
+                answer.send(Verdict::Won);
                 self.begin_to_serve(&open);
                 return;
             }
@@ -142,7 +172,7 @@ impl Core {
         open.pool.clear();
         // Nothing was logged, so the next one who asks may try again.
         self.databases.close(&open);
-        answer.0.send_replace(Verdict::Lost(why));
+        answer.send(Verdict::Lost(why));
         self.end_streams_of(&open).await;
         drop(turn);
     }

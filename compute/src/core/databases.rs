@@ -213,7 +213,7 @@ impl Core {
 
     pub(super) async fn create_head(&self, name: &Name) -> Result<Result<Versioned<Head>, CreateError>, ServerError> {
         let node = &self.node;
-        let settings = node.settings.of_new_database(node.seam.wall_micros());
+        let settings = node.settings.of_new_database(node.now_micros());
         let (name, patience) = (name.clone(), self.patience());
         let created = node.io(move |node| async move {
             let try_once = || {

@@ -18,7 +18,7 @@ use super::{Core, spawn_local};
 impl Core {
     /// As long as the claim is pending, somebody else may have given the database more time.
     pub(super) fn has_expired(&self, open: &OpenDatabase) -> bool {
-        open.head.borrow().value.settings.is_expired(self.node.seam.wall_micros())
+        open.head.borrow().value.settings.is_expired(self.node.now_micros())
     }
 
     /// Deletes the database of this name, whose time is up.

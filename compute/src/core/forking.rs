@@ -249,7 +249,7 @@ impl Core {
 
     /// What a child of `head` is promised: the same, from now on, and without an end.
     pub(super) fn settings_like(&self, head: &Head) -> Settings {
-        Settings { created_micros: self.node.seam.wall_micros(), expires_micros: 0, ..head.settings }
+        Settings { created_micros: self.node.now_micros(), expires_micros: 0, ..head.settings }
     }
 
     /// The state that a moment means, folded.

@@ -224,7 +224,7 @@ impl Database {
     /// the log, durable later. The caller holds the turn.
     pub fn publish(&self, pages: BTreeMap<PageNo, Page>, page_count: u32) -> Result<Lsn, CommitTooLarge> {
         let before = self.newest.get();
-        let commit = Commit::new(&before, self.node.seam.wall_micros(), page_count, pages)?;
+        let commit = Commit::new(&before, self.node.now_micros(), page_count, pages)?;
         let encoded = commit::encode(&commit, &before, &|page_no| self.patch_base(page_no));
         let lsn = commit.lsn;
         self.add(commit, encoded.tip, encoded.patched, &encoded.bytes);

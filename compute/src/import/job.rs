@@ -120,8 +120,8 @@ async fn store(
     let (store, seam, name) = (&*node.stores.main, &node.seam, &upload.name);
     let database = DatabaseId::random(seam);
     begin(node, name, database).await?;
-    let settings = node.settings.of_new_database(seam.wall_micros());
-    let time_micros = seam.wall_micros();
+    let settings = node.settings.of_new_database(node.now_micros());
+    let time_micros = node.now_micros();
     let source = Source { name: name.clone(), database, settings, page_count, hash: upload.hash, time_micros };
     let mut import = Import::new(Folder { store, seam, fetcher: &node.fetcher }, source);
     let failure = match write(node, &mut import, path, page_count, progress).await {

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use pageserver::drain::Drainer;
 use pageserver::fetcher::Fetcher;
-use pageserver::sweep::Sweeper;
+use pageserver::listing::{Group, Listing};
+use pageserver::sweep::{Collected, Sweeper};
 use pageserver::verify::{self, Damage, Options, Orphan, PageSink, Summary, Witness};
 use segments::cache::PageCache;
+use tenant::registry;
 use walstore::id::IncarnationId;
 use walstore::life::Stores;
+use walstore::register::Patience;
 use walstore::store::MemoryStore;
 
 use crate::cluster::sleep;
@@ -19,6 +22,9 @@ use crate::machine::Machine;
 const A_DAY_AND_MORE: Duration = Duration::from_secs(100_000);
 /// Rounds of draining: one to see a record, one to seal it, one to drain the databases of another's tail.
 const DRAINS: usize = 4;
+
+/// Sweeps until one finds nothing to do: what one of them lifts a pin of is collected by the next.
+const SWEEPS_MAX: usize = 12;
 
 #[derive(Default)]
 struct Found {
@@ -63,12 +69,41 @@ pub async fn audit(bucket: &MemoryStore, machine: &Machine) -> Vec<String> {
         let _ = drainer.sweep().await;
         sleep(Duration::from_secs(10)).await;
     }
-    sleep(A_DAY_AND_MORE).await;
-    if let Err(error) = Sweeper::new(me, stores.clone(), machine.seam.clone(), &fetcher).sweep().await {
-        broken.push(format!("I8: the last sweep failed: {error}"));
+    let sweeper = Sweeper::new(me, stores.clone(), machine.seam.clone(), &fetcher);
+    for _ in 0..SWEEPS_MAX {
+        sleep(A_DAY_AND_MORE).await;
+        match sweeper.sweep().await {
+            Ok(collected) if collected == Collected::default() => break,
+            Ok(_) => {}
+            Err(error) => broken.push(format!("I8: the last sweep failed: {error}")),
+        }
     }
     let after = look(&stores, machine).await;
     broken.extend(after.damages.into_iter().map(|damage| format!("I8: swept away: {damage}")));
     broken.extend(after.orphans.into_iter().map(|orphan| format!("I8: left behind: {orphan}")));
+    broken
+}
+
+/// Of databases that have ended, and that no living one was forked from, small heads are left, and nothing else.
+pub async fn ended(bucket: &MemoryStore, machine: &Machine) -> Vec<String> {
+    let mut broken = Vec::new();
+    let mut listing = Listing::new(bucket, &machine.seam, tenant::keys::DATABASES_PREFIX);
+    while let Some(group) = listing.next_group().await.expect("a store in memory answers") {
+        let Group::Database(database, keys) = group else { continue };
+        let patience = Patience::for_duration(&machine.seam, A_DAY_AND_MORE);
+        let head = registry::read_head(bucket, &machine.seam, database, patience).await;
+        let Ok(Some(head)) = head else {
+            broken.push(format!("I7: {database} has no head: {keys:?}"));
+            continue;
+        };
+        let head = head.value;
+        // Of one without objects nobody looks at the pins any more: they are a part of its small head.
+        if head.is_pinned() && keys.len() > 1 {
+            broken.push(format!("I8: left behind: {database} ({}) is pinned by forks that are gone", head.name));
+        }
+        if head.state.is_final() && keys.len() > 1 {
+            broken.push(format!("I8: left behind: {database} ({}) has ended, and has {keys:?}", head.name));
+        }
+    }
     broken
 }

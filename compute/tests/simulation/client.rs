@@ -11,6 +11,7 @@ use crate::bulk::Bulk;
 use crate::bank::Bank;
 use crate::cluster::{Answer, Cluster, says_unknown, sleep};
 use crate::list::List;
+use crate::past::Past;
 use crate::rng::Rng;
 use crate::scratch::Scratch;
 
@@ -41,6 +42,7 @@ pub struct Story {
     pub list: RefCell<List>,
     pub bulk: RefCell<Bulk>,
     pub scratch: RefCell<Scratch>,
+    pub past: RefCell<Past>,
     /// What a client saw that must never be seen.
     pub broken: RefCell<Vec<String>>,
     /// The virtual time, in microseconds.
@@ -118,10 +120,25 @@ impl Client {
         format!("{}-{}", self.number, self.counter)
     }
 
-    async fn refused(&mut self) {
+    pub async fn refused(&mut self) {
         self.at = (self.at + 1) % self.cluster.size();
         let pause = self.rng.between(20, 900);
         sleep(Duration::from_millis(pause)).await;
+    }
+
+    /// Turns to any node.
+    pub fn turn_to_any(&mut self) {
+        self.at = self.rng.below(self.cluster.size() as u64) as usize;
+    }
+
+    /// Asks its node, once.
+    pub async fn pipeline(&self, database: &str, requests: &Value) -> Answer {
+        self.cluster.pipeline(self.at, database, None, requests).await
+    }
+
+    /// The same for the administration. Without a body it says nothing.
+    pub async fn admin(&self, method: &str, path: &str, body: &Value) -> Answer {
+        self.cluster.admin_with(self.at, method, path.to_owned(), body).await
     }
 
     /// Asks nodes until one of them does not refuse.
@@ -180,15 +197,16 @@ impl Client {
         self.note(format!("release {database}: {answer:?}"));
     }
 
-    /// Statements that may be repeated, until they were carried out.
-    pub async fn insist(&mut self, database: &str, sql: &str) {
+    /// Statements that may be repeated, until they were carried out. `false` if it is not known that they were.
+    pub async fn insist(&mut self, database: &str, sql: &str) -> bool {
         let requests = json!([{"type": "sequence", "sql": sql}, {"type": "close"}]);
         for _ in 0..TRIES {
             if matches!(self.ask(database, &requests).await, Answer::Done(body) if is_ok(&body, 0)) {
-                return;
+                return true;
             }
             self.refused().await;
         }
+        false
     }
 
     /// A transaction in one batch whose steps depend on each other. Rolled back on purpose if `commits` is false.

@@ -80,7 +80,13 @@ impl Cluster {
 
     /// An administration request.
     pub async fn admin(&self, at: usize, method: &str, path: String) -> Answer {
-        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        self.admin_with(at, method, path, &Value::Null).await
+    }
+
+    /// The same with a body, unless that is null.
+    pub async fn admin_with(&self, at: usize, method: &str, path: String, body: &Value) -> Answer {
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let request = Request::builder().method(method).uri(path).body(body).unwrap();
         self.send(at, request, |server| server.admin).await
     }
 
@@ -120,8 +126,8 @@ fn classify(is_ok: bool, body: &[u8], shown: Shown) -> Answer {
     let mut body = serde_json::from_slice(body).unwrap_or_else(|_| Value::from(String::from_utf8_lossy(body)));
     match is_ok {
         true => {
-            if body.is_object() {
-                body["lsn"] = shown.lsn.into();
+            if let (true, Some(lsn)) = (body.is_object(), shown.lsn) {
+                body["lsn"] = lsn.into();
                 body["staleness_millis"] = shown.staleness_millis.into();
             }
             Answer::Done(body)

@@ -16,7 +16,7 @@ use walstore::seam::{Clock, Random, Seam, Spawn, Task};
 use crate::rng::Rng;
 
 /// November 2026.
-const EPOCH_MICROS: i64 = 1_795_000_000_000_000;
+pub const EPOCH_MICROS: i64 = 1_795_000_000_000_000;
 
 pub struct Machine {
     pub seam: Seam,

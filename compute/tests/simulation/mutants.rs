@@ -10,7 +10,7 @@ const SEEDS: u64 = 2_000;
 /// Those that need SQLite, its connections or the HTTP code to show; the others are caught in the simulation of the
 /// protocol alone (`tenant/tests/protocol`), or by the tests of sweeps and folds (`pageserver/tests/sweep`), and those
 /// of them that also break something here soon are run for good measure.
-const MUTANTS: [Mutant; 10] = [
+const MUTANTS: [Mutant; 13] = [
     Mutant::ReplyBeforeGate,
     Mutant::PublishOnSync,
     Mutant::RefuseWithBusy,
@@ -21,6 +21,9 @@ const MUTANTS: [Mutant; 10] = [
     Mutant::BlindHeadRetry,
     Mutant::HintPastInFlight,
     Mutant::DeleteBeforeUnlink,
+    Mutant::TrimBeyondHorizon,
+    Mutant::PinWithoutBase,
+    Mutant::CollectPinned,
 ];
 
 #[test]

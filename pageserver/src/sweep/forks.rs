@@ -10,6 +10,7 @@ use tenant::keys::{self, Written};
 use tenant::lifecycle::{self, ChildLook, LeftoverPlan, NameLook, OwnerState, PinPlan};
 use tenant::registry::{self, Followed};
 use tracing::{info, warn};
+use walstore::clock;
 use walstore::envelope::Corrupt;
 use walstore::id::{DatabaseId, Lsn, PutId};
 use walstore::register::{Swap, Versioned};
@@ -250,7 +251,7 @@ impl Sweeper {
     /// Deletes a living database that nobody owns. If somebody takes it meanwhile, it stays.
     async fn end(&self, head: &Versioned<Head>, collected: &mut Collected) -> Result<(), SweepError> {
         let (main, patience) = (&*self.stores.main, self.access().patience);
-        let at_micros = self.seam.wall_micros();
+        let at_micros = clock::now_micros(&self.seam, main);
         let marker =
             DueMarker { database: head.value.database, kind: DueKind::Delete, due_micros: at_micros, other: None };
         registry::put_due(main, &self.seam, &marker, patience).await?;

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use pageserver::verify::Options;
 use tenant::head::HeadState;
 use walstore::id::Lsn;
 
 use crate::forest::{Forest, RETENTION_SECS};
-use crate::witness::verify;
 
 /// SplitMix64.
 struct Dice(u64);
@@ -89,10 +87,7 @@ async fn step(forest: &mut Forest, dice: &mut Dice) {
 }
 
 async fn check_all(forest: &Forest) {
-    let (found, _) = verify(&forest.memory, &forest.seam, &Options::default()).await;
-    // There is no cluster here and there are no logs, but databases and names.
-    let damages: Vec<_> = found.damages.iter().filter(|it| ["t/", "n/"].iter().any(|p| it.key.starts_with(p))).collect();
-    assert!(damages.is_empty(), "{damages:?}");
+    crate::check_bucket(forest).await;
     for at in 0..forest.all.len() {
         if forest.head(at).await.value.state == HeadState::Live {
             forest.check(at).await;

@@ -1,6 +1,7 @@
 //! Deleting a database.
 
 use tracing::warn;
+use walstore::clock;
 use walstore::id::{DatabaseId, IncarnationId, PutId};
 use walstore::register::{self, Patience, Swap, Versioned};
 use walstore::seam::Seam;
@@ -43,7 +44,7 @@ pub async fn delete_database(
     if head.value.owner != Some(me) {
         return Err(DeleteError::NotOwner { name: name.clone(), database, me });
     }
-    let at_micros = seam.wall_micros();
+    let at_micros = clock::now_micros(seam, store);
     let marker = DueMarker { database, kind: DueKind::Delete, due_micros: at_micros, other: None };
     put_due(store, seam, &marker, patience).await.map_err(DeleteError::Due)?;
     let after = lifecycle::delete(&head.value, at_micros, PutId::random(seam));

@@ -33,10 +33,7 @@ impl Core {
         for _ in 0..ROUNDS_MAX {
             let open = self.databases.opened(name);
             let head = match &open {
-                Some(_) if !self.node.lease_is_valid() => {
-                    let text = "this node has not heard from the bucket for longer than its lease; try again later";
-                    return Err(ServerError::new(Fault::Retry, text).into());
-                }
+                Some(_) if !self.node.lease_is_valid() => return Err(self.out_of_touch().into()),
                 Some(open) => self.folded_up_to(open, moment).await?,
                 None => match self.resolve(name).await? {
                     Some(head) => head,
@@ -51,7 +48,7 @@ impl Core {
             if let Some(lsn) = self.pasts.at_time(id, moment).filter(|lsn| *lsn >= Lsn::raw(head.value.horizon)) {
                 return Ok(FoundCommit { name: name.clone(), head, lsn });
             }
-            let now = self.node.seam.wall_micros();
+            let now = self.node.now_micros();
             let found = {
                 let head = head.value.clone();
                 self.node.io(move |node| async move { history::find(&node, &head, moment, now).await }).await??
@@ -95,7 +92,7 @@ impl Core {
             Moment::Lsn(lsn) if is_unfolded(lsn) => lsn,
             Moment::Bookmark { database, lsn } if database == open.database.id && is_unfolded(lsn) => lsn,
             // All that was begun before this request counts, or the same question would get another answer later.
-            Moment::Time(micros) if (folded.time_micros..=self.node.seam.wall_micros()).contains(&micros) => {
+            Moment::Time(micros) if (folded.time_micros..=self.node.now_micros()).contains(&micros) => {
                 Lsn::raw(newest.lsn)
             }
             _ => return Ok(None),
@@ -114,10 +111,23 @@ impl Core {
         Ok(lsn.map(|lsn| FoundCommit { name: name.clone(), head, lsn }))
     }
 
-    /// The head of a database, with all folded that was committed before.
+    /// The head of a database, with all folded that was committed before: whatever the clocks say, for the times of
+    /// commits may be ahead of this node's.
     pub(in crate::core) async fn folded_head(self: &Rc<Self>, name: &Name) -> Result<Versioned<Head>, OpenError> {
-        let now = Moment::Time(self.node.seam.wall_micros());
-        Ok(self.find(name, now).await?.head)
+        if self.databases.opened(name).is_none() {
+            match self.resolve(name).await? {
+                None => return Err(OpenError::NoSuchDatabase(name.clone())),
+                // Then all of it is folded.
+                Some(head) if head.value.owner.is_none() => return Ok(head),
+                Some(_) => {}
+            }
+        }
+        if !self.node.lease_is_valid() {
+            return Err(self.out_of_touch().into());
+        }
+        let open = self.open(name, false).await?;
+        self.fold_up_to(&open, Lsn::raw(open.database.newest().lsn)).await?;
+        Ok(open.head.borrow().clone())
     }
 
     /// The head of a database that had this name, and ended.

@@ -59,7 +59,7 @@ pub(super) async fn fork(
         let (name, to) = (parse(&name)?, parse(&to)?);
         let ForkBody { timestamp, lsn, bookmark, expires } = read_json(body).await?;
         let at = At::new(timestamp, lsn, bookmark).moment()?;
-        let now = node.context.seam.wall_micros();
+        let now = node.context.now_micros();
         let expires_micros = expires.map_or(Ok(0), |text| parse_end(&text, now)).map_err(|error| invalid(&error))?;
         new_name(&node, name, Change::Fork { to: to.clone(), at, expires_micros }, &to).await
     };

@@ -48,7 +48,7 @@ struct SetBody {
 
 pub(super) async fn set(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>, body: Body) -> Response {
     let configure = match read_json(body).await {
-        Ok(body) => parse(&name).and_then(|name| Ok((name, configure(&body, node.context.seam.wall_micros())?))),
+        Ok(body) => parse(&name).and_then(|name| Ok((name, configure(&body, node.context.now_micros())?))),
         Err(response) => Err(response),
     };
     match configure {

@@ -1,0 +1,285 @@
+//! What is known of a family of databases: for each of them, which transaction made which commit.
+//!
+//! A database has one line of history. A fork or a restore begins another one, which shares the commits up to some LSN
+//! with the line that it was made from. The first commit of a family creates its tables, and each later one adds one
+//! row with a value that nothing else has, and overwrites one of a few cells. So there is exactly one state for each
+//! LSN, and what was acknowledged, and what has been shown once, says which.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::client::Outcome;
+
+/// Rows that are overwritten again and again.
+pub const CELLS: u64 = 6;
+
+/// The commit that creates the tables.
+const FIRST: u64 = 1;
+
+/// One line of history, and all that is known of it.
+#[derive(Clone, Debug, Default)]
+pub struct Line {
+    pub name: String,
+    /// The id of its database.
+    pub id: Option<String>,
+    /// Which line it was made from, and after which commit.
+    pub from: Option<(usize, u64)>,
+    /// What a restore in place has replaced with it: the line, its last commit, and the bookmark of that.
+    pub undo: Option<(usize, u64, String)>,
+    /// The newest commit that is known to be there.
+    pub newest: u64,
+    /// Which value each of its own commits added.
+    commits: BTreeMap<u64, String>,
+    /// When they were made, in microseconds.
+    times: BTreeMap<u64, u64>,
+}
+
+/// A transaction that a client has sent.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub name: String,
+    pub cell: u64,
+    pub bytes: u64,
+    pub outcome: Outcome,
+    /// The line and the LSN that it got.
+    place: Option<(usize, u64)>,
+}
+
+impl Sent {
+    pub fn new(name: &str, cell: u64, bytes: u64) -> Self {
+        Self { name: name.into(), cell, bytes, outcome: Outcome::Unknown, place: None }
+    }
+}
+
+/// A state as it was shown, at the LSN that came with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    pub lsn: u64,
+    /// Row number, value, and the end and length of what it wrote to its cell.
+    pub log: Vec<[String; 3]>,
+    /// Number, value, and the end and length of what it holds.
+    pub cells: Vec<[String; 3]>,
+}
+
+#[derive(Default)]
+pub struct Family {
+    pub lines: Vec<Line>,
+    sent: BTreeMap<String, Sent>,
+}
+
+impl Family {
+    /// A line that begins a family, with the commit that creates the tables.
+    pub fn found(&mut self, name: &str) -> usize {
+        self.add(Line { name: name.into(), newest: FIRST, ..Line::default() })
+    }
+
+    /// A line that begins with the state of another one.
+    pub fn branch(&mut self, name: &str, from: usize, lsn: u64) -> usize {
+        self.add(Line { name: name.into(), from: Some((from, lsn)), newest: lsn, ..Line::default() })
+    }
+
+    fn add(&mut self, line: Line) -> usize {
+        self.lines.push(line);
+        self.lines.len() - 1
+    }
+
+    /// The LSN that a line begins with.
+    pub fn begin(&self, line: usize) -> u64 {
+        self.lines[line].from.map_or(0, |(_, lsn)| lsn)
+    }
+
+    /// The line that made a commit.
+    fn maker(&self, mut line: usize, lsn: u64) -> usize {
+        while let Some((from, at)) = self.lines[line].from
+            && lsn <= at
+        {
+            line = from;
+        }
+        line
+    }
+
+    pub fn send(&mut self, value: &str, sent: Sent) {
+        self.sent.insert(value.into(), sent);
+    }
+
+    /// What its client was told of a transaction other than that it was carried out.
+    pub fn learn_outcome(&mut self, value: &str, outcome: Outcome) {
+        self.sent.get_mut(value).expect("it was sent").outcome = outcome;
+    }
+
+    /// A transaction of `line` was carried out.
+    pub fn acknowledge(&mut self, line: usize, lsn: u64, value: &str) -> Result<(), String> {
+        self.learn_outcome(value, Outcome::Acknowledged);
+        if lsn <= self.begin(line) {
+            return Err(format!("I2: {value} got LSN {lsn} of {}, which begins later", self.lines[line].name));
+        }
+        if self.sent[value].place.is_some_and(|place| place != (line, lsn)) {
+            return Err(format!("I2: {value} is said to be commit {lsn}, and was shown as {:?}", self.sent[value].place));
+        }
+        self.place(line, lsn, value)
+    }
+
+    fn place(&mut self, line: usize, lsn: u64, value: &str) -> Result<(), String> {
+        let made = &mut self.lines[line];
+        if let Some(other) = made.commits.get(&lsn).filter(|other| *other != value) {
+            return Err(format!("I2: commit {lsn} of {} is both {other} and {value}", made.name));
+        }
+        made.commits.insert(lsn, value.into());
+        made.newest = made.newest.max(lsn);
+        self.sent.get_mut(value).expect("it was sent").place = Some((line, lsn));
+        Ok(())
+    }
+
+    /// When a commit was made.
+    pub fn time(&self, line: usize, lsn: u64) -> Option<u64> {
+        self.lines[self.maker(line, lsn)].times.get(&lsn).copied()
+    }
+
+    /// A commit's time never changes.
+    pub fn learn_time(&mut self, line: usize, lsn: u64, micros: u64) -> Result<(), String> {
+        let maker = self.maker(line, lsn);
+        let known = *self.lines[maker].times.entry(lsn).or_insert(micros);
+        if known == micros {
+            return Ok(());
+        }
+        Err(format!("I9: commit {lsn} of {} was made at {known}, and at {micros}", self.lines[line].name))
+    }
+
+    /// Whether `line` can have looked like that after this commit; what nobody knew of it is known then.
+    pub fn check(&mut self, line: usize, seen: &Seen) -> Result<(), String> {
+        let found = self.check_log(line, seen)?;
+        self.check_cells(line, seen)?;
+        for (line, lsn, value) in found {
+            self.place(line, lsn, &value)?;
+        }
+        let newest = &mut self.lines[line].newest;
+        *newest = seen.lsn.max(*newest);
+        Ok(())
+    }
+
+    /// Exactly one row for each commit but the first, in their order. Answers which commits were not known.
+    fn check_log(&self, line: usize, seen: &Seen) -> Result<Vec<(usize, u64, String)>, String> {
+        let (name, lsn) = (&self.lines[line].name, seen.lsn);
+        if seen.log.len() as u64 != lsn.saturating_sub(FIRST) {
+            return Err(format!("I9: {name} shows {} rows after commit {lsn}", seen.log.len()));
+        }
+        let (mut new, mut values) = (Vec::new(), BTreeSet::new());
+        for (lsn, [row, value, _]) in (FIRST + 1..).zip(&seen.log) {
+            let maker = self.maker(line, lsn);
+            let sent = self.sent.get(value).ok_or_else(|| format!("I12: {name} shows {value}, which was never sent"))?;
+            if *row != (lsn - FIRST).to_string() || !values.insert(value) {
+                return Err(format!("I9: {name} shows {value} as row {row}, at commit {lsn}"));
+            }
+            match self.lines[maker].commits.get(&lsn) {
+                Some(known) if known == value => {}
+                Some(known) => return Err(format!("I9: {name} shows {value} as commit {lsn}, which is {known}")),
+                None if sent.name != self.lines[maker].name => {
+                    return Err(format!("I2: {name} shows {value}, which was sent to {}", sent.name));
+                }
+                None if sent.outcome != Outcome::Unknown => {
+                    return Err(format!("I11: {name} shows {value} as commit {lsn}: {:?}, {:?}", sent.outcome, sent.place));
+                }
+                None if sent.place.is_some() => {
+                    return Err(format!("I2: {name} shows {value} as commit {lsn} of {maker}, but it is {:?}", sent.place));
+                }
+                None => new.push((maker, lsn, value.clone())),
+            }
+        }
+        Ok(new)
+    }
+
+    /// Each cell holds what the last of these commits that changed it wrote.
+    fn check_cells(&self, line: usize, seen: &Seen) -> Result<(), String> {
+        if seen.lsn < FIRST {
+            return Ok(());
+        }
+        let mut cells: BTreeMap<u64, [String; 3]> =
+            (0..CELLS).map(|cell| (cell, [cell.to_string(), String::new(), String::new()])).collect();
+        for [_, value, wrote] in &seen.log {
+            let Sent { cell, bytes, .. } = self.sent[value];
+            if !wrote.ends_with(&format!("/{bytes}")) {
+                return Err(format!("I9: {value} wrote {bytes} bytes, not {wrote}"));
+            }
+            cells.insert(cell, [cell.to_string(), value.clone(), wrote.clone()]);
+        }
+        let expected: Vec<[String; 3]> = cells.into_values().collect();
+        match seen.cells == expected {
+            true => Ok(()),
+            false => Err(format!(
+                "I9: {} shows cells of another state after commit {}: {:?} instead of {expected:?}",
+                self.lines[line].name, seen.lsn, seen.cells
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A state after these values, each of which went to the first cell.
+    fn seen(values: &[&str]) -> Seen {
+        let wrote = |value: &str| format!("{value}/8");
+        let log = (1..).zip(values).map(|(row, value): (u64, _)| [row.to_string(), (*value).into(), wrote(value)]);
+        let last = values.last().map_or([String::new(), String::new()], |value| [(*value).into(), wrote(value)]);
+        let cell = |number: u64| match number {
+            0 => ["0".to_owned(), last[0].clone(), last[1].clone()],
+            number => [number.to_string(), String::new(), String::new()],
+        };
+        Seen { lsn: values.len() as u64 + FIRST, log: log.collect(), cells: (0..CELLS).map(cell).collect() }
+    }
+
+    fn send(family: &mut Family, name: &str, value: &str) {
+        family.send(value, Sent::new(name, 0, 8));
+    }
+
+    /// `app` with a, b and c, of which b's outcome is unknown, and `fork` of it after b, with d.
+    fn family() -> Family {
+        let mut family = Family::default();
+        let app = family.found("app");
+        ["a", "b", "c"].into_iter().for_each(|value| send(&mut family, "app", value));
+        family.acknowledge(app, 2, "a").unwrap();
+        family.acknowledge(app, 4, "c").unwrap();
+        let fork = family.branch("fork", app, 3);
+        send(&mut family, "fork", "d");
+        family.acknowledge(fork, 4, "d").unwrap();
+        family
+    }
+
+    #[test]
+    fn states_that_were_are_known_from_those_that_never_were() {
+        for (line, values) in [(0, "a"), (0, "ab"), (0, "abc"), (1, "a"), (1, "ab"), (1, "abd")] {
+            let values: Vec<&str> = values.split("").filter(|value| !value.is_empty()).collect();
+            assert_eq!(family().check(line, &seen(&values)), Ok(()), "{line} {values:?}");
+        }
+        let mut other_cell = seen(&["a", "b"]);
+        other_cell.cells = seen(&["a"]).cells;
+        let mut fewer = seen(&["a", "b", "c"]);
+        fewer.lsn = 3;
+        let mut refused = family();
+        refused.learn_outcome("b", Outcome::Refused);
+        let bad = [
+            ("I9", family().check(0, &seen(&["b"]))),
+            ("I9", family().check(0, &seen(&["a", "b", "d"]))),
+            ("I9", family().check(1, &seen(&["a", "b", "c"]))),
+            ("I11", family().check(0, &seen(&["a", "c"]))),
+            ("I12", family().check(0, &seen(&["a", "x"]))),
+            ("I9", family().check(0, &other_cell)),
+            ("I9", family().check(0, &fewer)),
+            ("I11", refused.check(0, &seen(&["a", "b"]))),
+        ];
+        for (invariant, verdict) in bad {
+            let broken = verdict.expect_err(invariant);
+            assert!(broken.starts_with(&format!("{invariant}:")), "{invariant} expected: {broken}");
+        }
+    }
+
+    #[test]
+    fn what_was_shown_once_is_known() {
+        let mut family = family();
+        send(&mut family, "app", "e");
+        family.check(1, &seen(&["a", "b", "d"])).unwrap();
+        family.check(0, &seen(&["a", "b"])).unwrap();
+        assert!(family.check(0, &seen(&["a", "e"])).unwrap_err().starts_with("I9"));
+        assert!(family.acknowledge(0, 5, "b").unwrap_err().starts_with("I2"));
+    }
+}
