@@ -33,6 +33,7 @@ mod oracle;
 mod peers;
 mod rng;
 mod scratch;
+mod staleness;
 mod world;
 
 use hits::Hits;

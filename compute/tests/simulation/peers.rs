@@ -18,11 +18,18 @@ pub struct Network {
     /// Where what is on its way is.
     seam: Seam,
     rng: Mutex<Rng>,
+    /// Nothing breaks or takes long.
+    is_well: bool,
 }
 
 impl Network {
     pub fn new(seam: Seam, rng: Rng) -> Arc<Self> {
-        Arc::new(Self { nodes: Mutex::default(), seam, rng: Mutex::new(rng) })
+        Arc::new(Self { nodes: Mutex::default(), seam, rng: Mutex::new(rng), is_well: false })
+    }
+
+    /// One whose connections hold, with a few milliseconds each way.
+    pub fn without_faults(seam: Seam, rng: Rng) -> Arc<Self> {
+        Arc::new(Self { nodes: Mutex::default(), seam, rng: Mutex::new(rng), is_well: true })
     }
 
     pub fn connect(&self, address: String, node: NodeHandle) {
@@ -44,15 +51,15 @@ impl Peers for Network {
         let (subscription, publisher) = follow::channel();
         let (from, to) = follow::channel();
         node.follow(start, to);
-        self.seam.spawn(carry(self.seam.clone(), rng, from, publisher));
+        self.seam.spawn(carry(self.seam.clone(), rng, self.is_well, from, publisher));
         Ok(subscription)
     }
 }
 
 /// One connection, from the owner to the follower.
-async fn carry(seam: Seam, mut rng: Rng, mut from: Subscription, mut to: Publisher) {
-    let breaks_after = rng.is_one_in(3).then(|| rng.below(60));
-    let is_silent_after = rng.is_one_in(6).then(|| rng.below(60));
+async fn carry(seam: Seam, mut rng: Rng, is_well: bool, mut from: Subscription, mut to: Publisher) {
+    let breaks_after = (!is_well && rng.is_one_in(3)).then(|| rng.below(60));
+    let is_silent_after = (!is_well && rng.is_one_in(6)).then(|| rng.below(60));
     for number in 0.. {
         if breaks_after == Some(number) {
             return;
@@ -61,7 +68,8 @@ async fn carry(seam: Seam, mut rng: Rng, mut from: Subscription, mut to: Publish
             seam.sleep(Duration::from_secs(20)).await;
             return;
         }
-        let delay = Duration::from_millis(if rng.is_one_in(20) { rng.between(100, 1_500) } else { rng.between(1, 20) });
+        let is_slow = !is_well && rng.is_one_in(20);
+        let delay = Duration::from_millis(if is_slow { rng.between(100, 1_500) } else { rng.between(1, 20) });
         tokio::select! {
             biased;
             tick = to.tick() => match tick {
