@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pageserver::fetcher::Fetcher;
+use pageserver::fold::PackMaker;
 use pageserver::service::follow::Peers;
 use segments::cache::PageCache;
 use segments::disk::DiskCache;
@@ -150,6 +151,7 @@ pub struct NodeContext {
     pub sealed: SealedLogs,
     lease: OnceLock<Arc<Lease>>,
     peers: OnceLock<Arc<dyn Peers>>,
+    pack_maker: OnceLock<PackMaker>,
 }
 
 impl NodeContext {
@@ -167,6 +169,7 @@ impl NodeContext {
             overlays: OverlaySpace::new(settings.overlay_bytes_max),
             replica_overlays: OverlaySpace::new(settings.overlay_bytes_max),
             peers: OnceLock::new(),
+            pack_maker: OnceLock::new(),
             temp: TempSpace::new(settings.temp_bytes_max),
             sql: SqlSpace::new(settings.sql_bytes_max),
             hot: HotSets::default(),
@@ -192,6 +195,16 @@ impl NodeContext {
 
     pub fn peers(&self) -> Option<Arc<dyn Peers>> {
         self.peers.get().cloned()
+    }
+
+    /// Who makes the packs of this node's folds.
+    pub fn has_packs_made_by(&self, maker: PackMaker) {
+        let _ = self.pack_maker.set(maker);
+    }
+
+    /// `None`: this node itself.
+    pub fn pack_maker(&self) -> Option<&PackMaker> {
+        self.pack_maker.get()
     }
 
     /// Whether this node may serve reads and begin writes.

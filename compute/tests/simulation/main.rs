@@ -15,7 +15,7 @@
 //! and somebody serves (I16). Nodes sweep the bucket all the time, and die doing it; at the end nothing that is needed
 //! is missing (I6), and once everything is drained and swept, nothing is left that nobody can reach (I8).
 //!
-//! In every other seed nodes read what others own: then what a replica shows is part of history (I5), at least what its
+//! In every third seed a page server makes the packs of their folds, as well as it can. In every other seed nodes read what others own: then what a replica shows is part of history (I5), at least what its
 //! client asked for, and at most as old as it says.
 
 mod audit;
@@ -93,6 +93,7 @@ fn every_seed_keeps_its_promises_and_repeats_itself() {
             ("deletion", counts.deletions),
             ("read from a cache disk", counts.disk_hits),
             ("damage on it", counts.disk_damaged),
+            ("pack made by a page server", counts.packs_made),
         ];
         for (what, count) in happened {
             assert!(count > 0, "no seed had a {what}");

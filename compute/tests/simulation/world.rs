@@ -14,6 +14,10 @@ use compute::http::data::{self, DataPlane};
 use compute::node::{Node, NodeContext, RunCores, Settings};
 use compute::sqlite::vfs;
 use futures_util::future::join_all;
+use pageserver::fetcher::Fetcher;
+use pageserver::fold::PackMaker;
+use pageserver::service::packs::PackBuilder;
+use segments::cache::PageCache;
 use segments::disk::DiskCache;
 use segments::disk::file::CacheFile;
 use segments::disk::file::simulated::{Damage, DiskFaults, SimulatedDisk};
@@ -37,6 +41,10 @@ use crate::rng::Rng;
 const CLIENTS: u64 = 4;
 /// Makes the random numbers of connections between nodes differ from all others.
 const PEERS: u64 = 0x7065_6572_7300_0000;
+/// The same for the page server.
+const PACKS: u64 = 0x7061_636b_7300_0000;
+/// Memory for orders: the largest databases of these worlds are too much for it.
+const ORDER_BYTES_MAX: usize = 1 << 20;
 const LEASE: Duration = Duration::from_secs(3);
 /// Short, so that logs are bundled and drained under those who read them.
 const DRAIN_INTERVAL: Duration = Duration::from_secs(8);
@@ -77,6 +85,8 @@ pub struct Counts {
     pub reads: u64,
     pub deletions: u64,
     pub replica_reads: u64,
+    /// Packs of folds that a page server made.
+    pub packs_made: u64,
     /// Reads that a disk cache answered.
     pub disk_hits: u64,
     /// Entries of a disk cache that were found damaged.
@@ -99,6 +109,7 @@ impl std::ops::AddAssign for Counts {
         self.reads += more.reads;
         self.deletions += more.deletions;
         self.replica_reads += more.replica_reads;
+        self.packs_made += more.packs_made;
         self.disk_hits += more.disk_hits;
         self.disk_damaged += more.disk_damaged;
     }
@@ -113,6 +124,8 @@ struct World {
     peers: Arc<peers::Network>,
     /// Whether nodes read what others own.
     has_replicas: bool,
+    /// Whether a page server makes the packs of their folds.
+    has_page_server: bool,
     story: Rc<Story>,
     trace: Arc<Mutex<Vec<String>>>,
     hits: Arc<Mutex<Hits>>,
@@ -149,6 +162,7 @@ pub fn run(seed: u64) -> Run {
             bucket: MemoryStore::new(),
             peers: peers::Network::new(network.seam.clone(), Rng::of_seed(seed ^ PEERS)),
             has_replicas: seed % 2 == 1,
+            has_page_server: seed % 3 == 1,
             network,
             cluster: Rc::new(Cluster::new(machine_count)),
             story: Rc::new(Story::new(started)),
@@ -164,6 +178,9 @@ pub fn run(seed: u64) -> Run {
             idle_timeout: Duration::from_millis(*rng.pick(&[300, 1_500, 10_000, 60_000])),
         });
         world.story.list.borrow_mut().may_be_stale = world.hides_time;
+        if world.has_page_server {
+            world.start_page_server(Rng::of_seed(seed ^ PACKS));
+        }
         let slots: Vec<_> = (0..world.cluster.size()).map(|at| (at, rng.fork())).collect();
         let machines = join_all(slots.into_iter().map(|(at, rng)| world.clone().machine(at, rng)));
         let outages = outages(rng.fork(), out);
@@ -323,6 +340,15 @@ impl World {
         Arc::new(FaultyStore::new(self.bucket.clone(), network, rng.next(), faults, Some(line)))
     }
 
+    /// One for the whole world, with a way to the bucket that is no better than others'.
+    fn start_page_server(&self, mut rng: Rng) {
+        let faults = draw_faults(&mut rng);
+        let store = self.store(IncarnationId::from_bytes([0x70; 16]), &mut rng, faults, None);
+        let seam = self.network.seam.clone();
+        let fetcher = Fetcher::new(store.clone(), seam.clone(), PageCache::new(64 << 10), ORDER_BYTES_MAX);
+        self.peers.has_page_server(PackBuilder::new(store, seam, fetcher, ORDER_BYTES_MAX));
+    }
+
     /// The machine's cache disk for its next node: as the last one left it, or damaged meanwhile, or a new one.
     fn disk(&self, at: usize, machine: &Machine, rng: &mut Rng) -> Arc<dyn CacheFile> {
         let disk = &self.disks[at];
@@ -419,6 +445,9 @@ impl World {
             return self.note(format!("machine {at}: the node could not start"));
         };
         node.context.reaches_others_by(self.peers.clone());
+        if self.has_page_server {
+            node.context.has_packs_made_by(PackMaker::new("http://page-server", self.peers.clone(), seam.clone()));
+        }
         self.peers.connect(address, node.handle());
         self.caches.borrow_mut()[at] = node.context.disk.clone();
         let plane = plane(&node, false);
@@ -487,6 +516,7 @@ impl World {
             counts.appends += story.list.borrow().appends.len() as u64;
             counts.reads += story.list.borrow().reads.len() as u64;
             counts.deletions += story.scratch.borrow().deletions;
+            counts.packs_made += self.peers.packs_made();
             counts.replica_reads += story.list.borrow().reads.iter().filter(|read| read.staleness.is_some()).count() as u64;
         });
         let bucket = self.bucket.snapshot();
