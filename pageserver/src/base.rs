@@ -6,7 +6,7 @@ use segments::image::Image;
 use segments::keys;
 use segments::map::PageMap;
 use segments::tip::{ChainHash, Tip};
-use tenant::head::{Head, MapField};
+use tenant::head::{Folded, Head, MapField};
 use walstore::envelope::Corrupt;
 use walstore::id::DatabaseId;
 use walstore::register::RecordError;
@@ -33,6 +33,33 @@ pub fn tip_of(head: &Head) -> Tip {
         page_count: folded.page_count,
         pages_total: folded.pages_total,
         chain: ChainHash::from_bytes(folded.chain),
+    }
+}
+
+/// What a head says of a history that is folded up to `tip`: the other way round.
+pub fn folded_of(tip: &Tip) -> Folded {
+    Folded {
+        lsn: tip.lsn,
+        chain: *tip.chain.as_bytes(),
+        time_micros: tip.time_micros,
+        page_count: tip.page_count,
+        pages_total: tip.pages_total,
+    }
+}
+
+/// The folded state of a head as a base: one that is stored, or one to be stored.
+pub(crate) enum FoldedState {
+    Stored(BaseRef),
+    InHead(StoredBase),
+}
+
+pub(crate) fn as_base(head: &Head) -> Result<FoldedState, Corrupt> {
+    match &head.map {
+        MapField::Shared(reference) => BaseRef::from_bytes(&reference.0).map(FoldedState::Stored),
+        MapField::Inline(root) => {
+            let image = head.inline_image.clone();
+            Ok(FoldedState::InHead(StoredBase { tip: tip_of(head), root: root.clone(), image }))
+        }
     }
 }
 

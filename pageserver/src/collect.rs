@@ -26,7 +26,7 @@ use walstore::register::RecordError;
 use walstore::seam::Seam;
 use walstore::store::{Key, Store};
 
-pub use self::reach::{Reach, reach, reaches_any_of};
+pub use self::reach::{Reach, reach};
 use crate::fetcher::Fetcher;
 use crate::listing::Listing;
 use crate::{limits, orphan};

@@ -25,20 +25,20 @@ use segments::keys;
 use segments::map::{DeltaRef, Indexes, MapChunkRef, PageMap};
 use segments::pack::{Frame, FrameAt, FrameIndex, Pack, Section};
 use segments::tip::Tip;
-use tenant::head::{Folded, Head, MapField, PackRef};
+use tenant::head::{Head, MapField, PackRef};
 use tenant::lifecycle::{self, ForkRefused, NotFolded};
 use tenant::registry::{self, SwapHeadError};
 use walstore::envelope::Corrupt;
 use walstore::id::{DatabaseId, Lsn, PutId};
 use walstore::mutant::{self, Mutant};
-use walstore::register::{Backoff, Patience, RecordError, Swap, Versioned};
+use walstore::register::{self, Patience, RecordError, Swap, Versioned};
 use walstore::seam::Seam;
-use walstore::store::{Condition, Key, Store, StoreError};
+use walstore::store::{Key, Store, StoreError};
 
 pub use self::elsewhere::PackMaker;
 use self::keep::Kept;
 pub use self::keep::{agreed_micros, keeps_past};
-use crate::base::base_of;
+use crate::base::{base_of, folded_of};
 use crate::fetcher::Fetcher;
 use crate::heavy::heavy;
 use crate::{discard, garbage, limits};
@@ -375,14 +375,7 @@ impl Folder<'_> {
 
     /// The key carries a nonce, so sending again is harmless.
     pub(crate) async fn put(&self, key: &Key, bytes: Bytes, patience: Patience) -> Result<(), FoldFailure> {
-        let mut backoff = Backoff::default();
-        loop {
-            match self.store.put(key, bytes.clone(), &Condition::None).await {
-                Ok(_) => return Ok(()),
-                Err(error) if error.is_permanent() || patience.has_ended(self.seam) => return Err(error.into()),
-                Err(_) => backoff.pause(self.seam).await,
-            }
-        }
+        Ok(register::put(self.store, self.seam, key, bytes, patience).await?)
     }
 
     async fn link(
@@ -397,16 +390,9 @@ impl Folder<'_> {
         if !keep::keeps_past(head) && job.pin.is_none() {
             dead_now.extend(made.iter().flat_map(|made| made.dead.iter().cloned()));
         }
-        let folded = Folded {
-            lsn: job.tip.lsn,
-            chain: *job.tip.chain.as_bytes(),
-            time_micros: job.tip.time_micros,
-            page_count: job.tip.page_count,
-            pages_total: job.tip.pages_total,
-        };
         let fold = lifecycle::Fold {
             // Before the first commit the head says nothing of a tip.
-            folded: if job.tip.lsn.is_some() { folded } else { head.folded },
+            folded: if job.tip.lsn.is_some() { folded_of(&job.tip) } else { head.folded },
             own_after: job.own_after,
             map: made.map_or_else(|| head.map.clone(), |made| MapField::Inline(made.root.clone())),
             image: match made {

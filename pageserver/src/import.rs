@@ -34,6 +34,7 @@ use walstore::id::{DatabaseId, Lsn, PutId};
 use walstore::register::{Patience, Versioned};
 use walstore::store::{ETag, Key};
 
+use crate::base::folded_of;
 use crate::fold::{FoldFailure, FoldJob, Folder, Made, Planner};
 use crate::heavy::heavy;
 use crate::limits;
@@ -135,15 +136,7 @@ impl<'a> Import<'a> {
             input.pages = std::mem::take(&mut self.last);
             made.image = self.folder.boot(&self.job(input), None, &mut made).await;
         }
-        let tip = self.tip;
-        let folded = Folded {
-            lsn: tip.lsn,
-            chain: *tip.chain.as_bytes(),
-            time_micros: tip.time_micros,
-            page_count: tip.page_count,
-            pages_total: tip.pages_total,
-        };
-        let state = (folded, MapField::Inline(made.root), made.image.as_ref().map(Image::encode));
+        let state = (folded_of(&self.tip), MapField::Inline(made.root), made.image.as_ref().map(Image::encode));
         let Source { name, settings, .. } = &self.source;
         let head = lifecycle::imported(name, owner, *settings, state, PutId::random(self.folder.seam));
         Ok(Head { fold_seq: seq, ..head })

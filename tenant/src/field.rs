@@ -56,11 +56,6 @@ pub fn read_lsn(reader: &mut Reader<'_>) -> Result<Option<Lsn>, Corrupt> {
     Ok(Lsn::new(reader.u64()?))
 }
 
-/// An LSN that must be one.
-pub fn read_some_lsn(reader: &mut Reader<'_>) -> Result<Lsn, Corrupt> {
-    read_lsn(reader)?.ok_or_else(|| Corrupt::new("LSN 0 where a commit is meant"))
-}
-
 /// Refuses more than `max` of something.
 pub fn at_most(count: usize, max: usize, what: &str) -> Result<(), Corrupt> {
     if count <= max { Ok(()) } else { Err(Corrupt::new(format!("{count} {what}; at most {max} are allowed"))) }

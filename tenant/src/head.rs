@@ -17,7 +17,6 @@
 //! | 8, 16, 8, 4, 8 | folded up to: LSN, chain hash, commit time, pages of the database, cumulative pages |
 //! | 4 + n·32 | tail: incarnation, epoch, after LSN |
 //! | 1 + … | page map: 1 inline; 2 shared, in an object that is maybe an ancestor's: length and bytes or reference |
-//! | 4 + n·16 | anchors: time, LSN |
 //! | 8 | horizon: the oldest LSN that can be restored |
 //! | 4 + n | index of the retained history |
 //! | 4 | number of the last fold of this epoch, 0 if there was none |
@@ -138,13 +137,6 @@ pub struct ChunkRef(pub Bytes);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackRef(pub Bytes);
 
-/// At this time, this was the last commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Anchor {
-    pub time_micros: u64,
-    pub lsn: Lsn,
-}
-
 /// What a fork keeps alive in its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pin {
@@ -167,7 +159,6 @@ pub struct Head {
     pub folded: Folded,
     pub tail: Vec<TailEntry>,
     pub map: MapField,
-    pub anchors: Vec<Anchor>,
     pub horizon: Option<Lsn>,
     /// Opaque, like the map.
     pub history: Bytes,

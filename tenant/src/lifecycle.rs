@@ -32,7 +32,7 @@ use bytes::Bytes;
 use walstore::id::{DatabaseId, IncarnationId, Lsn, PutId};
 use walstore::mutant::{self, Mutant};
 
-use crate::head::{Anchor, Folded, ForkPoint, Head, HeadState, MapField, PackRef, TailEntry};
+use crate::head::{Folded, ForkPoint, Head, HeadState, MapField, PackRef, TailEntry};
 use crate::limits;
 use crate::name::Name;
 use crate::record::{NameRecord, NameState, Origin};
@@ -173,8 +173,6 @@ pub fn fold(head: &Head, fold: Fold, put_id: PutId) -> Head {
         }
         next.tail.push(own);
     }
-    mark_time(&mut next.anchors, &fold.folded);
-    next.anchors.retain(|anchor| Some(anchor.lsn) >= fold.horizon);
     next.folded = fold.folded;
     next.map = fold.map;
     next.inline_image = fold.image;
@@ -183,25 +181,6 @@ pub fn fold(head: &Head, fold: Fold, put_id: PutId) -> Head {
     next.fold_seq = fold.fold_seq;
     next.dead = fold.dead;
     next
-}
-
-/// Remembers when the folded commit was made, unless the last mark is fresh.
-fn mark_time(anchors: &mut Vec<Anchor>, folded: &Folded) {
-    let Some(lsn) = folded.lsn else { return };
-    let is_fresh = anchors.last().is_some_and(|last| {
-        last.lsn >= lsn || folded.time_micros < last.time_micros.saturating_add(limits::ANCHOR_SPACING_MICROS)
-    });
-    if is_fresh {
-        return;
-    }
-    if anchors.len() >= limits::ANCHORS_MAX {
-        let mut keep = false;
-        anchors.retain(|_| {
-            keep = !keep;
-            keep
-        });
-    }
-    anchors.push(Anchor { time_micros: folded.time_micros, lsn });
 }
 
 /// Giving a database up would lose commits that are only in logs.
@@ -271,7 +250,6 @@ pub fn imported(
 ) -> Head {
     let mut head = ownerless(name, database, settings, put_id);
     head.horizon = folded.lsn;
-    mark_time(&mut head.anchors, &folded);
     head.folded = folded;
     head.map = map;
     head.inline_image = image;
@@ -306,7 +284,6 @@ fn ownerless(name: &Name, database: DatabaseId, settings: Settings, put_id: PutI
         folded: Folded::default(),
         tail: Vec::new(),
         map: MapField::default(),
-        anchors: Vec::new(),
         horizon: None,
         history: Bytes::new(),
         fold_seq: 0,

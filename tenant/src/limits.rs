@@ -30,12 +30,6 @@ pub const PACK_REFERENCE_BYTES_MAX: usize = 64;
 /// drained before anybody acquires it.
 pub const TAIL_ENTRIES_MAX: usize = 256;
 
-/// Time marks of the history. When they are full, every second one goes.
-pub const ANCHORS_MAX: usize = 512;
-
-/// Anchors are at least this far apart: between two of them the commits' own times decide.
-pub const ANCHOR_SPACING_MICROS: u64 = 60_000_000;
-
 /// Pins of forks in the head itself; more of them spill in immutable chunks of as many.
 pub const PINS_MAX: usize = 64;
 
@@ -74,7 +68,6 @@ const HEAD_LARGEST_BYTES: usize = HEAD_FIXED_BYTES_MAX
     + MAP_INLINE_BYTES_MAX
     + HISTORY_BYTES_MAX
     + TAIL_ENTRIES_MAX * 32
-    + ANCHORS_MAX * 16
     + PINS_MAX * 24
     + PIN_CHUNKS_MAX * (LENGTH_BYTES + KEY_BYTES_MAX)
     + DEAD_MAX * (LENGTH_BYTES + PACK_REFERENCE_BYTES_MAX)

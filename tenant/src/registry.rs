@@ -24,4 +24,4 @@ pub use import::{Aborted, abort_import, begin_import, finish_import};
 pub use heads::{SwapHeadError, read_head, swap_head};
 pub use list::{ListError, NamePage, list};
 pub use names::{ResolveError, free_name, read_name, resolve, resolve_head};
-pub use pins::{Pins, put_pin_chunk, read_pins, unpinned};
+pub use pins::{Pins, read_pins, unpinned};

@@ -12,12 +12,12 @@ use tenant::keys::{self, Written};
 use tenant::lifecycle::{self, Beginning, ChildLook, Fold, LeftoverPlan, NameLook, OwnerState, PinPlan};
 use tenant::limits;
 use tenant::registry::{
-    ChildError, Followed, abandon_fork, claim_fork, create_child, create_database, follow_name, occupy, put_pin_chunk,
+    ChildError, Followed, abandon_fork, claim_fork, create_child, create_database, follow_name, occupy,
     read_head, read_name, read_pins, resolve, resolve_head, swap_head, swing_name, unpinned,
 };
 use walstore::id::{DatabaseId, Lsn, PutId};
 use walstore::incarnation::{IncarnationRecord, State};
-use walstore::register::{Record, Versioned};
+use walstore::register::{self, Record, Versioned};
 use walstore::seam::Seam;
 use walstore::store::{Condition, CountedStore, MemoryStore, Op, Store};
 
@@ -50,7 +50,7 @@ async fn pin(store: &dyn Store, seam: &Seam, head: &Versioned<Head>, child: Data
     let written = Written { epoch: next.epoch, seq: next.fold_seq + 1, nonce: seam.random_u64() };
     let key = keys::pins(next.database, written);
     if let Some(chunk) = lifecycle::spill_pins(&mut next, &key).unwrap() {
-        put_pin_chunk(store, seam, &key, &chunk, patience()).await.ok()?;
+        register::put(store, seam, &key, chunk.encode(), patience()).await.ok()?;
         next.fold_seq += 1;
     }
     let at = next.folded.lsn;

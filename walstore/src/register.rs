@@ -119,6 +119,25 @@ pub async fn read<T: Record>(
     }
 }
 
+/// Writes an object under a key that nothing else is written to, so that sending it again is harmless, waiting out what
+/// passes.
+pub async fn put(
+    store: &dyn Store,
+    seam: &Seam,
+    key: &Key,
+    object: Bytes,
+    patience: Patience,
+) -> Result<(), StoreError> {
+    let mut backoff = Backoff::default();
+    loop {
+        match store.put(key, object.clone(), &Condition::None).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_permanent() || patience.has_ended(seam) => return Err(error),
+            Err(_) => backoff.pause(seam).await,
+        }
+    }
+}
+
 /// Deletes an object, waiting out what passes.
 pub async fn delete(store: &dyn Store, seam: &Seam, key: &Key, patience: Patience) -> Result<(), StoreError> {
     let mut backoff = Backoff::default();

@@ -16,8 +16,9 @@ use super::open_database::OpenDatabase;
 use super::{Core, spawn_local};
 
 impl Core {
+    /// As long as the claim is pending, somebody else may have given the database more time.
     pub(super) fn has_expired(&self, open: &OpenDatabase) -> bool {
-        open.claim.is_won() && open.head.borrow().value.settings.is_expired(self.node.seam.wall_micros())
+        open.head.borrow().value.settings.is_expired(self.node.seam.wall_micros())
     }
 
     /// Deletes the database of this name, whose time is up.
@@ -34,7 +35,7 @@ impl Core {
     /// Those that are open.
     pub(super) fn end_expired(self: &Rc<Self>) {
         for open in self.databases.all() {
-            if self.has_expired(&open) && open.database.lost().is_none() {
+            if open.claim.is_won() && self.has_expired(&open) && open.database.lost().is_none() {
                 self.clone().expire(open.database.name.clone());
             }
         }

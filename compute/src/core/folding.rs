@@ -126,8 +126,11 @@ impl Core {
         }
         let Some(unfolded) = database.durable_unfolded() else { return false };
         let page_count = database.newest().page_count;
+        // It is about to be compacted, and what a later fold left of dead space would stay.
+        let is_last_fold = open.is_idle.get() && !open.is_compact.get();
         unfolded.encoded_bytes > 0
-            && (segments::fold::fold_is_due(unfolded.encoded_bytes, page_count)
+            && (is_last_fold
+                || segments::fold::fold_is_due(unfolded.encoded_bytes, page_count)
                 || unfolded.page_bytes > limits::OVERLAY_BYTES_MAX / 4
                 || unfolded.page_bytes >= database.node.overlays.fold_from()
                 || open.holds_slots_below(database.node.fold_below()))
@@ -136,22 +139,33 @@ impl Core {
     /// One fold, from the durable tail to the linked head. With `release` it gives the database up in the same
     /// write, if nothing is left then, and says whether it did; the caller has stopped the writers.
     pub(super) async fn fold(self: &Rc<Self>, open: &Rc<OpenDatabase>, release: bool) -> Result<bool, FoldFailure> {
-        let database = &open.database;
-        // Garbage first: a list that has grown full, also under a former owner, must shrink in this very CAS.
-        self.delete_dead(open).await;
-        let (input, tip) = database.fold_input(limits::FOLD_PAGES_MAX);
-        let release = release && tip.lsn == database.newest().lsn;
-        debug!(database = %database.name, lsn = Lsn::raw(tip.lsn), pages = input.pages.len(), "folding");
-        let job = FoldJob { input, tip, release, ..open.job_without_commits() };
-        let linked = self.run_job(open, job, false).await?.expect("BUG: a fold links something");
-        open.is_compact.set(false);
-        let version = linked.head.value.version;
-        self.go_on_from(open, tip, linked);
-        debug!(database = %database.name, lsn = Lsn::raw(tip.lsn), version, "folded");
+        let mut job = self.fold_job(open).await;
+        let tip = job.tip;
+        let release = release && tip.lsn == open.database.newest().lsn;
+        job.release = release;
+        let linked = run_on_io(&self.node, job, false).await?.expect("BUG: a fold links something");
+        self.has_folded(open, tip, linked);
         if !release {
             self.delete_dead(open).await;
         }
         Ok(release)
+    }
+
+    /// What a fold is to do now. The caller holds the lock on folding until it is done.
+    pub(super) async fn fold_job(self: &Rc<Self>, open: &Rc<OpenDatabase>) -> FoldJob {
+        // Garbage first: a list that has grown full, also under a former owner, must shrink in this very CAS.
+        self.delete_dead(open).await;
+        let (input, tip) = open.database.fold_input(limits::FOLD_PAGES_MAX);
+        debug!(database = %open.database.name, lsn = Lsn::raw(tip.lsn), pages = input.pages.len(), "folding");
+        FoldJob { input, tip, ..open.job_without_commits() }
+    }
+
+    /// Goes on from a fold up to `tip`.
+    pub(super) fn has_folded(&self, open: &OpenDatabase, tip: Tip, linked: Linked) {
+        open.is_compact.set(false);
+        let version = linked.head.value.version;
+        self.go_on_from(open, tip, linked);
+        debug!(database = %open.database.name, lsn = Lsn::raw(tip.lsn), version, "folded");
     }
 
     /// One step of giving dead space back. When there is little, nothing more happens until the next fold.
@@ -159,7 +173,7 @@ impl Core {
         self.delete_dead(open).await;
         let job = open.job_without_commits();
         let tip = job.tip;
-        match self.run_job(open, job, true).await {
+        match run_on_io(&self.node, job, true).await {
             Ok(Some(linked)) => {
                 self.go_on_from(open, tip, linked);
                 debug!(database = %open.database.name, "compacted");
@@ -175,16 +189,9 @@ impl Core {
         Ok(())
     }
 
-    async fn run_job(&self, open: &OpenDatabase, job: FoldJob, compacts: bool) -> Result<Option<Linked>, FoldFailure> {
-        let deleted = std::mem::take(&mut *open.deleted.borrow_mut());
-        let done = run_on_io(&self.node, FoldJob { deleted: deleted.clone(), ..job }, compacts).await;
-        if !matches!(done, Ok(Some(_))) {
-            open.deleted.borrow_mut().extend(deleted);
-        }
-        done
-    }
-
     fn go_on_from(&self, open: &OpenDatabase, tip: Tip, linked: Linked) {
+        // The linked head lists them as dead no longer.
+        open.deleted.borrow_mut().clear();
         *open.head.borrow_mut() = linked.head;
         open.note_unlinked(linked.has_unlinked);
         open.database.keep_commits(keeps_commits(&open.head.borrow().value));

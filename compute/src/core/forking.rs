@@ -2,12 +2,14 @@
 //!
 //! | request | writers | what is folded first | then |
 //! |---|---|---|---|
+//! | fork of the present state | go on | up to now, in the write that pins | [`Forker::fork_folding`] |
 //! | fork, or restore under a new name | go on | up to the moment | name, pin, child: [`Forker::fork`] |
 //! | restore in place, undo, reset | stopped for good ([`super::replacing`]) | all of it | [`Forker::restore`] |
 //! | undelete | there are none | it was, when it was deleted | a fork of the final head, under its own name |
 
 use std::rc::Rc;
 
+use pageserver::fold::{FoldJob, Linked};
 use pageserver::fork::{ForkFailure, Forked, Forker};
 use tenant::head::Head;
 use tenant::lifecycle;
@@ -56,8 +58,6 @@ impl Changed {
 
 /// A state that a new database begins with.
 pub(super) enum Origin {
-    /// Of the database itself, and all that is folded.
-    Newest,
     /// Of the database itself after this commit; `None` is before the first.
     Own(Option<Lsn>),
     /// Of one that its name led to before.
@@ -87,11 +87,12 @@ impl Core {
         expires_micros: u64,
     ) -> Result<Changed, OpenError> {
         let open = self.open(name, false).await?;
-        let origin = self.origin(&open, at).await?;
-        // No fold of this node comes between; what is folded by then is the present state.
+        let Some(moment) = at else {
+            return Ok(self.fork_newest(&open, to, expires_micros).await?);
+        };
+        let origin = self.origin(&open, moment).await?;
         let _folding = open.folding.lock().await;
         let (head, at) = match origin {
-            Origin::Newest => (open.head.borrow().clone(), open.head.borrow().value.folded.lsn),
             Origin::Own(at) => (open.head.borrow().clone(), at),
             Origin::Former(head, at) => (*head, at),
         };
@@ -103,6 +104,65 @@ impl Core {
         }
         self.announce_end(&forked.child.value).await;
         Ok(Changed::of(&forked.child.value, None))
+    }
+
+    /// A fork of all that was committed before.
+    async fn fork_newest(
+        self: &Rc<Self>,
+        open: &Rc<OpenDatabase>,
+        to: Name,
+        expires_micros: u64,
+    ) -> Result<Changed, ServerError> {
+        let database = &open.database;
+        let newest = Lsn::raw(database.newest().lsn);
+        self.until_durable(open, newest).await?;
+        // No fold of this node comes between; what is folded by then is the present state.
+        let _folding = open.folding.lock().await;
+        loop {
+            if let Some(reason) = database.lost() {
+                return Err(ServerError::new(Fault::Fenced, reason));
+            }
+            let settings = self.settings_like(&open.head.borrow().value);
+            let settings = Settings { expires_micros, ..settings };
+            if Lsn::raw(database.base().tip.lsn) >= newest {
+                let (head, at) = (open.head.borrow().clone(), database.base().tip.lsn);
+                let forked = self.fork_on_io(head, at, to, settings).await?;
+                *open.head.borrow_mut() = forked.parent;
+                self.announce_end(&forked.child.value).await;
+                return Ok(Changed::of(&forked.child.value, None));
+            }
+            let job = self.fold_job(open).await;
+            let tip = job.tip;
+            if Lsn::raw(tip.lsn) < newest {
+                // There is more than one fold can hold.
+                self.fold_or_adopt(open).await?;
+                continue;
+            }
+            match self.fork_folding_on_io(job, to.clone(), settings).await? {
+                Ok((linked, child)) => {
+                    self.has_folded(open, tip, linked);
+                    let child = child?;
+                    self.announce_end(&child.value).await;
+                    return Ok(Changed::of(&child.value, None));
+                }
+                Err(ForkFailure::Fold(failure)) => self.adopt_or_explain(open, failure)?,
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+    }
+
+    async fn fork_folding_on_io(
+        &self,
+        job: FoldJob,
+        to: Name,
+        settings: Settings,
+    ) -> Result<Result<(Linked, Result<Versioned<Head>, ForkFailure>), ForkFailure>, ServerError> {
+        let patience = self.patience();
+        let forked = self.node.io(move |node| async move {
+            let forker = Forker { store: &*node.stores.main, seam: &node.seam, fetcher: &node.fetcher, me: node.id, patience };
+            forker.fork_folding(job, &to, settings).await
+        });
+        forked.await
     }
 
     async fn fork_on_io(
@@ -125,27 +185,14 @@ impl Core {
         Settings { created_micros: self.node.seam.wall_micros(), expires_micros: 0, ..head.settings }
     }
 
-    /// The state that a moment means, folded. Without a moment all that was committed before is folded.
-    pub(super) async fn origin(
-        self: &Rc<Self>,
-        open: &Rc<OpenDatabase>,
-        at: Option<Moment>,
-    ) -> Result<Origin, OpenError> {
-        let name = &open.database.name;
-        match at {
-            None => {
-                self.fold_up_to(open, Lsn::raw(open.database.newest().lsn)).await?;
-                Ok(Origin::Newest)
-            }
-            Some(moment) => {
-                let found = self.find(name, moment).await?;
-                let at = Lsn::new(found.lsn);
-                Ok(match found.head.value.database == open.database.id {
-                    true => Origin::Own(at),
-                    false => Origin::Former(Box::new(found.head), at),
-                })
-            }
-        }
+    /// The state that a moment means, folded.
+    pub(super) async fn origin(self: &Rc<Self>, open: &OpenDatabase, at: Moment) -> Result<Origin, OpenError> {
+        let found = self.find(&open.database.name, at).await?;
+        let at = Lsn::new(found.lsn);
+        Ok(match found.head.value.database == open.database.id {
+            true => Origin::Own(at),
+            false => Origin::Former(Box::new(found.head), at),
+        })
     }
 
     /// Brings the last database of a freed name back, as a fork of what is left of it.

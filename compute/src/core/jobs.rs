@@ -98,6 +98,7 @@ impl Core {
             false => self.open(name, create).await?,
         };
         if self.has_expired(&open) {
+            open.claim.settled().await.map_err(|why| why.error)?;
             self.clone().expire(name.clone());
             return Err(JobError::NoSuchDatabase(name.clone()));
         }

@@ -133,7 +133,7 @@ impl OpenDatabase {
             tip: base.tip,
             own_after: self.own_after,
             seq: self.next_fold(),
-            deleted: Vec::new(),
+            deleted: self.deleted.borrow().clone(),
             release: false,
             pin: None,
         }

@@ -14,7 +14,7 @@
 use std::rc::Rc;
 
 use pageserver::fold::FoldFailure;
-use pageserver::fork::{Forker, Restored};
+use pageserver::fork::{Forker, Restore, Restored};
 use tenant::head::{Head, HeadState};
 use tenant::lifecycle;
 use tenant::name::Name;
@@ -43,23 +43,24 @@ pub struct Lent {
     pub last: Option<Lsn>,
     /// Told how it came out: what the name leads to now. Dropped, nothing has come of it.
     pub done: oneshot::Sender<Versioned<Head>>,
+    /// Ends once the name is looked up anew.
+    pub closed: oneshot::Receiver<()>,
 }
 
 impl Core {
     /// Puts a former state into the place of the present one.
     pub(super) async fn restore_in_place(self: &Rc<Self>, name: &Name, at: Moment) -> Result<Changed, OpenError> {
         let open = self.open(name, false).await?;
-        let origin = self.origin(&open, Some(at)).await?;
+        let origin = self.origin(&open, at).await?;
         let turn = self.end_after_folding(&open, REPLACED).await?;
         let _folding = open.folding.lock().await;
         let (old, last) = (open.head.borrow().clone(), open.database.newest().lsn);
         let settings = self.settings_after(&old.value);
         let (source, at, replaced) = match origin {
-            Origin::Newest => (old, last, None),
             Origin::Own(at) => (old, at, None),
             Origin::Former(head, at) => (*head, at, Some(old)),
         };
-        let restored = self.restore_on_io(source, at, replaced, last, settings).await;
+        let restored = self.restore_on_io(Restore { source, at, replaced, last, settings }).await;
         self.after_replacing(&open, restored.as_ref().ok().map(|restored| &restored.new)).await;
         drop(turn);
         let restored = restored?;
@@ -72,18 +73,11 @@ impl Core {
         Settings { expires_micros: replaced.settings.expires_micros, ..self.settings_like(replaced) }
     }
 
-    async fn restore_on_io(
-        &self,
-        source: Versioned<Head>,
-        at: Option<Lsn>,
-        replaced: Option<Versioned<Head>>,
-        last: Option<Lsn>,
-        settings: Settings,
-    ) -> Result<Restored, ServerError> {
+    async fn restore_on_io(&self, restore: Restore) -> Result<Restored, ServerError> {
         let patience = self.patience();
         let restored = self.node.io(move |node| async move {
             let forker = Forker { store: &*node.stores.main, seam: &node.seam, fetcher: &node.fetcher, me: node.id, patience };
-            forker.restore(source, at, replaced, last, settings).await
+            forker.restore(restore).await
         });
         restored.await?.map_err(ServerError::from)
     }
@@ -167,8 +161,8 @@ impl Core {
             Err(error) => return drop(reply.send(Err(error))),
         };
         let _folding = open.folding.lock().await;
-        let (done, new) = oneshot::channel();
-        let lent = Lent { head: open.head.borrow().clone(), last: open.database.newest().lsn, done };
+        let ((done, new), (_closed, closed)) = (oneshot::channel(), oneshot::channel());
+        let lent = Lent { head: open.head.borrow().clone(), last: open.database.newest().lsn, done, closed };
         drop(reply.send(Ok(lent)));
         let new = new.await.ok();
         self.after_replacing(&open, new.as_ref()).await;
@@ -183,11 +177,11 @@ impl Core {
         last: Option<Lsn>,
     ) -> Result<(Changed, Versioned<Head>), OpenError> {
         let open = self.open(name, false).await?;
-        self.origin(&open, None).await?;
+        self.fold_up_to(&open, Lsn::raw(open.database.newest().lsn)).await?;
         let _folding = open.folding.lock().await;
         let source = open.head.borrow().clone();
         let (at, settings) = (source.value.folded.lsn, self.settings_after(&replaced.value));
-        let restored = self.restore_on_io(source, at, Some(replaced), last, settings).await?;
+        let restored = self.restore_on_io(Restore { source, at, replaced: Some(replaced), last, settings }).await?;
         // The pin is in this head.
         if let Some(head) = self.read_head(open.database.id).await? {
             self.adopt(&open, &head);

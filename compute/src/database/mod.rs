@@ -41,7 +41,7 @@ use walstore::mutant::{self, Mutant};
 
 use self::feed::Feed;
 use self::gate::Gate;
-use self::overlay::{Overlay, Unfolded, Version};
+use self::overlay::{Changes, Overlay, Unfolded, Version};
 use self::pages::Base;
 use self::past::Past;
 use self::replica::Replica;
@@ -147,6 +147,21 @@ impl Database {
     /// The history right after a commit that is not folded, if it is in memory.
     pub fn tip_at(&self, lsn: Lsn) -> Option<Tip> {
         self.overlay.borrow().tip(lsn)
+    }
+
+    /// What the commits `(after, lsn]` have changed, if all of them are in memory.
+    pub fn changes_between(&self, after: Option<Lsn>, lsn: Lsn) -> Option<(Changes, Tip)> {
+        let overlay = self.overlay.borrow();
+        overlay.tip(Lsn::after(after))?;
+        let tip = overlay.tip(lsn)?;
+        Some((overlay.changes(after, tip), tip))
+    }
+
+    /// The last commit (raw) of a time or before it, if it is not folded, or is the last one that is.
+    pub fn last_at(&self, micros: u64) -> Option<u64> {
+        let folded = self.base().tip;
+        let last = self.overlay.borrow().last_at(micros).filter(|tip| tip.lsn > folded.lsn);
+        last.or((folded.time_micros <= micros).then_some(folded)).map(|tip| Lsn::raw(tip.lsn))
     }
 
     /// Whether folds are to keep the commits that come from now on.

@@ -93,6 +93,12 @@ impl Overlay {
         self.commits.get(usize::try_from(index).ok()?).map(|logged| logged.tip)
     }
 
+    /// The last commit of a time or before it.
+    pub fn last_at(&self, micros: u64) -> Option<Tip> {
+        let until = self.commits.partition_point(|logged| logged.tip.time_micros <= micros);
+        Some(self.commits.get(until.checked_sub(1)?)?.tip)
+    }
+
     fn between(&self, after: Option<Lsn>, up_to: Lsn) -> impl Iterator<Item = &Logged> {
         self.commits.iter().filter(move |logged| logged.tip.lsn > after && logged.tip.lsn <= Some(up_to))
     }

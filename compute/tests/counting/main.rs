@@ -13,6 +13,7 @@
 //! | [`warm`] | a node that was killed has its pages on its disk |
 //! | [`memory`] | memory stays bounded however much is written |
 //! | [`crowd`] | many writers of one database share PUTs |
+//! | [`forks`] | what a fork costs, whatever the size of the database, and a look at the past |
 //! | [`gate`] | what depends on a commit that is not durable yet is not shown |
 
 mod ahead;
@@ -21,6 +22,7 @@ mod clock;
 mod cold;
 mod cost;
 mod crowd;
+mod forks;
 mod gate;
 mod idle;
 mod memory;

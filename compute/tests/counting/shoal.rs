@@ -60,6 +60,12 @@ impl Shoal {
         created.unwrap_or_else(|error| panic!("cannot create `{database}`: {error}"));
     }
 
+    pub fn fork(&self, database: &str, to: &str) {
+        let url = format!("http://{}/v1/namespaces/{database}/fork/{to}", self.admin);
+        let forked = ureq::post(&url).send("{}");
+        forked.unwrap_or_else(|error| panic!("cannot fork `{database}`: {error}"));
+    }
+
     /// Whether its log has a line with this in it.
     pub fn has_said(&self, text: &str) -> bool {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|line| line.contains(text))

@@ -34,8 +34,9 @@ pub fn commit(database: &Database, sql: &str) -> Seen {
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(answer.json()["results"][0]["type"], "ok", "{sql}: {answer:?}");
     let lsn = header(&answer, "shoal-lsn").parse().expect("a number");
-    let seen = Seen { lsn, time: now(), shows: shown(database) };
-    pause();
+    let acknowledged = now_micros();
+    let seen = Seen { lsn, time: compute::moment::time_text(acknowledged), shows: shown(database) };
+    wait_until_after(acknowledged);
     seen
 }
 
@@ -82,15 +83,17 @@ pub fn history(database: &Database, commits: usize) -> Vec<Seen> {
     seen
 }
 
-/// The time by this machine's clock, which is the server's too, in RFC 3339.
+/// The time by this machine's clock, which is the server's too, in microseconds since the Unix epoch.
 #[expect(clippy::disallowed_methods, reason = "the server's clock is the real one")]
-pub fn now() -> String {
+fn now_micros() -> u64 {
     let micros = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros();
-    compute::moment::time_text(u64::try_from(micros).expect("before the year 500,000"))
+    u64::try_from(micros).expect("before the year 500,000")
 }
 
-/// Lets the clock go on, so that two commits never have the same time.
+/// Returns once the clock shows a later time: what is committed from then on has a later one, too.
 #[expect(clippy::disallowed_methods, reason = "the server's clock is the real one")]
-pub fn pause() {
-    std::thread::sleep(Duration::from_millis(2));
+pub fn wait_until_after(micros: u64) {
+    while let Some(left) = (micros + 1).checked_sub(now_micros()).filter(|left| *left > 0) {
+        std::thread::sleep(Duration::from_micros(left));
+    }
 }

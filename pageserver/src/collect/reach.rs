@@ -32,11 +32,6 @@ pub async fn reach(fetcher: &Fetcher, head: &Head, wanted: Option<&[Key]>) -> Re
     search.run(head).await
 }
 
-/// Whether anything that `head` leads to lies under the keys of `owner`.
-pub async fn reaches_any_of(fetcher: &Fetcher, head: &Head, owner: DatabaseId) -> Result<bool, RecordError> {
-    Ok(reach(fetcher, head, None).await?.owners.contains(&owner))
-}
-
 struct Search<'a> {
     fetcher: &'a Fetcher,
     of: DatabaseId,

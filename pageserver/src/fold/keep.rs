@@ -7,10 +7,11 @@ use bytes::Bytes;
 use segments::base::{BaseRef, StoredBase};
 use segments::history::{HistoryIndex, Run};
 use segments::id::{MapChunkId, PackId};
+use segments::image::Image;
 use segments::keys;
 use segments::pack::history::History;
 use segments::pack::{Pack, PackWriter};
-use tenant::head::{Head, MapField};
+use tenant::head::Head;
 use tenant::keys::Written;
 use tenant::lifecycle;
 use tracing::warn;
@@ -20,7 +21,7 @@ use walstore::register::{Patience, RecordError};
 use walstore::store::Key;
 
 use super::{FoldFailure, FoldJob, FoldPin, Folder, Made, PinAt};
-use crate::base::{shared_of, tip_of};
+use crate::base::{FoldedState, as_base};
 use crate::history::{index_of, read_chunk};
 use crate::limits;
 use crate::tail::keeps_commits;
@@ -44,6 +45,17 @@ pub fn agreed_micros(node: u64, store: Option<u64>) -> Option<u64> {
     store.filter(|store| store.abs_diff(node) <= limits::CLOCKS_APART_MICROS_MAX).map(|store| store.min(node))
 }
 
+/// Keeps the past of one fold: everything that it stores beside the fold itself.
+struct Keeper<'a> {
+    folder: &'a Folder<'a>,
+    job: &'a FoldJob,
+    made: Option<&'a Made>,
+    patience: Patience,
+    index: HistoryIndex,
+    /// Keys of what it has stored.
+    written: &'a mut Vec<Key>,
+}
+
 impl Folder<'_> {
     /// Stores what is to be kept of the past beside the fold, and says what the head is to refer to. `written` gets the keys.
     pub(super) async fn keep_past(
@@ -53,127 +65,119 @@ impl Folder<'_> {
         patience: Patience,
         written: &mut Vec<Key>,
     ) -> Result<Kept, FoldFailure> {
-        let head = &job.head.value;
-        let mut index = index_of(head).map_err(RecordError::from)?;
+        let index = index_of(&job.head.value).map_err(RecordError::from)?;
+        Keeper { folder: self, job, made, patience, index, written }.keep().await
+    }
+}
+
+impl Keeper<'_> {
+    async fn keep(mut self) -> Result<Kept, FoldFailure> {
+        let head = &self.job.head.value;
         if keeps_commits(head) {
-            self.add_run(job, made, &mut index, patience, written).await?;
-        } else if !index.is_empty() {
-            index.begin_at(None);
-            index.begin_at(job.tip.lsn);
+            self.add_run().await?;
+        } else if !self.index.is_empty() {
+            self.index.begin_at(None);
+            self.index.begin_at(self.job.tip.lsn);
         }
-        let pinned = self.pin(job, made, &mut index, patience, written).await?;
-        if index.spill_is_due() {
-            let extended = match index.chunk_to_extend() {
-                Some(reference) => Some(read_chunk(self.fetcher, head.database, reference).await?),
+        let pinned = self.pin().await?;
+        if self.index.spill_is_due() {
+            let extended = match self.index.chunk_to_extend() {
+                Some(reference) => Some(read_chunk(self.folder.fetcher, head.database, reference).await?),
                 None => None,
             };
-            let id = self.object_id(job);
-            let object = index.spill(extended, id);
-            self.put_object(&id, object, patience, written).await?;
+            let id = self.object_id();
+            let object = self.index.spill(extended, id);
+            self.put(&id, object).await?;
         }
-        let horizon = self.horizon(head, &index, job.tip.lsn);
+        let horizon = self.folder.horizon(head, &self.index, self.job.tip.lsn);
         if let Some(horizon) = horizon {
-            let upto = if mutant::is_on(Mutant::TrimBeyondHorizon) { job.tip.lsn } else { Some(horizon) };
-            index.trim(upto.unwrap_or(horizon));
+            let upto = if mutant::is_on(Mutant::TrimBeyondHorizon) { self.job.tip.lsn } else { Some(horizon) };
+            self.index.trim(upto.unwrap_or(horizon));
         }
-        Ok(Kept { index, horizon, pinned })
+        Ok(Kept { index: self.index, horizon, pinned })
     }
 
     /// The commits that are folded now, and before them the folded point that they follow, if it is to be a base.
-    async fn add_run(
-        &self,
-        job: &FoldJob,
-        made: Option<&Made>,
-        index: &mut HistoryIndex,
-        patience: Patience,
-        written: &mut Vec<Key>,
-    ) -> Result<(), FoldFailure> {
-        let head = &job.head.value;
-        let (Some(last), Some(pack)) = (job.tip.lsn, made.and_then(|made| made.history.as_ref())) else {
+    async fn add_run(&mut self) -> Result<(), FoldFailure> {
+        let (head, tip) = (&self.job.head.value, self.job.tip);
+        let (Some(last), Some(pack)) = (tip.lsn, self.made.and_then(|made| made.history.as_ref())) else {
             // Without its commits a fold leaves a gap that no history may bridge.
-            if job.tip.lsn > head.folded.lsn {
-                index.begin_at(job.tip.lsn);
+            if tip.lsn > head.folded.lsn {
+                self.index.begin_at(tip.lsn);
             }
             return Ok(());
         };
-        index.begin_at(head.folded.lsn);
+        self.index.begin_at(head.folded.lsn);
         if let Some(lsn) = head.folded.lsn
-            && index.wants_base(head.folded.page_count)
+            && self.index.wants_base(head.folded.page_count)
         {
-            let base = match index.base_at(lsn) {
+            let base = match self.index.base_at(lsn) {
                 Some(base) => base,
-                None => self.store_head(job, patience, written).await?,
+                None => self.store_head().await?,
             };
-            index.add_base(lsn, base);
+            self.index.add_base(lsn, base);
         }
         let (pack, section) = *pack;
-        let (first, last_micros) = (Lsn::after(head.folded.lsn), job.tip.time_micros);
-        index.add_run(Run { pack, section, first, last, last_micros });
+        self.index.add_run(Run { pack, section, first: Lsn::after(head.folded.lsn), last, last_micros: tip.time_micros });
         Ok(())
     }
 
     /// The folded point of the present head, as a base.
-    async fn store_head(
-        &self,
-        job: &FoldJob,
-        patience: Patience,
-        written: &mut Vec<Key>,
-    ) -> Result<BaseRef, FoldFailure> {
-        let head = &job.head.value;
-        if let Some(base) = shared_of(head).map_err(RecordError::from)? {
-            return Ok(base);
+    async fn store_head(&mut self) -> Result<BaseRef, FoldFailure> {
+        match as_base(&self.job.head.value).map_err(RecordError::from)? {
+            FoldedState::Stored(base) => Ok(base),
+            FoldedState::InHead(base) => self.store_base(&base).await,
         }
-        let MapField::Inline(root) = &head.map else { unreachable!("BUG: neither here nor elsewhere") };
-        let base = StoredBase { tip: tip_of(head), root: root.clone(), image: head.inline_image.clone() };
-        self.store_base(job, &base, patience, written).await
     }
 
-    async fn store_base(
-        &self,
-        job: &FoldJob,
-        base: &StoredBase,
-        patience: Patience,
-        written: &mut Vec<Key>,
-    ) -> Result<BaseRef, FoldFailure> {
-        let id = self.object_id(job);
+    async fn store_base(&mut self, base: &StoredBase) -> Result<BaseRef, FoldFailure> {
+        let id = self.object_id();
         let (reference, object) = base.seal(id);
-        self.put_object(&id, object, patience, written).await?;
+        self.put(&id, object).await?;
         Ok(reference)
     }
 
     /// Keeps the base at which a fork is to begin: the one that was chosen, or else the point that is folded now.
-    async fn pin(
-        &self,
-        job: &FoldJob,
-        made: Option<&Made>,
-        index: &mut HistoryIndex,
-        patience: Patience,
-        written: &mut Vec<Key>,
-    ) -> Result<Option<(Lsn, BaseRef)>, FoldFailure> {
-        let Some(pin) = &job.pin else { return Ok(None) };
-        let (lsn, base) = match (pin.at, job.tip.lsn) {
+    async fn pin(&mut self) -> Result<Option<(Lsn, BaseRef)>, FoldFailure> {
+        let Some(pin) = &self.job.pin else { return Ok(None) };
+        let (lsn, base) = match (pin.at, self.job.tip.lsn) {
             (PinAt::Past { base: Some((lsn, base)), .. }, _) => (lsn, base),
             // The empty database: there is nothing to share.
             (PinAt::Past { base: None, .. }, _) | (PinAt::Folded, None) => return Ok(None),
-            (PinAt::Folded, Some(lsn)) => match (index.base_at(lsn), made) {
+            (PinAt::Folded, Some(lsn)) => match (self.index.base_at(lsn), self.made) {
                 (Some(base), _) => (lsn, base),
-                (None, None) => (lsn, self.store_head(job, patience, written).await?),
+                (None, None) => (lsn, self.store_head().await?),
                 (None, Some(made)) => {
-                    let image = made.image.as_ref().map(segments::image::Image::encode);
-                    let base = StoredBase { tip: job.tip, root: made.root.clone(), image };
-                    (lsn, self.store_base(job, &base, patience, written).await?)
+                    let image = made.image.as_ref().map(Image::encode);
+                    let base = StoredBase { tip: self.job.tip, root: made.root.clone(), image };
+                    (lsn, self.store_base(&base).await?)
                 }
             },
         };
-        if keeps_commits(&job.head.value) && index.end() == Some(lsn) {
-            index.add_base(lsn, base);
+        if keeps_commits(&self.job.head.value) && self.index.end() == Some(lsn) {
+            self.index.add_base(lsn, base);
         }
-        if !mutant::is_on(Mutant::PinWithoutBase) && !index.pin(lsn, base) {
+        if !mutant::is_on(Mutant::PinWithoutBase) && !self.index.pin(lsn, base) {
             return Err(FoldFailure::TooManyForks);
         }
         Ok(Some((lsn, base)))
     }
 
+    /// The key's last part says which fold it belongs to.
+    fn object_id(&self) -> MapChunkId {
+        let head = &self.job.head.value;
+        let nonce = self.folder.seam.random_u64();
+        MapChunkId { owner: head.database, epoch: head.epoch, seq: self.job.seq, nonce }
+    }
+
+    async fn put(&mut self, id: &MapChunkId, object: Bytes) -> Result<(), FoldFailure> {
+        let key = keys::page_map(id);
+        self.written.push(key.clone());
+        self.folder.put(&key, object, self.patience).await
+    }
+}
+
+impl Folder<'_> {
     /// Adds the pin to the head that is about to be written. If there are many, they go to a chunk first.
     pub(super) async fn add_pin(
         &self,
@@ -231,23 +235,6 @@ impl Folder<'_> {
         written.push(keys::pack(&id));
         self.put(&keys::pack(&id), pack.bytes.clone(), patience).await?;
         Ok(Some(pack))
-    }
-
-    fn object_id(&self, job: &FoldJob) -> MapChunkId {
-        let head = &job.head.value;
-        MapChunkId { owner: head.database, epoch: head.epoch, seq: job.seq, nonce: self.seam.random_u64() }
-    }
-
-    async fn put_object(
-        &self,
-        id: &MapChunkId,
-        object: Bytes,
-        patience: Patience,
-        written: &mut Vec<Key>,
-    ) -> Result<(), FoldFailure> {
-        let key = keys::page_map(id);
-        written.push(key.clone());
-        self.put(&key, object, patience).await
     }
 }
 

@@ -1,10 +1,9 @@
 //! What a fork begins with.
 
 use bytes::Bytes;
-use segments::base::{BaseRef, StoredBase};
+use segments::base::BaseRef;
 use segments::history::Start;
 use segments::image::Image;
-use segments::tip::Tip;
 use tenant::head::{ChunkRef, Folded, Head, MapField};
 use tenant::lifecycle::{self, Beginning};
 use tenant::name::Name;
@@ -14,7 +13,7 @@ use walstore::register::Versioned;
 use walstore::store::ETag;
 
 use super::{ForkFailure, Forker};
-use crate::base::{shared_of, stored_base, tip_of};
+use crate::base::{FoldedState, as_base, folded_of, stored_base};
 use crate::fold::{FoldJob, Folder, Linked};
 use crate::history::{index_of, materialise, path_to};
 use crate::tail::Tail;
@@ -71,15 +70,13 @@ impl Forker<'_> {
 
     fn newest(&self, parent: &Head, lsn: Lsn) -> Result<Source, ForkFailure> {
         let folded = parent.folded;
-        let known = match shared_of(parent)? {
-            Some(base) => Some(base),
-            None => index_of(parent)?.base_at(lsn),
+        let stored = match as_base(parent)? {
+            FoldedState::Stored(base) => return Ok(Source::Shared { folded, lsn, base, object: None }),
+            FoldedState::InHead(stored) => stored,
         };
-        if let Some(base) = known {
+        if let Some(base) = index_of(parent)?.base_at(lsn) {
             return Ok(Source::Shared { folded, lsn, base, object: None });
         }
-        let MapField::Inline(root) = &parent.map else { unreachable!("BUG: neither here nor elsewhere") };
-        let stored = StoredBase { tip: tip_of(parent), root: root.clone(), image: parent.inline_image.clone() };
         let (base, object) = stored.seal(self.next_id(parent));
         Ok(Source::Shared { folded, lsn, base, object: Some(object) })
     }
@@ -140,14 +137,4 @@ fn inline(parent: DatabaseId, folded: Folded, map: MapField, image: Option<Bytes
 
 fn shared(parent: DatabaseId, folded: Folded, base: &BaseRef) -> Beginning {
     inline(parent, folded, MapField::Shared(ChunkRef(base.to_bytes())), None)
-}
-
-fn folded_of(tip: &Tip) -> Folded {
-    Folded {
-        lsn: tip.lsn,
-        chain: *tip.chain.as_bytes(),
-        time_micros: tip.time_micros,
-        page_count: tip.page_count,
-        pages_total: tip.pages_total,
-    }
 }

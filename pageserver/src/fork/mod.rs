@@ -32,12 +32,12 @@ use tenant::registry::{self, ChildError, CreateError, ResolveError, SwapHeadErro
 use tenant::settings::Settings;
 use tracing::warn;
 use walstore::id::{DatabaseId, IncarnationId, Lsn, PutId};
-use walstore::register::{Patience, RecordError, Swap, Versioned};
+use walstore::register::{self, Patience, RecordError, Swap, Versioned};
 use walstore::seam::Seam;
-use walstore::store::{Condition, Key, Store, StoreError};
+use walstore::store::{Store, StoreError};
 
 use self::beginning::Source;
-pub use self::restore::Restored;
+pub use self::restore::{Restore, Restored};
 use crate::fetcher::Fetcher;
 use crate::fold::{FoldFailure, FoldJob, FoldPin, Folder, Linked, PinAt};
 use crate::history::{PastError, index_of};
@@ -228,14 +228,14 @@ impl Forker<'_> {
             }
             next.history = history.encode();
             if let Some(object) = source.object() {
-                self.put(&keys::page_map(&base.id), object.clone()).await?;
+                register::put(self.store, self.seam, &keys::page_map(&base.id), object.clone(), self.patience).await?;
                 has_written = true;
             }
         }
         let written = Written { epoch: next.epoch, seq, nonce: self.seam.random_u64() };
         let key = tenant::keys::pins(next.database, written);
         if let Some(chunk) = lifecycle::spill_pins(&mut next, &key)? {
-            registry::put_pin_chunk(self.store, self.seam, &key, &chunk, self.patience).await?;
+            register::put(self.store, self.seam, &key, chunk.encode(), self.patience).await?;
             has_written = true;
         }
         if has_written {
@@ -255,18 +255,6 @@ impl Forker<'_> {
             Swap::Won(head) => Ok(Ok(head)),
             Swap::Lost(Some(found)) => Ok(Err(Box::new(found))),
             Swap::Lost(None) => unreachable!("BUG: swap_head reports a missing head as an error"),
-        }
-    }
-
-    /// The key carries a nonce, so sending again is harmless.
-    async fn put(&self, key: &Key, bytes: bytes::Bytes) -> Result<(), StoreError> {
-        let mut backoff = walstore::register::Backoff::default();
-        loop {
-            match self.store.put(key, bytes.clone(), &Condition::None).await {
-                Ok(_) => return Ok(()),
-                Err(error) if error.is_permanent() || self.patience.has_ended(self.seam) => return Err(error),
-                Err(_) => backoff.pause(self.seam).await,
-            }
         }
     }
 

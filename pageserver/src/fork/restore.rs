@@ -9,6 +9,21 @@ use walstore::register::Versioned;
 
 use super::{ForkFailure, Forked, Forker};
 
+/// A restore in place that is to be made.
+#[derive(Clone, Debug)]
+pub struct Restore {
+    /// What is gone back to: this database as it was after `at`.
+    pub source: Versioned<Head>,
+    pub at: Option<Lsn>,
+    /// What it takes the place of; `None`: of `source` itself. This node owns it, has stopped writing to it and folded all
+    /// of it.
+    pub replaced: Option<Versioned<Head>>,
+    /// The last commit of that.
+    pub last: Option<Lsn>,
+    /// What the new database is promised.
+    pub settings: Settings,
+}
+
 /// A database that was restored in place.
 #[derive(Debug)]
 pub struct Restored {
@@ -19,18 +34,10 @@ pub struct Restored {
 }
 
 impl Forker<'_> {
-    /// Puts the state of `source` after `at` in the place of `replaced`; `None`: it is `source` itself.
-    ///
-    /// This node owns `replaced`, has stopped writing to it and folded all of it: `last` is its last commit. An error
-    /// before the old head is written leaves it as it was; a fork that no name leads to is swept.
-    pub async fn restore(
-        &self,
-        source: Versioned<Head>,
-        at: Option<Lsn>,
-        replaced: Option<Versioned<Head>>,
-        last: Option<Lsn>,
-        settings: Settings,
-    ) -> Result<Restored, ForkFailure> {
+    /// Puts a state into the place of a database. An error before the old head is written leaves it as it was; a fork that
+    /// no name leads to is swept.
+    pub async fn restore(&self, restore: Restore) -> Result<Restored, ForkFailure> {
+        let Restore { source, at, replaced, last, settings } = restore;
         // Before anything is written, not after.
         self.check_owner(&source)?;
         let ends = replaced.as_ref().unwrap_or(&source);

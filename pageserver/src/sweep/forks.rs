@@ -119,7 +119,7 @@ impl Sweeper {
             child = Some(registry::occupy(main, &self.seam, &parent.name, pin.child, None, patience).await?);
         }
         let child = child.expect("BUG: it was read or written");
-        self.delete_leftover(parent, &child, collected).await?;
+        self.delete_leftover(&child, collected).await?;
         let child = self.collect_child(child, depth, collected).await?;
         let reach = collect::reach(&self.fetcher, &child.value, None).await?;
         let reaches = reach.owners.iter().any(|owner| *owner != child.value.database);
@@ -127,15 +127,13 @@ impl Sweeper {
         Ok(lifecycle::plan_pin(parent, &OwnerState::None, look, false) == PinPlan::Unpin)
     }
 
-    /// Deletes a fork that was to take the place of a database and never did. Only such a fork has the name of its
-    /// parent.
+    /// Deletes a fork that was to take the place of a database and never did: its name leads elsewhere.
     async fn delete_leftover(
         &self,
-        parent: &Head,
         child: &Versioned<Head>,
         collected: &mut Collected,
     ) -> Result<(), SweepError> {
-        if child.value.state != HeadState::Live || child.value.name != parent.name || child.value.owner.is_some() {
+        if child.value.state != HeadState::Live || child.value.owner.is_some() {
             return Ok(());
         }
         let (main, patience) = (&*self.stores.main, self.access().patience);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pageserver::fold::FoldJob;
+use pageserver::fork::Restore;
 use pageserver::tail::Tail;
 use tenant::name::Name;
 use walstore::store::{CountedStore, MemoryStore, Op};
@@ -114,7 +115,7 @@ async fn a_restore_in_place_takes_six_requests_and_the_way_back() {
     let fetcher = forest.fetcher(&store);
     let (last, settings) = (head.value.folded.lsn, forest.settings(RETENTION_SECS));
     let forker = forest.forker(&*store, &fetcher);
-    let restored = forker.restore(head, last, None, last, settings).await;
+    let restored = forker.restore(Restore { source: head, at: last, replaced: None, last, settings }).await;
     restored.unwrap();
     let requests = taken(&counted);
     assert_eq!(requests.values().sum::<u64>(), 6, "base, pin, child, moved, and the name, read and written: {requests:?}");

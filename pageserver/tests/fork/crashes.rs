@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pageserver::fork::Restore;
 use tenant::head::{Head, HeadState};
 use tenant::lifecycle;
 use tenant::name::Name;
@@ -109,7 +110,8 @@ async fn a_death_at_any_request_of_a_restore_leaves_one_of_the_two_databases() {
             let (head, settings) = (forest.head(root).await, forest.settings(RETENTION_SECS));
             let last = head.value.folded.lsn;
             let forker = forest.forker(&*store, &fetcher);
-            let done = forker.restore(head, Lsn::new(lsn), None, last, settings).await.is_ok();
+            let restore = Restore { source: head, at: Lsn::new(lsn), replaced: None, last, settings };
+            let done = forker.restore(restore).await.is_ok();
             let has_died = dying.request_count() > at;
             forest.bury().await;
             forest.sweep().await;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use pageserver::fetcher::Fetcher;
 use pageserver::fold::{FoldJob, Folder, PackMaker};
-use pageserver::fork::{ForkFailure, Forked, Forker, Restored};
+use pageserver::fork::{ForkFailure, Forked, Forker, Restore, Restored};
 use pageserver::history::{self, Moment, PastError};
 use pageserver::sweep::{Collected, Sweeper};
 use pageserver::tail::{Added, Tail};
@@ -289,7 +289,8 @@ impl Forest {
         let last = self.all[at].tip.lsn;
         let settings = self.settings(head.value.settings.retention_secs);
         let forker = self.forker(&*store, &fetcher);
-        let restored = forker.restore(source_head, Lsn::new(lsn), replaced, last, settings).await;
+        let restore = Restore { source: source_head, at: Lsn::new(lsn), replaced, last, settings };
+        let restored = forker.restore(restore).await;
         let Restored { new, old } = restored.unwrap_or_else(|failure| panic!("restore of {at} to {lsn}: {failure}"));
         assert_eq!(old.value.state, HeadState::Moved { new: new.value.database });
         self.all[at].is_over = true;

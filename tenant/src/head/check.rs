@@ -29,7 +29,6 @@ impl Head {
         }
         at_most(self.history.len(), limits::HISTORY_BYTES_MAX, "bytes of history")?;
         at_most(self.tail.len(), limits::TAIL_ENTRIES_MAX, "entries in the tail")?;
-        at_most(self.anchors.len(), limits::ANCHORS_MAX, "anchors")?;
         at_most(self.pins.len(), limits::PINS_MAX, "pins")?;
         at_most(self.pin_chunks.len(), limits::PIN_CHUNKS_MAX, "chunks of pins")?;
         at_most(self.dead.len(), limits::DEAD_MAX, "dead packs")?;
@@ -89,14 +88,6 @@ impl Head {
         let folded = self.folded.lsn;
         if self.horizon > folded {
             return broken(format!("the horizon {:?} lies above the folded {folded:?}", self.horizon));
-        }
-        for pair in self.anchors.windows(2) {
-            if pair[0].time_micros >= pair[1].time_micros || pair[0].lsn >= pair[1].lsn {
-                return broken(format!("{:?} comes before {:?} in the anchors", pair[0], pair[1]));
-            }
-        }
-        if self.anchors.last().is_some_and(|anchor| Some(anchor.lsn) > folded) {
-            return broken("an anchor lies above the folded point");
         }
         if self.pins.iter().any(|pin| pin.lsn > folded) {
             return broken("a pin lies above the folded point");

@@ -6,12 +6,12 @@ use walstore::id::{DatabaseId, IncarnationId, Lsn, PutId};
 use walstore::register::Record;
 use walstore::store::Key;
 
-use super::{Anchor, ChunkRef, Folded, ForkPoint, Head, HeadState, MapField, PackRef, Pin, TailEntry};
+use super::{ChunkRef, Folded, ForkPoint, Head, HeadState, MapField, PackRef, Pin, TailEntry};
 use crate::field;
 use crate::limits;
 use crate::settings::Settings;
 
-pub(super) const VERSION: u8 = 2;
+pub(super) const VERSION: u8 = 3;
 
 impl Record for Head {
     /// # Panics
@@ -51,7 +51,6 @@ impl Head {
         write_folded(&mut body, &self.folded);
         field::write_all(&mut body, &self.tail, write_tail_entry);
         write_map(&mut body, &self.map);
-        field::write_all(&mut body, &self.anchors, write_anchor);
         body.u64(Lsn::raw(self.horizon));
         body.blob(&self.history);
         body.u32(self.fold_seq);
@@ -77,7 +76,6 @@ impl Head {
             folded: read_folded(&mut reader)?,
             tail: field::read_all(&mut reader, 32, read_tail_entry)?,
             map: read_map(&mut reader, body)?,
-            anchors: field::read_all(&mut reader, 16, read_anchor)?,
             horizon: field::read_lsn(&mut reader)?,
             history: body.slice_ref(reader.blob()?),
             fold_seq: reader.u32()?,
@@ -184,15 +182,6 @@ fn read_map(reader: &mut Reader<'_>, body: &Bytes) -> Result<MapField, Corrupt> 
         2 => Ok(MapField::Shared(ChunkRef(Bytes::copy_from_slice(reader.blob()?)))),
         form => Err(Corrupt::new(format!("unknown form {form} of a page map"))),
     }
-}
-
-fn write_anchor(body: &mut Writer, anchor: &Anchor) {
-    body.u64(anchor.time_micros);
-    body.u64(anchor.lsn.get());
-}
-
-fn read_anchor(reader: &mut Reader<'_>) -> Result<Anchor, Corrupt> {
-    Ok(Anchor { time_micros: reader.u64()?, lsn: field::read_some_lsn(reader)? })
 }
 
 fn read_key(reader: &mut Reader<'_>) -> Result<Key, Corrupt> {

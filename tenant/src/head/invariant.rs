@@ -96,7 +96,6 @@ fn nobodys(before: &Head, after: &Head) -> Result<(), String> {
         fold_seq: after.fold_seq,
         pins: after.pins.clone(),
         pin_chunks: after.pin_chunks.clone(),
-        anchors: after.anchors.clone(),
         ..before.clone()
     };
     if before.state.is_final() && after.is_emptied() {

@@ -26,10 +26,6 @@ fn entry(byte: u8, epoch: u64, after: u64) -> TailEntry {
     TailEntry { incarnation: incarnation(byte), epoch, after: Lsn::new(after) }
 }
 
-fn anchor(time_micros: u64, lsn: u64) -> Anchor {
-    Anchor { time_micros, lsn: Lsn::new(lsn).unwrap() }
-}
-
 /// A head in which every field has something.
 fn full() -> Head {
     Head {
@@ -58,7 +54,6 @@ fn full() -> Head {
         },
         tail: vec![entry(6, 5, 100), entry(4, 7, 130)],
         map: MapField::Inline(Bytes::from_static(b"a page map, opaque to this crate")),
-        anchors: vec![anchor(1_709_208_050_000_000, 60), anchor(1_709_208_099_000_000, 99)],
         horizon: Lsn::new(50),
         history: Bytes::from_static(b"an index of the history, opaque too"),
         fold_seq: 19,
@@ -100,14 +95,14 @@ fn the_largest_head_that_may_be_written_can_be_read() {
         blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
         bytes.into()
     };
-    let last = limits::ANCHORS_MAX as u64;
+    let last = 1;
     let head = Head {
         folded: Folded { lsn: Lsn::new(last), ..full().folded },
         parent: None,
         tail: (1..=limits::TAIL_ENTRIES_MAX as u64).map(|epoch| entry(4, epoch, last)).collect(),
         epoch: limits::TAIL_ENTRIES_MAX as u64,
+        horizon: None,
         map: MapField::Inline(noise(limits::MAP_INLINE_BYTES_MAX, 1)),
-        anchors: (1..=last).map(|at| anchor(at, at)).collect(),
         history: noise(limits::HISTORY_BYTES_MAX, 3),
         pins: (0..limits::PINS_MAX as u8).map(|byte| Pin { child: database(byte), lsn: None }).collect(),
         pin_chunks: vec![Key::new("k".repeat(limits::KEY_BYTES_MAX)); limits::PIN_CHUNKS_MAX],
@@ -122,7 +117,7 @@ fn the_largest_head_that_may_be_written_can_be_read() {
 #[test]
 fn a_head_that_contradicts_itself_is_corrupt() {
     type Break = fn(&mut Head);
-    let rows: [(&str, Break); 22] = [
+    let rows: [(&str, Break); 19] = [
         ("version 0", |head| head.version = 0),
         ("epoch 0", |head| head.epoch = 0),
         ("a window of 501 ms", |head| head.settings.window_millis = 501),
@@ -134,8 +129,6 @@ fn a_head_that_contradicts_itself_is_corrupt() {
         ("in the tail", |head| head.tail[0].epoch = 7),
         ("in the tail", |head| head.tail[1].after = Lsn::new(99)),
         ("the horizon", |head| head.horizon = Lsn::new(101)),
-        ("in the anchors", |head| head.anchors.swap(0, 1)),
-        ("an anchor lies above", |head| head.anchors[1].lsn = Lsn::new(101).unwrap()),
         ("a pin lies above", |head| head.pins[0].lsn = Lsn::new(101)),
         ("pinned twice", |head| head.pins[1].child = database(7)),
         ("its own fork point", |head| head.parent = Some(ForkPoint { parent: database(3), lsn: Lsn::new(101) })),
@@ -144,7 +137,6 @@ fn a_head_that_contradicts_itself_is_corrupt() {
         ("bytes of page map", |head| head.map = MapField::Inline(vec![0; limits::MAP_INLINE_BYTES_MAX + 1].into())),
         ("bytes of chunk", |head| head.map = MapField::Shared(ChunkRef(Bytes::from_static(&[0; 97])))),
         ("bytes of history", |head| head.history = vec![0; limits::HISTORY_BYTES_MAX + 1].into()),
-        ("anchors", |head| head.anchors = (1..=limits::ANCHORS_MAX as u64 + 1).map(|at| anchor(at, at)).collect()),
     ];
     for (message, break_it) in rows {
         let mut head = full();
@@ -172,7 +164,6 @@ prop_compose! {
         steps in vec((0u8..4, 1u64..3, 0u64..40), 0..6),
         (map, shared) in (vec(any::<u8>(), 0..200), option::of(vec(any::<u8>(), 0..96))),
         (history, fold_seq) in (vec(any::<u8>(), 0..200), any::<u32>()),
-        anchors in vec((1u64..9, 1u64..30), 0..6),
         pins in vec((any::<u8>(), 0u64..200), 0..5),
         (dead, image) in (vec(vec(any::<u8>(), 0..64), 0..5), option::of(vec(any::<u8>(), 0..50))),
         (is_fork, state) in (any::<bool>(), 0u8..8),
@@ -193,11 +184,6 @@ prop_compose! {
             tail.clear();
         }
         let last = tail.last().copied();
-        let mut mark = (0, 0);
-        let anchors = anchors.into_iter().filter_map(|(time, lsns)| {
-            mark = (mark.0 + time, mark.1 + lsns);
-            (mark.1 <= folded).then(|| anchor(mark.0, mark.1))
-        }).collect();
         let mut pinned: Vec<Pin> = Vec::new();
         for (child, lsn) in pins {
             if pinned.iter().all(|pin| pin.child != database(child)) {
@@ -236,7 +222,6 @@ prop_compose! {
                 None => MapField::Inline(map.into()),
                 Some(shared) => MapField::Shared(ChunkRef(shared.into())),
             },
-            anchors,
             horizon: Lsn::new(folded / 3),
             history: history.into(),
             fold_seq,

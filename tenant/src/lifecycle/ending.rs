@@ -42,7 +42,6 @@ pub fn shrink(head: &Head, history: Bytes, put_id: PutId) -> Head {
     assert!(head.is_pinned() || history.is_empty(), "BUG: {} keeps history for nobody", head.database);
     let mut next = head.successor(put_id);
     next.map = MapField::default();
-    next.anchors.clear();
     next.dead.clear();
     next.inline_image = None;
     next.horizon = head.folded.lsn;

@@ -206,23 +206,6 @@ fn an_aborted_head_is_valid_and_final() {
 }
 
 #[test]
-fn anchors_keep_their_distance_and_thin_out_when_they_are_many() {
-    let mut head = new_head();
-    for to in 1..=2000 {
-        let mut next = fold_to(&head, to, 0);
-        next.folded.time_micros = to * limits::ANCHOR_SPACING_MICROS / 2;
-        next.horizon = lsn(to.saturating_sub(1900));
-        head = step(&head, fold(&head, next, put(head.version + 1)));
-    }
-    assert!(head.anchors.len() > limits::ANCHORS_MAX / 2, "{}", head.anchors.len());
-    let gaps = head.anchors.windows(2).map(|pair| pair[1].time_micros - pair[0].time_micros);
-    assert!(gaps.into_iter().all(|gap| gap >= limits::ANCHOR_SPACING_MICROS));
-    assert!(head.anchors.iter().all(|anchor| anchor.lsn.get() >= 100));
-    assert!(head.anchors[0].lsn.get() < 110, "thinning keeps the whole range");
-}
-
-/// Each row is a write that some bug would try.
-#[test]
 fn the_invariant_refuses_what_would_lose_data() {
     let start = new_head();
     let owned = step(&start, fold(&start, fold_to(&start, 7, 0), put(2)));
@@ -239,7 +222,7 @@ fn the_invariant_refuses_what_would_lose_data() {
         ("another name", &owned, Head { settings: Settings::new(2), ..next(&owned) }),
         ("folded falls", &owned, {
             let tail = vec![TailEntry { after: lsn(6), ..owned.tail[0] }];
-            Head { folded: Folded { lsn: lsn(6), ..owned.folded }, anchors: Vec::new(), tail, ..next(&owned) }
+            Head { folded: Folded { lsn: lsn(6), ..owned.folded }, tail, ..next(&owned) }
         }),
         ("another commit", &owned, Head { folded: Folded { chain: [9; 16], ..owned.folded }, ..next(&owned) }),
         ("epoch 2 after 1", &owned, {

@@ -2,9 +2,9 @@
 
 use tracing::warn;
 use walstore::id::{DatabaseId, IncarnationId, PutId};
-use walstore::register::{Backoff, Patience, Swap, Versioned};
+use walstore::register::{self, Patience, Swap, Versioned};
 use walstore::seam::Seam;
-use walstore::store::{Condition, Store, StoreError};
+use walstore::store::{Store, StoreError};
 
 use super::heads::{SwapHeadError, swap_head};
 use super::names::free_name;
@@ -66,12 +66,5 @@ pub async fn put_due(
     patience: Patience,
 ) -> Result<(), StoreError> {
     let key = keys::due(marker.due_micros, marker.database, marker.kind);
-    let mut backoff = Backoff::default();
-    loop {
-        match store.put(&key, marker.encode(), &Condition::None).await {
-            Ok(_) => return Ok(()),
-            Err(error) if error.is_permanent() || patience.has_ended(seam) => return Err(error),
-            Err(_) => backoff.pause(seam).await,
-        }
-    }
+    register::put(store, seam, &key, marker.encode(), patience).await
 }

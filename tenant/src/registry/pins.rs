@@ -6,9 +6,9 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use walstore::envelope::Corrupt;
 use walstore::id::{DatabaseId, PutId};
-use walstore::register::{self, Backoff, Patience, RecordError};
+use walstore::register::{self, Patience, RecordError};
 use walstore::seam::Seam;
-use walstore::store::{Condition, Key, Store, StoreError};
+use walstore::store::{Key, Store, StoreError};
 
 use crate::head::{Head, Pin};
 use crate::keys::{self, Written};
@@ -45,24 +45,6 @@ pub async fn read_pins(store: &dyn Store, seam: &Seam, head: &Head, patience: Pa
     Ok(Pins { in_head: head.pins.clone(), chunks })
 }
 
-/// Writes a chunk of pins under a key that carries a nonce, so sending it again is harmless.
-pub async fn put_pin_chunk(
-    store: &dyn Store,
-    seam: &Seam,
-    key: &Key,
-    chunk: &PinChunk,
-    patience: Patience,
-) -> Result<(), StoreError> {
-    let mut backoff = Backoff::default();
-    loop {
-        match store.put(key, chunk.encode(), &Condition::None).await {
-            Ok(_) => return Ok(()),
-            Err(error) if error.is_permanent() || patience.has_ended(seam) => return Err(error),
-            Err(_) => backoff.pause(seam).await,
-        }
-    }
-}
-
 /// The successor of `head` without the pins of `gone`, after writing the chunks that it refers to. `pins` are those of
 /// `head`, `history` what the rest of them and the retention need.
 pub async fn unpinned(
@@ -86,7 +68,7 @@ pub async fn unpinned(
             let written = Written { epoch: head.epoch, seq: fold_seq, nonce: seam.random_u64() };
             let new_key = keys::pins(head.database, written);
             let chunk = PinChunk { database: head.database, pins: rest };
-            put_pin_chunk(store, seam, &new_key, &chunk, patience).await?;
+            register::put(store, seam, &new_key, chunk.encode(), patience).await?;
             replacement = Some(new_key);
         }
         chunks.insert(key.clone(), replacement);

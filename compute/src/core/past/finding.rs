@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use pageserver::fold::FoldFailure;
+use pageserver::tail::keeps_commits;
 use tenant::head::Head;
 use tenant::name::Name;
 use walstore::id::{DatabaseId, Lsn};
@@ -79,6 +80,40 @@ impl Core {
         Err(ServerError::new(Fault::Retry, text).into())
     }
 
+    /// The commit that a moment means, if this node owns the database and it is not folded yet, or the last one that is.
+    /// Nothing is folded for it: who asks for the state of now again and again makes no folds.
+    pub(super) async fn find_unfolded(
+        self: &Rc<Self>,
+        name: &Name,
+        moment: Moment,
+    ) -> Result<Option<FoundCommit>, ServerError> {
+        let Some(open) = self.databases.opened(name).filter(|_| self.node.lease_is_valid()) else { return Ok(None) };
+        open.claim.settled().await.map_err(|why| why.error)?;
+        let (folded, newest) = (open.database.base().tip, open.database.newest());
+        let is_unfolded = |lsn: u64| lsn > Lsn::raw(folded.lsn) && lsn <= Lsn::raw(newest.lsn);
+        let wanted = match moment {
+            Moment::Lsn(lsn) if is_unfolded(lsn) => lsn,
+            Moment::Bookmark { database, lsn } if database == open.database.id && is_unfolded(lsn) => lsn,
+            // All that was begun before this request counts, or the same question would get another answer later.
+            Moment::Time(micros) if (folded.time_micros..=self.node.seam.wall_micros()).contains(&micros) => {
+                Lsn::raw(newest.lsn)
+            }
+            _ => return Ok(None),
+        };
+        // Without a history nothing but the present can be shown, and only as long as it is that.
+        if !keeps_commits(&open.head.borrow().value) {
+            return Ok(None);
+        }
+        self.until_durable(&open, wanted).await?;
+        let head = open.head.borrow().clone();
+        let lsn = match moment {
+            // A later commit may have such a time too, if the clock was set back, but is not known to be durable.
+            Moment::Time(micros) => open.database.last_at(micros).map(|lsn| lsn.min(wanted)),
+            Moment::Lsn(_) | Moment::Bookmark { .. } => Some(wanted),
+        };
+        Ok(lsn.map(|lsn| FoundCommit { name: name.clone(), head, lsn }))
+    }
+
     /// The head of a database, with all folded that was committed before.
     pub(in crate::core) async fn folded_head(self: &Rc<Self>, name: &Name) -> Result<Versioned<Head>, OpenError> {
         let now = Moment::Time(self.node.seam.wall_micros());
@@ -119,29 +154,47 @@ impl Core {
 
     /// Folds until `lsn` (raw) is folded, once it is durable.
     pub(in crate::core) async fn fold_up_to(self: &Rc<Self>, open: &Rc<OpenDatabase>, lsn: u64) -> Result<(), ServerError> {
+        self.until_durable(open, lsn).await?;
+        let _folding = open.folding.lock().await;
+        while Lsn::raw(open.database.base().tip.lsn) < lsn {
+            self.fold_or_adopt(open).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until `lsn` (raw) is durable.
+    pub(in crate::core) async fn until_durable(&self, open: &OpenDatabase, lsn: u64) -> Result<(), ServerError> {
         let (database, settings) = (&open.database, &self.node.settings);
         tokio::select! {
             biased;
-            passed = database.gate.pass(lsn) => passed.map_err(|lost| ServerError::new(Fault::Fenced, lost.0))?,
+            passed = database.gate.pass(lsn) => passed.map_err(|lost| ServerError::new(Fault::Fenced, lost.0)),
             () = self.node.seam.sleep(settings.commit_timeout) => {
                 let text = format!("the bucket has not taken the last commits of `{}`; try again later", database.name);
-                return Err(ServerError::new(Fault::Retry, text));
+                Err(ServerError::new(Fault::Retry, text))
             }
         }
-        let _folding = open.folding.lock().await;
-        while Lsn::raw(database.base().tip.lsn) < lsn {
-            if let Some(reason) = database.lost() {
-                return Err(ServerError::new(Fault::Fenced, reason));
-            }
-            match self.fold(open, false).await {
-                Ok(_) => {}
-                Err(FoldFailure::Lost(found)) if self.adopt(open, &found) => {}
-                Err(failure) => {
-                    let text = format!("the last commits of `{}` cannot be folded at the moment: {failure}", database.name);
-                    return Err(ServerError::new(Fault::Retry, text));
-                }
+    }
+
+    /// One fold, of which something else depends. The caller holds the lock on folding.
+    pub(in crate::core) async fn fold_or_adopt(self: &Rc<Self>, open: &Rc<OpenDatabase>) -> Result<(), ServerError> {
+        if let Some(reason) = open.database.lost() {
+            return Err(ServerError::new(Fault::Fenced, reason));
+        }
+        match self.fold(open, false).await {
+            Ok(_) => Ok(()),
+            Err(failure) => self.adopt_or_explain(open, failure),
+        }
+    }
+
+    /// Goes on from a fold whose answer was an error, if it took place; else says that it failed.
+    pub(in crate::core) fn adopt_or_explain(&self, open: &OpenDatabase, failure: FoldFailure) -> Result<(), ServerError> {
+        match failure {
+            FoldFailure::Lost(found) if self.adopt(open, &found) => Ok(()),
+            failure => {
+                let name = &open.database.name;
+                let text = format!("the last commits of `{name}` cannot be folded at the moment: {failure}");
+                Err(ServerError::new(Fault::Retry, text))
             }
         }
-        Ok(())
     }
 }

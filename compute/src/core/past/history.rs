@@ -1,14 +1,18 @@
 //! What the history in the bucket says about a moment.
 
+use std::collections::BTreeMap;
+
 use pageserver::history::{self, Located, PastError, Window};
 use segments::commit::Commit;
 use segments::image::Image;
 use segments::map::PageMap;
+use segments::page::{Page, PageNo};
 use segments::tip::Tip;
 use tenant::head::Head;
 use tenant::name::Name;
 
 use crate::context::NodeContext;
+use crate::database::overlay::Changes;
 use crate::error::{Fault, ServerError};
 use crate::moment::{Moment, time_text};
 
@@ -81,6 +85,19 @@ pub struct State {
     pub map: PageMap,
     pub image: Option<Image>,
     pub replayed: Option<(Commit, Tip)>,
+}
+
+impl State {
+    /// Goes on with the commits that lead to `tip`.
+    pub fn go_on(&mut self, changes: Changes, tip: Tip) {
+        let Some(lsn) = tip.lsn else { return };
+        let before = self.replayed.take().into_iter().flat_map(|(commit, _)| commit.pages);
+        let mut pages: BTreeMap<PageNo, Page> = before.filter(|(page_no, _)| page_no.get() <= changes.page_count_min).collect();
+        pages.extend(changes.pages);
+        let Tip { time_micros, page_count, pages_total, .. } = tip;
+        let pages = pages.into_iter().collect();
+        self.replayed = Some((Commit { lsn, time_micros, page_count, pages_total, pages }, tip));
+    }
 }
 
 /// Finds the commit that is meant, among those that `head` says are folded.

@@ -1,8 +1,8 @@
 //! The past of databases: read-only databases at exactly one commit, for URLs that name a moment.
 //!
 //! ```text
-//!   name, moment ─▶ [finding]: head ─▶ is it this node's, and the moment beyond what is folded? fold first
-//!                                   ─▶ the history says which commit it is
+//!   name, moment ─▶ [finding]: is it this node's, and the moment beyond what is folded? memory has the commits
+//!                              else: head ─▶ the history says which commit it is
 //!                ─▶ [opening]: the base before it, and the commits from there, replayed ─▶ kept by (database, LSN)
 //! ```
 //!
@@ -110,7 +110,10 @@ impl Core {
         if self.fenced.borrow().is_some() {
             return Err(ServerError::new(Fault::Closed, "this node is over; nothing was done; ask another one").into());
         }
-        let found = self.find(name, moment).await?;
+        let found = match self.find_unfolded(name, moment).await? {
+            Some(found) => found,
+            None => self.find(name, moment).await?,
+        };
         if min_lsn > found.lsn {
             let text = format!(
                 "this URL shows `{name}` after commit {}, and the request wants to see commit {min_lsn} (shoal-min-lsn); \

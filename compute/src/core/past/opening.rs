@@ -3,6 +3,9 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
+use segments::tip::Tip;
+use tenant::head::Head;
+use tenant::name::Name;
 use tracing::info;
 use walstore::id::Lsn;
 
@@ -11,16 +14,24 @@ use super::history;
 use crate::core::Core;
 use crate::core::open_database::OpenDatabase;
 use crate::database::Database;
+use crate::database::overlay::Changes;
 use crate::database::pages::Base;
 use crate::database::past::Past;
 use crate::error::{Fault, ServerError};
 
 impl Core {
     pub(super) async fn load_past(&self, found: &FoundCommit) -> Result<Rc<OpenDatabase>, ServerError> {
-        let (head, lsn) = (found.head.value.clone(), found.lsn);
-        let state = self.node.io(move |node| async move { history::state_at(&node, &head, lsn).await });
-        let state = state.await??;
-        let head = &found.head.value;
+        let (head, lsn) = (&found.head.value, found.lsn);
+        let tail = match Lsn::new(lsn).filter(|lsn| Some(*lsn) > head.folded.lsn) {
+            Some(lsn) => Some(self.unfolded(&found.name, head, lsn)?),
+            None => None,
+        };
+        let (of, folded) = (head.clone(), lsn.min(Lsn::raw(head.folded.lsn)));
+        let state = self.node.io(move |node| async move { history::state_at(&node, &of, folded).await });
+        let mut state = state.await??;
+        if let Some((changes, tip)) = tail {
+            state.go_on(changes, tip);
+        }
         let base = Base::new(state.tip, state.map, state.image);
         let identity = (head.database, found.name.clone(), head.epoch);
         let database = Database::past(identity, self.node.clone(), self.number, base, Past { lsn });
@@ -33,5 +44,14 @@ impl Core {
         }
         info!(database = %found.name, lsn, "a moment of the past is open");
         Ok(Rc::new(OpenDatabase::of_replica(Rc::new(database), found.head.clone())))
+    }
+
+    /// What has been committed after what `head` says is folded, up to a commit that this node has in memory.
+    fn unfolded(&self, name: &Name, head: &Head, lsn: Lsn) -> Result<(Changes, Tip), ServerError> {
+        let open = self.databases.opened(name).filter(|open| open.database.id == head.database);
+        open.and_then(|open| open.database.changes_between(head.folded.lsn, lsn)).ok_or_else(|| {
+            // It was folded in this very moment, or has ended.
+            ServerError::new(Fault::Retry, format!("commit {lsn} of `{name}` is being stored elsewhere; try again"))
+        })
     }
 }

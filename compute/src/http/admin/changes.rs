@@ -119,13 +119,15 @@ pub(super) async fn reset(State(node): State<Arc<NodeHandle>>, Path(name): Path<
         let parent = parent_of(&node.context, &name).await?;
         let (reply, lent) = oneshot::channel();
         send(&node, &name, Message::Lend { name: name.clone(), reply })?;
-        let Lent { head, last, done } = received(lent).await?;
+        let Lent { head, last, done, closed } = received(lent).await?;
         let (reply, taken) = oneshot::channel();
         let replace = Message::Replace { name: parent.clone(), replaced: Box::new(head), last, reply };
         // Without an answer `done` is dropped, and the database opens again as it was.
         send(&node, &parent, replace)?;
         let (changed, new) = received(taken).await?;
         drop(done.send(new));
+        // It ends without a word. Whoever asks from now on is shown the new state.
+        let _ = closed.await;
         Ok(changed)
     };
     answer(reset.await)
