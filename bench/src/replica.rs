@@ -35,7 +35,8 @@ pub fn run(_options: &Options) -> anyhow::Result<Report> {
     let rig = Rig::start()?;
     let cache_dir = tempfile::tempdir()?;
     let replica = ServerProcess::start_with(&rig.emulator, cache_dir.path(), &["--read-replicas"])?;
-    let owner = rig.create_with("app", &["CREATE TABLE t(n INTEGER PRIMARY KEY, v BLOB)", "INSERT INTO t VALUES (0, '')"])?;
+    let schema = ["CREATE TABLE t(n INTEGER PRIMARY KEY, v BLOB)", "INSERT INTO t VALUES (0, '')"];
+    let owner = rig.create_with("app", &schema)?;
     rig.emulator.set_profile(Profile::s3std());
     let reader = Reader { agent: agent(), url: replica.url("app") };
     let begun = clock::now();

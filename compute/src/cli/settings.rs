@@ -96,8 +96,8 @@ pub struct Settings {
     #[arg(hide_possible_values = true)]
     pub read_replicas: Option<bool>,
 
-    /// A `shoal pageserver` that makes the packs of folds for this node (http://host:port). What it does not do, the node
-    /// does itself [default: none]
+    /// A `shoal pageserver` that makes the packs of folds for this node (http://host:port). What it does not do,
+    /// the node does itself [default: none]
     #[arg(long, value_name = "URL", env = "SHOAL_PAGE_SERVER", help_heading = "Storage")]
     pub page_server: Option<String>,
 

@@ -12,8 +12,8 @@ use crate::value::Value;
 use crate::{carry_out, clients_directory, is_installed};
 
 const READS: usize = 40;
-/// Each commit adds one row with the next number, so these three agree in every state of the database, and in no mixture
-/// of two.
+/// Each commit adds one row with the next number, so these three agree in every state of the database, and in no
+/// mixture of two.
 const STATE: &str = "SELECT count(*), max(n), sum(n) FROM t";
 
 #[test]
@@ -43,7 +43,8 @@ fn check(language: Language) {
     shows(&read, &lsn_of(&written));
 
     let (last, is_over) = (AtomicU64::new(1), AtomicBool::new(false));
-    let steps = [execute("while it is written", vec![query(STATE); READS]), writes(), execute("after", vec![query(STATE)])];
+    let reads = execute("while it is written", vec![query(STATE); READS]);
+    let steps = [reads, writes(), execute("after", vec![query(STATE)])];
     let found = thread::scope(|scope| {
         scope.spawn(|| {
             while !is_over.load(Ordering::Acquire) {
@@ -124,6 +125,6 @@ fn execute(name: &'static str, statements: Vec<Statement>) -> Step {
 }
 
 fn writes() -> Step {
-    let statements = ["INSERT INTO t VALUES (0)", "DELETE FROM t", "CREATE TABLE u(a)"].map(|sql| Statement { has_rows: false, ..query(sql) });
-    execute("writes", statements.to_vec())
+    let statements = ["INSERT INTO t VALUES (0)", "DELETE FROM t", "CREATE TABLE u(a)"];
+    execute("writes", statements.map(|sql| Statement { has_rows: false, ..query(sql) }).to_vec())
 }

@@ -15,8 +15,9 @@
 //! and somebody serves (I16). Nodes sweep the bucket all the time, and die doing it; at the end nothing that is needed
 //! is missing (I6), and once everything is drained and swept, nothing is left that nobody can reach (I8).
 //!
-//! In every third seed a page server makes the packs of their folds, as well as it can. In every other seed nodes read what others own: then what a replica shows is part of history (I5), at least what its
-//! client asked for, and at most as old as it says.
+//! In every third seed a page server makes the packs of their folds, as well as it can. In every other seed nodes read
+//! what others own: then what a replica shows is part of history (I5), at least what its client asked for, and at most
+//! as old as it says.
 
 mod audit;
 mod bank;

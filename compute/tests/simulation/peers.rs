@@ -1,7 +1,8 @@
 //! How simulated nodes reach each other: plain channels, which take their time, break, and fall silent.
 //!
-//! What is at their ends is the production code: the owner's publishing task and the replica's follower; the owner's folds
-//! and what makes packs at a page server. The latter has no life of its own here: it dies at any moment of an order.
+//! What is at their ends is the production code: the owner's publishing task and the replica's follower; the owner's
+//! folds and what makes packs at a page server. The latter has no life of its own here: it dies at any moment of an
+//! order.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -116,7 +116,8 @@ impl World {
             stores.push(store);
         }
         let (store, is_over) = (stores.swap_remove(OWNER), Cell::new(false));
-        Self { started, cluster, store, slots, acknowledged: RefCell::default(), is_over, _nodes: nodes, _network: network }
+        let acknowledged = RefCell::default();
+        Self { started, cluster, store, slots, acknowledged, is_over, _nodes: nodes, _network: network }
     }
 
     async fn ask(&self, at: usize, sql: &str) -> Value {

@@ -9,13 +9,13 @@
 //! ```
 //!
 //! The order carries the pack's id, nonce and all. So an answer cannot be taken for another's, and whatever becomes of
-//! the order, its only trace is one object, under a key of the owner's epoch and of a fold that is linked no earlier than
-//! now: a [collection](crate::collect) or a sweep deletes it like any pack that a fold of the owner's left unlinked. What is
-//! read back is compared with what was ordered before anything refers to it, and is in the page cache then, as after a fold
-//! of one's own.
+//! the order, its only trace is one object, under a key of the owner's epoch and of a fold that is linked no earlier
+//! than now: a [collection](crate::collect) or a sweep deletes it like any pack that a fold of the owner's left
+//! unlinked. What is read back is compared with what was ordered before anything refers to it, and is in the page cache
+//! then, as after a fold of one's own.
 //!
-//! If no good pack comes of it in [`limits::ORDER_PATIENCE`], for whatever reason, the fold goes on as if there was no page
-//! server, and after a failure that one is left alone for a while, which doubles as long as it fails.
+//! If no good pack comes of it in [`limits::ORDER_PATIENCE`], for whatever reason, the fold goes on as if there was no
+//! page server, and after a failure that one is left alone for a while, which doubles as long as it fails.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -73,7 +73,8 @@ enum NotMade {
 impl PackMaker {
     /// At `http://host:port`.
     pub fn new(address: impl Into<String>, peers: Arc<dyn MakePacks>, seam: Seam) -> Self {
-        Self { address: address.into(), peers, seam, rest: Mutex::new(NO_REST), room: Semaphore::new(limits::ORDERS_AT_ONCE) }
+        let room = Semaphore::new(limits::ORDERS_AT_ONCE);
+        Self { address: address.into(), peers, seam, rest: Mutex::new(NO_REST), room }
     }
 
     fn is_resting(&self) -> bool {
@@ -131,7 +132,13 @@ impl Folder<'_> {
         }
     }
 
-    async fn order(&self, maker: &PackMaker, job: &FoldJob, plan: &FoldPlan, order: PackOrder) -> Result<Pack, NotMade> {
+    async fn order(
+        &self,
+        maker: &PackMaker,
+        job: &FoldJob,
+        plan: &FoldPlan,
+        order: PackOrder,
+    ) -> Result<Pack, NotMade> {
         let (id, pages) = (order.id, order.pages_in_pack());
         let encoded = heavy(|| order.encode()).await;
         drop(order);
@@ -150,7 +157,8 @@ impl Folder<'_> {
         let mut backoff = Backoff::default();
         loop {
             match self.store.get_range(key, 0..bytes_max).await {
-                Ok(object) => return object.map(|object| object.bytes).ok_or_else(|| NotMade::NotThere(key.to_string())),
+                Ok(Some(object)) => return Ok(object.bytes),
+                Ok(None) => return Err(NotMade::NotThere(key.to_string())),
                 Err(error) if error.is_permanent() || patience.has_ended(self.seam) => {
                     return Err(OrderRefused::Failed(format!("{key} cannot be read back: {error}")).into());
                 }

@@ -267,9 +267,8 @@ mod tests {
     fn an_order_arrives_with_what_announces_it_and_a_refusal_with_its_reason() {
         let start = OrderStart::of(b"an order", 7);
         let piece = PackPiece { kind: Some(PackPieceKind::Start(start.into())) };
-        let Some(PackPieceKind::Start(found)) = PackPiece::decode(&piece.encode_to_vec()[..]).expect("its own").kind else {
-            panic!("not a start");
-        };
+        let arrived = PackPiece::decode(&piece.encode_to_vec()[..]).expect("its own bytes");
+        let Some(PackPieceKind::Start(found)) = arrived.kind else { panic!("{arrived:?}") };
         assert_eq!(OrderStart::from(found), start);
         for refused in [OrderRefused::Busy, OrderRefused::Invalid("what".into()), OrderRefused::Failed("why".into())] {
             assert_eq!(OrderRefused::from(Status::from(refused.clone())), refused);

@@ -1,8 +1,8 @@
 //! Packs that this process makes for folds of other nodes ([`crate::fold::elsewhere`] is the other end).
 //!
 //! It needs nothing but the order: frames to merge are named in it, and read through this process's own cache. It knows
-//! no head and deletes nothing, so it can be killed at any time. The pack is put only where no object is: an order cannot
-//! replace anything.
+//! no head and deletes nothing, so it can be killed at any time. The pack is put only where no object is: an order
+//! cannot replace anything.
 
 use std::sync::Arc;
 
@@ -35,8 +35,8 @@ pub enum OrderRefused {
 /// Reaches page servers.
 #[async_trait]
 pub trait MakePacks: Send + Sync + 'static {
-    /// Has the pack of an encoded order made, which will have so many pages, by the page server at this address. Then it
-    /// is in the bucket, if that one tells the truth.
+    /// Has the pack of an encoded order made, which will have so many pages, by the page server at this address. Then
+    /// it is in the bucket, if that one tells the truth.
     async fn make_pack(&self, address: &str, order: Bytes, pages: usize) -> Result<(), OrderRefused>;
 }
 

@@ -5,7 +5,6 @@
 #[allow(dead_code, reason = "each test uses its part")]
 mod forest;
 #[path = "../../../walstore/tests/support/mod.rs"]
-#[allow(dead_code, reason = "each test uses its part")]
 mod held;
 #[path = "../damage/witness.rs"]
 mod witness;
@@ -80,7 +79,7 @@ struct Rig {
 
 impl Rig {
     async fn new(retention_secs: u32) -> Self {
-        Self::with(retention_secs, 64 << 20, |memory| Held::over(memory)).await
+        Self::with(retention_secs, 64 << 20, Held::over).await
     }
 
     async fn with(retention_secs: u32, room: usize, connect: impl Fn(&MemoryStore) -> Held) -> Self {
@@ -112,7 +111,8 @@ impl Rig {
 
     /// A fold as the owner makes it, and what it cost: the owner's PUTs, and those of the page server.
     async fn fold(&mut self) -> (Puts, Puts) {
-        (self.owner.take(), self.page_server.take());
+        self.owner.take();
+        self.page_server.take();
         let owner = self.owner.clone();
         self.forest.fold_by(self.at, &*owner, &self.fetcher, Some(&self.maker)).await;
         let puts = |counters: walstore::store::Counters| {
@@ -133,7 +133,8 @@ impl Rig {
         }
     }
 
-    /// Nothing is damaged; and once the database was given up and the bucket swept, nothing is left that it does not need.
+    /// Nothing is damaged; and once the database was given up and the bucket swept, nothing is left that it does not
+    /// need.
     async fn check_the_rest(&mut self) {
         self.check().await;
         self.forest.release(self.at).await;
@@ -267,7 +268,7 @@ async fn a_page_server_that_fails_is_left_alone_for_a_while() {
 #[tokio::test(start_paused = true)]
 async fn a_busy_page_server_is_asked_again_for_the_next_fold() {
     // Room for a few pages.
-    let mut rig = Rig::with(0, 40 << 12, |memory| Held::over(memory)).await;
+    let mut rig = Rig::with(0, 40 << 12, Held::over).await;
     for n in 0..3 {
         rig.commit(1..=300, 300).await;
         assert_eq!(rig.fold().await, (puts(&[("head", 1), ("pack", 1)]), puts(&[])), "a large one, fold {n}");

@@ -1,8 +1,8 @@
 //! What another process has made of a [pack order](super::order), before a head may refer to it.
 //!
 //! Everything that this process can know is compared: the pack is complete, has this id, this commit and size, exactly
-//! the pages of the plan where the plan has them, the tail's pages and commits byte for byte, and the merged pages as far
-//! as their frames are in memory. The rest of what was merged is what its checksums say that somebody wrote.
+//! the pages of the plan where the plan has them, the tail's pages and commits byte for byte, and the merged pages as
+//! far as their frames are in memory. The rest of what was merged is what its checksums say that somebody wrote.
 
 use bytes::Bytes;
 use walstore::envelope::Corrupt;
@@ -22,7 +22,8 @@ impl FoldPlan {
         whole.chain(self.delta.iter().map(|(page, origin)| (*page, *origin)))
     }
 
-    /// Checks the object that was stored for this plan, which was made for `input`. `known` gives frames that are in memory.
+    /// Checks the object that was stored for this plan, which was made for `input`. `known` gives frames that are in
+    /// memory.
     pub fn check(
         &self,
         input: &FoldInput,

@@ -10,14 +10,14 @@
 //! | 8, 4 | the commit as of which it is, and the database's size then, in pages |
 //! | v | number of frames to read, then for each: pack (36), offset (4), stored length (4), CRC-32C (4) |
 //! | v | number of segments to write whole, then for each, in ascending order: |
-//! | v | segment number − previous − 1 (the first: its number); then an origin for each page that the database has of it |
+//! | v | segment number − previous − 1 (the first: its number); then an origin for each page that there is of it |
 //! | v | number of single pages, then for each, in ascending order: |
 //! | v | page number − previous − 1 (the first: its number − 1); then its origin |
 //! | v | number of commits to keep, then for each its length (v) and its bytes |
 //! | 4096 each | the pages that come with the order, as origins name them, one after the other |
 //!
-//! An **origin** is a variable-length integer: 0 a page that comes with the order, 1 the lock page, *n* + 2 frame number
-//! *n*, after which the page's place in it follows (1).
+//! An **origin** is a variable-length integer: 0 a page that comes with the order, 1 the lock page, *n* + 2 frame
+//! number *n*, after which the page's place in it follows (1).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,8 +54,8 @@ pub struct PackOrder {
 }
 
 impl FoldPlan {
-    /// The order for the pack of this plan, which was made for `input`. `None` if there is no pack to make, or one that is
-    /// larger than an order may be.
+    /// The order for the pack of this plan, which was made for `input`. `None` if there is no pack to make, or one that
+    /// is larger than an order may be.
     pub fn order(&self, input: &FoldInput, id: PackId) -> Option<PackOrder> {
         let page_count = self.pages().count();
         let bytes = input.pages.len() * PAGE_BYTES + input.commits.iter().map(Bytes::len).sum::<usize>();
