@@ -29,6 +29,7 @@ mod p9;
 mod pair;
 mod process;
 mod raw;
+mod replica;
 mod report;
 mod rig;
 mod scatter;
@@ -131,6 +132,8 @@ enum Row {
     P23,
     /// A database larger than memory and cache
     Big,
+    /// How far a read replica is behind its owner
+    Replica,
 }
 
 /// What a row needs to know.
@@ -177,6 +180,7 @@ fn measure(args: Args) -> anyhow::Result<ExitCode> {
             Row::P22 => p22::run(&options),
             Row::P23 => p23::run(&options),
             Row::Big => big::run(&options),
+            Row::Replica => replica::run(&options),
         }?;
         report.commit.clone_from(&commit);
         println!("{report}");

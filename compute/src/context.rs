@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pageserver::fetcher::Fetcher;
+use pageserver::fold::PackMaker;
 use pageserver::service::follow::Peers;
 use segments::cache::PageCache;
 use segments::disk::DiskCache;
@@ -157,6 +158,7 @@ pub struct NodeContext {
     pub sealed: SealedLogs,
     lease: OnceLock<Arc<Lease>>,
     peers: OnceLock<Arc<dyn Peers>>,
+    pack_maker: OnceLock<PackMaker>,
 }
 
 impl NodeContext {
@@ -175,6 +177,7 @@ impl NodeContext {
             replica_overlays: OverlaySpace::new(settings.overlay_bytes_max),
             past_forks: Semaphore::new(limits::PAST_FORKS_AT_ONCE),
             peers: OnceLock::new(),
+            pack_maker: OnceLock::new(),
             temp: TempSpace::new(settings.temp_bytes_max),
             sql: SqlSpace::new(settings.sql_bytes_max),
             hot: HotSets::default(),
@@ -206,6 +209,16 @@ impl NodeContext {
     /// The time that is written down for others.
     pub fn now_micros(&self) -> u64 {
         clock::now_micros(&self.seam, &*self.stores.main)
+    }
+
+    /// Who makes the packs of this node's folds.
+    pub fn has_packs_made_by(&self, maker: PackMaker) {
+        let _ = self.pack_maker.set(maker);
+    }
+
+    /// `None`: this node itself.
+    pub fn pack_maker(&self) -> Option<&PackMaker> {
+        self.pack_maker.get()
     }
 
     /// Whether this node may serve reads and begin writes.

@@ -1,5 +1,6 @@
 //! `shoal pageserver`: the background work without SQL. It drains the logs of nodes that are over, sweeps
-//! the bucket, and serves pages of any database as of what is folded, from a cache of its own.
+//! the bucket, makes packs for the folds of nodes that ask for it (`shoal serve --page-server`), and serves pages of any
+//! database as of what is folded, from a cache of its own.
 //!
 //! It owns nothing and has no record in the bucket, so it can be started, stopped and killed at any time: every step of
 //! a drain is a CAS that others may win, or a delete of what nobody can reach.
@@ -13,6 +14,7 @@ use axum::Router;
 use axum::routing::get;
 use pageserver::drain::Drainer;
 use pageserver::fetcher::Fetcher;
+use pageserver::service::packs::PackBuilder;
 use pageserver::service::pages::PageReader;
 use pageserver::service::server::PageServer;
 use pageserver::sweep::Sweeper;
@@ -29,6 +31,9 @@ use crate::http::{data, listen};
 use crate::limits;
 use crate::serve::{FETCH_SHARE, signalled};
 
+/// The part of `--memory` that packs may take that are being made for others.
+const ORDERS_SHARE: usize = 2;
+
 /// Runs until a signal comes.
 pub async fn run(config: &ServeConfig, drain_interval: Duration) -> anyhow::Result<ExitCode> {
     let seam = Seam::production();
@@ -40,9 +45,12 @@ pub async fn run(config: &ServeConfig, drain_interval: Duration) -> anyhow::Resu
     // Nobody's: a drainer leaves the log of its own node alone, and this process has none.
     let me = IncarnationId::random(&seam);
     let fetch_bytes_max = (config.memory.as_usize() / FETCH_SHARE).min(limits::FETCH_BYTES_MAX);
-    let cache = PageCache::new((config.memory.as_usize() - fetch_bytes_max) as u64);
+    let orders_bytes_max = config.memory.as_usize() / ORDERS_SHARE;
+    let cache = PageCache::new((config.memory.as_usize() - fetch_bytes_max - orders_bytes_max) as u64);
     let fetcher = Fetcher::new(store.clone(), seam.clone(), cache, fetch_bytes_max);
+    let packs = PackBuilder::new(store.clone(), seam.clone(), fetcher.clone(), orders_bytes_max);
     let pages = PageServer::new(None, Arc::new(PageReader::new(store.clone(), seam.clone(), fetcher.clone())));
+    let pages = pages.with_packs(Arc::new(packs));
     let router = Router::new().route("/health", get(|| async {})).merge(data::peers_router(pages));
     info!(http_addr = %listener.local_addr()?, store = store.describe(), "serving pages");
     let (stop, stopped) = watch::channel(false);

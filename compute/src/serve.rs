@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use pageserver::fold::PackMaker;
 use pageserver::service::client::GrpcPeers;
 use pageserver::service::pages::PageReader;
 use pageserver::service::server::PageServer;
@@ -79,7 +80,11 @@ impl Server {
             None => reachable_at(http.local_addr()?),
         };
         let node = start_node(config, &cache_dir, stores, &seam, address).await?;
-        node.context.reaches_others_by(Arc::new(GrpcPeers::new(seam.clone())));
+        let others = Arc::new(GrpcPeers::new(seam.clone()));
+        if let Some(url) = &config.page_server {
+            node.context.has_packs_made_by(PackMaker::new(url, others.clone(), seam.clone()));
+        }
+        node.context.reaches_others_by(others);
         let (pages, publish) = (PageReader::new(store.clone(), seam.clone(), node.context.fetcher.clone()), node.handle());
         let peers = data::peers_router(PageServer::new(Some(Arc::new(publish)), Arc::new(pages)));
         let (stop, stopped) = watch::channel(false);

@@ -1,5 +1,5 @@
 //! The gRPC service between nodes, over a real socket: who follows a database is sent what is durable, and told why it
-//! ends; pages at rest are those of the folded commit.
+//! ends; pages at rest are those of the folded commit; packs of folds are made for the node that asks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,16 +9,20 @@ use compute::hrana::HranaVersion;
 use compute::hrana::request::{SqlSource, Stmt, StreamRequest};
 use compute::http::{data, listen};
 use compute::node::{CoreThreads, Node, NodeHandle, Settings};
+use pageserver::fetcher::Fetcher;
+use pageserver::fold::PackMaker;
 use pageserver::service::client::GrpcPeers;
 use pageserver::service::follow::{Ending, Notice, Peers, Start, Subscription};
+use pageserver::service::packs::PackBuilder;
 use pageserver::service::pages::PageReader;
 use pageserver::service::server::PageServer;
+use segments::cache::PageCache;
 use tenant::name::Name;
 use tokio::sync::{oneshot, watch};
 use walstore::id::{DatabaseId, IncarnationId, Lsn};
 use walstore::life::Stores;
 use walstore::seam::Seam;
-use walstore::store::MemoryStore;
+use walstore::store::{CountedStore, MemoryStore, Op, Store};
 
 struct Rig {
     node: Node,
@@ -31,10 +35,14 @@ struct Rig {
 
 impl Rig {
     async fn start() -> Self {
+        Self::start_on(Arc::new(MemoryStore::new()), Settings::default()).await
+    }
+
+    async fn start_on(store: Arc<dyn Store>, settings: Settings) -> Self {
         let seam = Seam::production();
-        let stores = Stores::one(Arc::new(MemoryStore::new()));
+        let stores = Stores::one(store);
         let id = IncarnationId::random(&seam);
-        let settings = Settings { cores: 1, ..Settings::default() };
+        let settings = Settings { cores: 1, ..settings };
         let node = Node::start(id, stores.clone(), seam.clone(), settings, &CoreThreads).await.expect("a node");
         let reader = PageReader::new(stores.main, seam.clone(), node.context.fetcher.clone());
         let server = PageServer::new(Some(Arc::new(node.handle())), Arc::new(reader));
@@ -151,5 +159,62 @@ fn commits_come_when_they_are_durable_and_pages_as_they_are_folded() {
         assert!(matches!(ending(&mut current).await, Ending::Over(_)));
         let _ = rig.stop.send(true);
         rig.node.shut_down(Duration::from_secs(10)).await.expect("sealed");
+    });
+}
+
+/// A page server in this process, with a way to the bucket of its own. Its address.
+async fn page_server(store: Arc<dyn Store>, seam: &Seam, stopped: watch::Receiver<bool>) -> String {
+    let fetcher = Fetcher::new(store.clone(), seam.clone(), PageCache::new(1 << 20), 8 << 20);
+    let pages = PageServer::new(None, Arc::new(PageReader::new(store.clone(), seam.clone(), fetcher.clone())));
+    let server = pages.with_packs(Arc::new(PackBuilder::new(store, seam.clone(), fetcher, 64 << 20)));
+    let listener = listen::bind("127.0.0.1:0".parse().expect("an address")).await.expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("bound"));
+    seam.spawn(listen::serve(listener, data::peers_router(server), seam.clone(), stopped));
+    address
+}
+
+fn puts(store: &CountedStore<MemoryStore>, class: &str) -> u64 {
+    store.snapshot().get(&(Op::Put, class.to_owned())).map_or(0, |counter| counter.requests)
+}
+
+#[test]
+fn a_page_server_makes_the_packs_of_folds_and_nothing_is_lost_when_it_goes() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        for retention in [Duration::ZERO, Duration::from_secs(3600)] {
+            let memory = MemoryStore::new();
+            let owners = Arc::new(CountedStore::new(memory.clone()));
+            let others = Arc::new(CountedStore::new(memory));
+            let rig = Rig::start_on(owners.clone(), Settings { retention, ..Settings::default() }).await;
+            let (seam, (stop, stopped)) = (Seam::production(), watch::channel(false));
+            let address = page_server(others.clone(), &seam, stopped).await;
+            rig.node.context.has_packs_made_by(PackMaker::new(address, Arc::new(GrpcPeers::new(seam.clone())), seam));
+
+            // Larger than one piece of an order, and than what stands in a head.
+            rig.write("CREATE TABLE t(id INTEGER PRIMARY KEY, body BLOB)").await;
+            rig.write("WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 600)
+                       INSERT INTO t SELECT n, randomblob(5000) FROM n").await;
+            for n in 0..5 {
+                rig.write(&format!("UPDATE t SET body = randomblob(5000) WHERE id % 5 = {n}")).await;
+            }
+            rig.release().await;
+            assert_eq!(puts(&owners, "pack"), 0, "{:?}", owners.snapshot());
+            assert!(puts(&others, "pack") > 1, "{:?}", others.snapshot());
+            assert_eq!(puts(&others, "head"), 0, "linking is the owner's");
+            // A wrong sum violates the constraint.
+            rig.write("CREATE TABLE sums(n CHECK (n = 3000000))").await;
+            rig.write("INSERT INTO sums SELECT sum(length(body)) FROM t").await;
+
+            // It stops: the next folds are the owner's own, and all is there.
+            let _ = stop.send(true);
+            let before = puts(&others, "pack");
+            rig.write("UPDATE t SET body = randomblob(5000)").await;
+            rig.release().await;
+            assert!(puts(&owners, "pack") > 0, "{:?}", owners.snapshot());
+            assert_eq!(puts(&others, "pack"), before);
+            rig.write("INSERT INTO sums SELECT sum(length(body)) FROM t").await;
+            let _ = rig.stop.send(true);
+            rig.node.shut_down(Duration::from_secs(10)).await.expect("sealed");
+        }
     });
 }

@@ -7,6 +7,7 @@
 //! happened. Nothing is deleted here.
 
 mod boot;
+mod elsewhere;
 mod image;
 mod keep;
 
@@ -34,6 +35,7 @@ use walstore::register::{self, Patience, RecordError, Swap, Versioned};
 use walstore::seam::Seam;
 use walstore::store::{Key, Store, StoreError};
 
+pub use self::elsewhere::PackMaker;
 use self::keep::Kept;
 pub use self::keep::{agreed_micros, keeps_past};
 use crate::base::{base_of, folded_of};
@@ -103,6 +105,13 @@ pub(crate) struct Made {
     pub written: Vec<Key>,
 }
 
+/// A fold's pack and map.
+struct Built {
+    folded: fold::Folded,
+    /// Its pack is in the bucket already.
+    is_stored: bool,
+}
+
 /// How the pages of a fold are laid out: [`plan_fold`] or [`fold::plan_whole`].
 pub(crate) type Planner = fn(&PageMap, &FoldInput, Indexes<'_>) -> Result<Planned, FoldError>;
 
@@ -145,10 +154,15 @@ pub struct Folder<'a> {
 
 impl Folder<'_> {
     /// Folds and links. On success the new head is in the bucket.
-    pub async fn fold(&self, mut job: FoldJob) -> Result<Linked, FoldFailure> {
+    pub async fn fold(&self, job: FoldJob) -> Result<Linked, FoldFailure> {
+        self.fold_by(job, None).await
+    }
+
+    /// The same; the pack is made by a page server, if there is one that does it.
+    pub async fn fold_by(&self, mut job: FoldJob, maker: Option<&PackMaker>) -> Result<Linked, FoldFailure> {
         let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
         let image = base_of(self.fetcher, &job.head.value).await?.image;
-        let made = self.make(&mut job, image.as_ref(), patience).await?;
+        let made = self.make(&mut job, image.as_ref(), maker, patience).await?;
         self.finish(job, image, made, patience).await
     }
 
@@ -156,7 +170,7 @@ impl Folder<'_> {
     pub async fn fold_apart(&self, mut job: FoldJob) -> Result<(MapField, Option<Bytes>), FoldFailure> {
         let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
         let image = base_of(self.fetcher, &job.head.value).await?.image;
-        let Some(mut made) = self.make(&mut job, image.as_ref(), patience).await? else {
+        let Some(mut made) = self.make(&mut job, image.as_ref(), None, patience).await? else {
             return Ok((job.head.value.map, job.head.value.inline_image));
         };
         if made.image.is_none() {
@@ -170,18 +184,28 @@ impl Folder<'_> {
         &self,
         job: &mut FoldJob,
         image: Option<&Image>,
+        maker: Option<&PackMaker>,
         patience: Patience,
     ) -> Result<Option<Made>, FoldFailure> {
         if let Some(made) = self.fold_whole(job, image, patience).await? {
             return Ok(Some(made));
         }
         let Some(plan) = self.plan(job, plan_fold).await? else { return Ok(None) };
-        let folded = self.build(job, &plan, image).await?;
-        self.write(job, folded, patience).await.map(Some)
+        let built = self.build_by(maker, job, &plan, image).await?;
+        self.write(job, built, patience).await.map(Some)
     }
 
     /// One step of giving dead space back, for a job without commits. `None`: there is little, and nothing was written.
-    pub async fn compact(&self, mut job: FoldJob) -> Result<Option<Linked>, FoldFailure> {
+    pub async fn compact(&self, job: FoldJob) -> Result<Option<Linked>, FoldFailure> {
+        self.compact_by(job, None).await
+    }
+
+    /// The same; the pack is made by a page server, if there is one that does it.
+    pub async fn compact_by(
+        &self,
+        mut job: FoldJob,
+        maker: Option<&PackMaker>,
+    ) -> Result<Option<Linked>, FoldFailure> {
         let image = base_of(self.fetcher, &job.head.value).await?.image;
         if matches!(image, Some(Image::Whole(_))) {
             // Each fold writes all of it.
@@ -189,8 +213,8 @@ impl Folder<'_> {
         }
         let Some(plan) = self.plan(&mut job, plan_compaction).await? else { return Ok(None) };
         let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
-        let folded = self.build(&job, &plan, image.as_ref()).await?;
-        let made = self.write(&job, folded, patience).await?;
+        let built = self.build_by(maker, &job, &plan, image.as_ref()).await?;
+        let made = self.write(&job, built, patience).await?;
         self.finish(job, image, Some(made), patience).await.map(Some)
     }
 
@@ -261,6 +285,22 @@ impl Folder<'_> {
         Ok(())
     }
 
+    async fn build_by(
+        &self,
+        maker: Option<&PackMaker>,
+        job: &FoldJob,
+        plan: &FoldPlan,
+        image: Option<&Image>,
+    ) -> Result<Built, FoldFailure> {
+        // What stands in the head is nowhere else, so nobody else can read it.
+        if let Some(maker) = maker.filter(|_| !matches!(image, Some(Image::Whole(_))))
+            && let Some(folded) = self.made_elsewhere(maker, job, plan).await
+        {
+            return Ok(Built { folded, is_stored: true });
+        }
+        Ok(Built { folded: self.build(job, plan, image).await?, is_stored: false })
+    }
+
     pub(crate) async fn build(
         &self,
         job: &FoldJob,
@@ -282,18 +322,22 @@ impl Folder<'_> {
     }
 
     /// Uploads everything that the new head will refer to.
-    async fn write(&self, job: &FoldJob, folded: fold::Folded, patience: Patience) -> Result<Made, FoldFailure> {
+    async fn write(&self, job: &FoldJob, built: Built, patience: Patience) -> Result<Made, FoldFailure> {
+        let Built { folded, is_stored } = built;
         let (owner, epoch) = (job.head.value.database, job.head.value.epoch);
         let stored = folded.map.store(&mut || MapChunkId { owner, epoch, seq: job.seq, nonce: self.seam.random_u64() });
         let mut objects: Vec<(Key, Bytes)> = Vec::with_capacity(stored.objects.len() + 1);
-        if let Some(pack) = &folded.pack {
-            objects.push((keys::pack(&pack.id), pack.bytes.clone()));
+        let mut written = Vec::new();
+        match &folded.pack {
+            Some(pack) if is_stored => written.push(keys::pack(&pack.id)),
+            Some(pack) => objects.push((keys::pack(&pack.id), pack.bytes.clone())),
+            None => {}
         }
         for (id, object) in &stored.objects {
             self.fetcher.keep(&CacheKey::chunk_object(id, object), object);
             objects.push((keys::page_map(id), object.clone()));
         }
-        let written = objects.iter().map(|(key, _)| key.clone()).collect();
+        written.extend(objects.iter().map(|(key, _)| key.clone()));
         let puts = stream::iter(objects).map(|(key, bytes)| async move { self.put(&key, bytes, patience).await });
         puts.buffer_unordered(limits::FOLD_PUTS_MAX).try_collect::<()>().await?;
         if let Some(pack) = &folded.pack {

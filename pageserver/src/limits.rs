@@ -87,6 +87,25 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often an idle connection to another node is tried, and how long the answer may take.
 pub const PING_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How long the pack of a fold may take that a page server makes: to order, to make and to look at. Then the owner does it
+/// himself, and meanwhile writers of that database may be waiting for room.
+pub const ORDER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Orders of one node that are on their way: each is a copy of a tail, 32 MiB at most and some 8 MiB usually.
+pub const ORDERS_AT_ONCE: usize = 2;
+
+/// How long an owner orders nothing after a page server has failed him, at first and at last.
+pub const ORDER_REST_MIN: Duration = Duration::from_secs(5);
+pub const ORDER_REST_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// A piece of an order on the wire: well under what other programs' gRPC takes in one message.
+pub const ORDER_PIECE_BYTES: usize = 1 << 20;
+
+/// What a pack has besides the bytes of a page or a commit, for each of them, and once. Generous: it only bounds what is
+/// read of an object that may be anything.
+pub const PACK_ENTRY_BYTES_MAX: usize = 64;
+pub const PACK_REST_BYTES_MAX: usize = 4 << 10;
+
 /// Pages that one request may ask for: 4 MiB, as much as other programs' gRPC takes in one message.
 pub const PAGES_AT_ONCE_MAX: usize = 1000;
 

@@ -77,6 +77,16 @@ pub const COMPACT_SEGMENTS_MAX: usize = 32;
 /// Pages that one fold takes from the log: at least one largest commit always fits.
 pub const FOLD_PAGES_MAX: usize = 98_304;
 
+/// Pages of a pack that another process is asked to make, 96 MiB: a tail of 32 MiB and what a fold of it may merge and
+/// absorb. Owners make larger ones themselves.
+pub const ORDER_PAGES_MAX: usize = 24_576;
+
+/// Pages of the tail, and commits to keep, that such an order takes along: as much as an overlay may hold.
+pub const ORDER_TAIL_BYTES_MAX: usize = 32 << 20;
+
+/// The same encoded: each page has its origin, and may be in a frame of its own.
+pub const ORDER_BYTES_MAX: usize = ORDER_TAIL_BYTES_MAX + ORDER_PAGES_MAX * 64 + (1 << 10);
+
 /// *Format.* Segments of one page map chunk: 128 MiB of database.
 pub const CHUNK_SEGMENTS: u32 = 1024;
 

@@ -46,6 +46,8 @@ pub struct ServeConfig {
     pub advertise_url: Option<String>,
     /// Whether databases of other nodes are read here.
     pub read_replicas: bool,
+    /// Who makes the packs of folds, as `http://host:port`; `None` if the node does.
+    pub page_server: Option<String>,
     /// The database of a URL that names none. Its name has not been checked.
     pub default_database: Option<String>,
     /// Whether the first use of a name creates its database: only in development.
@@ -235,8 +237,15 @@ fn resolve_settings(flags: Settings, file: Settings, from: Sources) -> Result<Se
         cores: check_cores(pick!(cores, cores_of_this_machine()))?,
         http_listen_addr: http.value,
         admin_listen_addr: admin.value,
-        advertise_url: check_advertise_url(from.pick_optional("advertise_url", flags.advertise_url, file.advertise_url))?,
+        advertise_url: check_url(
+            from.pick_optional("advertise_url", flags.advertise_url, file.advertise_url),
+            "write http://host:port, as other nodes reach this one",
+        )?,
         read_replicas: pick!(read_replicas, false).value,
+        page_server: check_url(
+            from.pick_optional("page_server", flags.page_server, file.page_server),
+            "write http://host:port, where a `shoal pageserver` listens",
+        )?,
         default_database: flags.default_database.or(file.default_database),
         create_on_first_use: false,
         log: check_log(pick!(log, LOG.into()))?,
@@ -258,13 +267,13 @@ fn check_store(store: Option<Found<String>>) -> Result<String, ConfigError> {
 }
 
 /// What others make requests to: plain HTTP, and no path.
-fn check_advertise_url(url: Option<Found<String>>) -> Result<Option<String>, ConfigError> {
+fn check_url(url: Option<Found<String>>, remedy: &'static str) -> Result<Option<String>, ConfigError> {
     let Some(found) = url else { return Ok(None) };
     let is_origin = |url: &String| {
         let parsed = url.parse::<http::Uri>().ok();
         parsed.is_some_and(|url| url.scheme_str() == Some("http") && url.authority().is_some() && url.path() == "/")
     };
-    found.require(is_origin, "write http://host:port, as other nodes reach this one").map(Some)
+    found.require(is_origin, remedy).map(|url| Some(url.trim_end_matches('/').to_owned()))
 }
 
 fn check_addresses(http: &Found<SocketAddr>, admin: &Found<SocketAddr>, no_auth: bool) -> Result<(), ConfigError> {

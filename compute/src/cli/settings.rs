@@ -96,6 +96,11 @@ pub struct Settings {
     #[arg(hide_possible_values = true)]
     pub read_replicas: Option<bool>,
 
+    /// A `shoal pageserver` that makes the packs of folds for this node (http://host:port). What it does not do,
+    /// the node does itself [default: none]
+    #[arg(long, value_name = "URL", env = "SHOAL_PAGE_SERVER", help_heading = "Storage")]
+    pub page_server: Option<String>,
+
     /// Listen beyond this machine although there is no authentication
     #[arg(long, env = "SHOAL_NO_AUTH", value_name = "BOOL", help_heading = "Listening")]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]

@@ -250,7 +250,12 @@ async fn run_on_io(node: &Arc<NodeContext>, job: FoldJob, compacts: bool) -> Res
     let io = node.clone();
     node.seam.spawn(async move {
         let folder = Folder { store: &*io.stores.main, seam: &io.seam, fetcher: &io.fetcher };
-        let done = if compacts { folder.compact(job).await } else { folder.fold(job).await.map(Some) };
+        // With a release the database is closed to everybody until it is through.
+        let maker = io.pack_maker().filter(|_| !job.release);
+        let done = match compacts {
+            true => folder.compact_by(job, maker).await,
+            false => folder.fold_by(job, maker).await.map(Some),
+        };
         let _ = sender.send(done);
     });
     // It panicked, or the node is shutting down.

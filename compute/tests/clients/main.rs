@@ -10,6 +10,7 @@
 //! | `language` | how they are started, and what their drivers cannot do |
 //! | `outcome`, `value` | what they print |
 //! | `past`, `query.mjs` | one statement at a URL that names a moment |
+//! | `replica` | the same programs at a node that only reads what another one owns |
 //!
 //! The drivers are installed outside of the repository by `.ci/clients`, in `$SHOAL_CLIENTS_DIR` (by default
 //! `~/.cache/shoal-ci/clients`). A client that is not installed is skipped, and said to be; with
@@ -19,6 +20,7 @@ mod application;
 mod language;
 mod outcome;
 mod past;
+mod replica;
 mod script;
 mod sqlite;
 #[path = "../support/mod.rs"]
@@ -26,7 +28,7 @@ mod support;
 mod value;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use language::Language;
@@ -77,7 +79,7 @@ fn check(language: Language) {
     }
     let mut server = Server::dev();
     let steps = language.can_send(application::steps());
-    let found = carry_out(language, &clients, &server, &steps);
+    let found = carry_out(language, &clients, &server.database("app").url, server.directory(), &steps);
     let expected = sqlite::run(&steps);
     assert_eq!(found.len(), steps.len(), "the application stopped early");
     for ((step, (name, found)), expected) in steps.iter().zip(&found).zip(expected) {
@@ -98,14 +100,15 @@ fn check(language: Language) {
 /// Runs the application and reads what it prints: the name and the outcomes of each step.
 fn carry_out(
     language: Language,
-    clients: &std::path::Path,
-    server: &Server,
+    clients: &Path,
+    url: &str,
+    directory: &Path,
     steps: &[script::Step],
 ) -> Vec<(String, Vec<Outcome>)> {
-    let file = server.directory().join("script.json");
+    let file = directory.join("script.json");
     let script: serde_json::Value = steps.iter().map(script::Step::to_json).collect();
     std::fs::write(&file, script.to_string()).expect("a file for the script");
-    let mut command = language.command(clients, &server.database("app").url, &file);
+    let mut command = language.command(clients, url, &file);
     let output = command.stdin(Stdio::null()).output().expect("the installed application starts");
     let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{language:?}'s application failed: {}\n{errors}", output.status);

@@ -39,6 +39,8 @@ pub struct Counts {
     pub reads: u64,
     pub deletions: u64,
     pub replica_reads: u64,
+    /// Packs of folds that a page server made.
+    pub packs_made: u64,
     /// Reads that a disk cache answered.
     pub disk_hits: u64,
     /// Entries of a disk cache that were found damaged.
@@ -61,6 +63,7 @@ impl std::ops::AddAssign for Counts {
         self.reads += more.reads;
         self.deletions += more.deletions;
         self.replica_reads += more.replica_reads;
+        self.packs_made += more.packs_made;
         self.disk_hits += more.disk_hits;
         self.disk_damaged += more.disk_damaged;
     }

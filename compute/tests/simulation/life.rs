@@ -8,6 +8,10 @@ use std::time::Duration;
 use compute::http::admin;
 use compute::http::data;
 use compute::node::{Node, Settings};
+use pageserver::fetcher::Fetcher;
+use pageserver::fold::PackMaker;
+use pageserver::service::packs::PackBuilder;
+use segments::cache::PageCache;
 use segments::disk::DiskCache;
 use segments::disk::file::CacheFile;
 use segments::disk::file::simulated::Damage;
@@ -25,6 +29,9 @@ use crate::hits;
 use crate::machine::Machine;
 use crate::rng::Rng;
 use crate::world::{LEASE, LocalCores, World, plane};
+
+/// Memory for orders of a page server: the largest databases of these worlds are too much for it.
+const ORDER_BYTES_MAX: usize = 1 << 20;
 
 /// How a life ends, unless the clients are done before.
 enum End {
@@ -125,6 +132,15 @@ impl World {
         Arc::new(FaultyStore::new(self.bucket.clone(), network, rng.next(), faults, Some(line)))
     }
 
+    /// One for the whole world, with a way to the bucket that is no better than others'.
+    pub fn start_page_server(&self, mut rng: Rng) {
+        let faults = faults::of_bucket(&mut rng);
+        let store = self.store(IncarnationId::from_bytes([0x70; 16]), &mut rng, faults, None);
+        let seam = self.network.seam.clone();
+        let fetcher = Fetcher::new(store.clone(), seam.clone(), PageCache::new(64 << 10), ORDER_BYTES_MAX);
+        self.peers.has_page_server(PackBuilder::new(store, seam, fetcher, ORDER_BYTES_MAX));
+    }
+
     /// The machine's cache disk for its next node: as the last one left it, or damaged meanwhile, or a new one.
     fn disk(&self, at: usize, machine: &Machine, rng: &mut Rng) -> Arc<dyn CacheFile> {
         let disk = &self.disks[at];
@@ -221,6 +237,9 @@ impl World {
             return self.note(format!("machine {at}: the node could not start"));
         };
         node.context.reaches_others_by(self.peers.clone());
+        if self.has_page_server {
+            node.context.has_packs_made_by(PackMaker::new("http://page-server", self.peers.clone(), seam.clone()));
+        }
         self.peers.connect(address, node.handle());
         self.caches.borrow_mut()[at] = node.context.disk.clone();
         let plane = plane(&node, false);

@@ -17,8 +17,9 @@
 //!
 //! In half of the seeds databases have a past: see [`past`].
 //!
-//! In every other seed nodes read what others own: then what a replica shows is part of history (I5), at least what its
-//! client asked for, and at most as old as it says.
+//! In every third seed a page server makes the packs of their folds, as well as it can. In every other seed nodes read
+//! what others own: then what a replica shows is part of history (I5), at least what its client asked for, and at most
+//! as old as it says.
 
 mod audit;
 mod bank;
@@ -40,6 +41,7 @@ mod past;
 mod peers;
 mod rng;
 mod scratch;
+mod staleness;
 mod world;
 
 use counts::{Counts, Run};

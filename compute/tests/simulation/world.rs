@@ -28,6 +28,8 @@ use crate::rng::Rng;
 const CLIENTS: u64 = 4;
 /// Makes the random numbers of connections between nodes differ from all others.
 const PEERS: u64 = 0x7065_6572_7300_0000;
+/// The same for the page server.
+const PACKS: u64 = 0x7061_636b_7300_0000;
 pub const LEASE: Duration = Duration::from_secs(3);
 /// Short, so that logs are bundled and drained under those who read them.
 const DRAIN_INTERVAL: Duration = Duration::from_secs(8);
@@ -49,6 +51,8 @@ pub struct World {
     pub peers: Arc<peers::Network>,
     /// Whether nodes read what others own.
     pub has_replicas: bool,
+    /// Whether a page server makes the packs of their folds.
+    pub has_page_server: bool,
     pub story: Rc<Story>,
     pub trace: Arc<Mutex<Vec<String>>>,
     pub hits: Arc<Mutex<Hits>>,
@@ -90,6 +94,7 @@ pub fn run(seed: u64) -> Run {
             bucket: MemoryStore::new(),
             peers: peers::Network::new(network.seam.clone(), Rng::of_seed(seed ^ PEERS)),
             has_replicas: seed % 2 == 1,
+            has_page_server: seed % 3 == 1,
             network,
             cluster: Rc::new(Cluster::new(machine_count)),
             story: Rc::new(Story::new(started)),
@@ -109,6 +114,9 @@ pub fn run(seed: u64) -> Run {
         world.bucket.set_clock(move || EPOCH_MICROS.unsigned_abs() + started.elapsed().as_micros() as u64);
         world.story.list.borrow_mut().may_be_stale = world.hides_time;
         (world.story.past.borrow_mut().retention, world.story.past.borrow_mut().may_be_stale) = (world.retention, world.hides_time);
+        if world.has_page_server {
+            world.start_page_server(Rng::of_seed(seed ^ PACKS));
+        }
         let slots: Vec<_> = (0..world.cluster.size()).map(|at| (at, rng.fork())).collect();
         let machines = join_all(slots.into_iter().map(|(at, rng)| world.clone().machine(at, rng)));
         let outages = outages(rng.fork(), out);

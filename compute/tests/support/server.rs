@@ -22,6 +22,8 @@ pub struct Server {
     pub http: SocketAddr,
     pub admin: SocketAddr,
     directory: TempDir,
+    /// The directory of `shoal serve`'s bucket.
+    bucket: PathBuf,
     creates_on_first_use: bool,
     flags: Vec<String>,
 }
@@ -29,21 +31,28 @@ pub struct Server {
 impl Server {
     /// `shoal dev`: databases are created when they are first used.
     pub fn dev() -> Self {
-        Self::start("dev", &[])
+        Self::start("dev", &[], None)
     }
 
     /// `shoal serve` with these flags: databases are created by [`Server::database`].
     pub fn serve(flags: &[&str]) -> Self {
-        Self::start("serve", flags)
+        Self::start("serve", flags, None)
     }
 
-    fn start(command: &str, flags: &[&str]) -> Self {
+    /// Another `shoal serve`, with a cache of its own, on the same bucket.
+    pub fn serve_beside(&self, flags: &[&str]) -> Self {
+        Self::start("serve", flags, Some(self.bucket.clone()))
+    }
+
+    fn start(command: &str, flags: &[&str], bucket: Option<PathBuf>) -> Self {
         for _ in 0..PORT_TRIES {
             let directory = tempfile::tempdir().expect("a temporary directory");
+            let bucket = bucket.clone().unwrap_or_else(|| directory.path().join("bucket"));
             let [http, admin] = free_addresses();
             let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
-            let child = spawn(command, &flags, http, admin, directory.path());
-            let mut server = Self { child, http, admin, directory, creates_on_first_use: command == "dev", flags };
+            let child = spawn(command, &flags, http, admin, directory.path(), &bucket);
+            let creates_on_first_use = command == "dev";
+            let mut server = Self { child, http, admin, directory, bucket, creates_on_first_use, flags };
             if server.wait_until_it_answers() {
                 return server;
             }
@@ -86,7 +95,7 @@ impl Server {
     pub fn restart(&mut self) {
         self.terminate();
         let command = if self.creates_on_first_use { "dev" } else { "serve" };
-        self.child = spawn(command, &self.flags, self.http, self.admin, self.directory.path());
+        self.child = spawn(command, &self.flags, self.http, self.admin, self.directory.path(), &self.bucket);
         assert!(self.wait_until_it_answers(), "it does not start again:\n{}", self.log());
     }
 
@@ -170,12 +179,18 @@ fn log_file(directory: &Path) -> PathBuf {
     directory.join("output")
 }
 
-fn spawn(subcommand: &str, flags: &[String], http: SocketAddr, admin: SocketAddr, directory: &Path) -> Child {
+fn spawn(
+    subcommand: &str,
+    flags: &[String],
+    http: SocketAddr,
+    admin: SocketAddr,
+    directory: &Path,
+    bucket: &Path,
+) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shoal"));
     command.arg(subcommand).args(["--http-listen-addr", &http.to_string(), "--admin-listen-addr", &admin.to_string()]);
     if subcommand == "serve" {
-        let bucket = directory.join("bucket");
-        std::fs::create_dir_all(&bucket).expect("a directory for the bucket");
+        std::fs::create_dir_all(bucket).expect("a directory for the bucket");
         command
             .args(["--store", &format!("file://{}", bucket.display())])
             .arg("--cache-dir")

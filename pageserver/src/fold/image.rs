@@ -9,7 +9,7 @@ use segments::image::{Image, WholeImage};
 use segments::map::PageMap;
 use walstore::register::Patience;
 
-use super::{FoldFailure, FoldJob, Folder, Made, dead_of};
+use super::{Built, FoldFailure, FoldJob, Folder, Made, dead_of};
 use crate::garbage;
 
 impl Folder<'_> {
@@ -32,7 +32,9 @@ impl Folder<'_> {
         let mut made = match whole {
             Some(whole) => self.keep(job, folded, whole)?,
             // It has outgrown its head, or would have been one segment or two in any case.
-            None if was_in_head || job.map.lsn().is_none() => self.write(job, folded, patience).await?,
+            None if was_in_head || job.map.lsn().is_none() => {
+                self.write(job, Built { folded, is_stored: false }, patience).await?
+            }
             // Too large to come back into it after all.
             None => {
                 job.input.commits = commits;

@@ -20,7 +20,10 @@ use walstore::seam::Seam;
 
 use super::SERVICE;
 use super::follow::{self, Ending, Peers, Publisher, Start, Subscription};
-use super::messages::{FollowNotice, FollowRequest, FollowRequestKind, PagesReply, PagesRequest};
+use super::messages::{
+    FollowNotice, FollowRequest, FollowRequestKind, PackMade, PackPiece, PackPieceKind, PagesReply, PagesRequest,
+};
+use super::packs::{MakePacks, OrderRefused, OrderStart};
 use crate::limits;
 
 /// Reaches other nodes by gRPC. Cheap to clone.
@@ -87,6 +90,22 @@ impl Peers for GrpcPeers {
         let (subscription, publisher) = follow::channel();
         self.seam.spawn(pump(notices, publisher, tick_sender));
         Ok(subscription)
+    }
+}
+
+#[async_trait]
+impl MakePacks for GrpcPeers {
+    async fn make_pack(&self, address: &str, order: Bytes, pages: usize) -> Result<(), OrderRefused> {
+        let start = PackPieceKind::Start(OrderStart::of(&order, pages).into());
+        let pieces = (0..order.len()).step_by(limits::ORDER_PIECE_BYTES).map(move |from| {
+            PackPieceKind::Bytes(order.slice(from..order.len().min(from + limits::ORDER_PIECE_BYTES)))
+        });
+        let pieces = std::iter::once(start).chain(pieces).map(|kind| PackPiece { kind: Some(kind) });
+        let mut grpc = self.grpc(address)?;
+        grpc.ready().await.map_err(|error| OrderRefused::Failed(error.to_string()))?;
+        let codec = ProstCodec::<PackPiece, PackMade>::default();
+        grpc.client_streaming(Request::new(stream::iter(pieces)), path("MakePack"), codec).await?;
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ use walstore::id::{DatabaseId, IncarnationId, Lsn};
 use walstore::recovery::LoggedCommit;
 
 use super::follow::{Ending, Notice, Start};
+use super::packs::{OrderRefused, OrderStart};
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct PagesRequest {
@@ -94,6 +95,68 @@ pub struct Heartbeat {
     pub tick: u64,
     #[prost(uint64, tag = "2")]
     pub durable: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PackPiece {
+    #[prost(oneof = "PackPieceKind", tags = "1, 2")]
+    pub kind: Option<PackPieceKind>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum PackPieceKind {
+    #[prost(message, tag = "1")]
+    Start(PackStart),
+    #[prost(bytes = "bytes", tag = "2")]
+    Bytes(Bytes),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PackStart {
+    #[prost(uint64, tag = "1")]
+    pub bytes: u64,
+    #[prost(fixed32, tag = "2")]
+    pub crc: u32,
+    #[prost(uint64, tag = "3")]
+    pub pages: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PackMade {}
+
+impl From<OrderStart> for PackStart {
+    fn from(start: OrderStart) -> Self {
+        let OrderStart { bytes, crc, pages } = start;
+        Self { bytes, crc, pages }
+    }
+}
+
+impl From<PackStart> for OrderStart {
+    fn from(start: PackStart) -> Self {
+        let PackStart { bytes, crc, pages } = start;
+        Self { bytes, crc, pages }
+    }
+}
+
+impl From<OrderRefused> for Status {
+    fn from(refused: OrderRefused) -> Self {
+        match refused {
+            OrderRefused::Busy => Self::resource_exhausted(refused.to_string()),
+            OrderRefused::Invalid(text) => Self::invalid_argument(text),
+            OrderRefused::Failed(text) => Self::unavailable(text),
+        }
+    }
+}
+
+impl From<Status> for OrderRefused {
+    fn from(status: Status) -> Self {
+        match status.code() {
+            Code::ResourceExhausted => Self::Busy,
+            Code::InvalidArgument => Self::Invalid(status.message().to_owned()),
+            Code::Unavailable => Self::Failed(status.message().to_owned()),
+            _ => Self::Failed(status.to_string()),
+        }
+    }
 }
 
 fn id(bytes: &Bytes, what: &str) -> Result<[u8; 16], Status> {
@@ -197,6 +260,18 @@ mod tests {
         for notice in [Notice::Commit(commit), Notice::Folded(lsn), Notice::Heartbeat { tick: 5, durable: 0 }] {
             let bytes = FollowNotice::from(notice.clone()).encode_to_vec();
             assert_eq!(FollowNotice::decode(&bytes[..]).expect("its own bytes").check(), Ok(Some(notice)));
+        }
+    }
+
+    #[test]
+    fn an_order_arrives_with_what_announces_it_and_a_refusal_with_its_reason() {
+        let start = OrderStart::of(b"an order", 7);
+        let piece = PackPiece { kind: Some(PackPieceKind::Start(start.into())) };
+        let arrived = PackPiece::decode(&piece.encode_to_vec()[..]).expect("its own bytes");
+        let Some(PackPieceKind::Start(found)) = arrived.kind else { panic!("{arrived:?}") };
+        assert_eq!(OrderStart::from(found), start);
+        for refused in [OrderRefused::Busy, OrderRefused::Invalid("what".into()), OrderRefused::Failed("why".into())] {
+            assert_eq!(OrderRefused::from(Status::from(refused.clone())), refused);
         }
     }
 

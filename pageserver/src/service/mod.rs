@@ -1,9 +1,10 @@
-//! What a node serves to other nodes: pages at rest, and durable commits as they come.
+//! What a node serves to other nodes: pages at rest, durable commits as they come, and packs made for them.
 //!
 //! | file | idea |
 //! |---|---|
 //! | [`follow`] | a subscription to a database's durable commits, whatever carries it |
 //! | [`pages`] | pages as of what is folded |
+//! | [`packs`] | packs of other nodes' folds |
 //! | [`messages`] | the messages on the wire (`proto/pageserver.proto`) |
 //! | [`server`] | the gRPC service over these, to be mounted in an HTTP server |
 //! | [`client`] | the other end |
@@ -11,6 +12,7 @@
 pub mod client;
 pub mod follow;
 pub mod messages;
+pub mod packs;
 pub mod pages;
 pub mod server;
 

@@ -9,12 +9,16 @@ use futures_util::stream::{self, Stream};
 use futures_util::{FutureExt, StreamExt};
 use http::{Request, Response};
 use tonic::body::Body;
-use tonic::server::{Grpc, StreamingService, UnaryService};
+use tonic::server::{ClientStreamingService, Grpc, StreamingService, UnaryService};
 use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::follow::{self, Publish};
-use super::messages::{FollowNotice, FollowRequest, FollowRequestKind, PagesReply, PagesRequest, database_id};
+use super::messages::{
+    FollowNotice, FollowRequest, FollowRequestKind, PackMade, PackPiece, PackPieceKind, PagesReply, PagesRequest,
+    database_id,
+};
+use super::packs::{Incoming, PackBuilder};
 use super::pages::{PageReader, PagesError};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -26,11 +30,18 @@ pub struct PageServer {
     /// `None`: this process owns no databases.
     publish: Option<Arc<dyn Publish>>,
     pages: Arc<PageReader>,
+    /// `None`: this process makes no packs for others.
+    packs: Option<Arc<PackBuilder>>,
 }
 
 impl PageServer {
     pub fn new(publish: Option<Arc<dyn Publish>>, pages: Arc<PageReader>) -> Self {
-        Self { publish, pages }
+        Self { publish, pages, packs: None }
+    }
+
+    /// The same, and it makes packs for the folds of others.
+    pub fn with_packs(self, packs: Arc<PackBuilder>) -> Self {
+        Self { packs: Some(packs), ..self }
     }
 
     /// Answers one request.
@@ -42,6 +53,7 @@ impl PageServer {
         match method {
             "Pages" => Grpc::new(ProstCodec::default()).unary(Pages(self.pages.clone()), request).await,
             "Follow" => Grpc::new(ProstCodec::default()).streaming(Follow(self.publish.clone()), request).await,
+            "MakePack" => Grpc::new(ProstCodec::default()).client_streaming(Packs(self.packs.clone()), request).await,
             _ => Status::unimplemented(format!("there is no method `{method}`")).into_http(),
         }
     }
@@ -75,6 +87,42 @@ impl From<PagesError> for Status {
             PagesError::Record(_) => Self::unavailable(text),
         }
     }
+}
+
+struct Packs(Option<Arc<PackBuilder>>);
+
+impl ClientStreamingService<PackPiece> for Packs {
+    type Response = PackMade;
+    type Future = Pending<PackMade>;
+
+    fn call(&mut self, request: tonic::Request<Streaming<PackPiece>>) -> Self::Future {
+        let packs = self.0.clone();
+        async move {
+            let packs = packs.ok_or_else(|| Status::unimplemented("this process makes packs for nobody else"))?;
+            let order = tokio::select! {
+                biased;
+                order = receive(&packs, request.into_inner()) => order?,
+                () = packs.patience() => return Err(Status::deadline_exceeded("the order does not arrive")),
+            };
+            packs.make(order).await?;
+            Ok(tonic::Response::new(PackMade {}))
+        }
+        .boxed()
+    }
+}
+
+async fn receive(packs: &PackBuilder, mut pieces: Streaming<PackPiece>) -> Result<Incoming, Status> {
+    let Some(PackPieceKind::Start(start)) = pieces.message().await?.and_then(|first| first.kind) else {
+        return Err(Status::invalid_argument("the first piece is a `start`"));
+    };
+    let mut order = packs.admit(start.into())?;
+    while let Some(piece) = pieces.message().await? {
+        match piece.kind {
+            Some(PackPieceKind::Bytes(bytes)) => order.add(&bytes)?,
+            _ => return Err(Status::invalid_argument("a piece without bytes")),
+        }
+    }
+    Ok(order)
 }
 
 struct Follow(Option<Arc<dyn Publish>>);

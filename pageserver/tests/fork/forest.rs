@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pageserver::fetcher::Fetcher;
-use pageserver::fold::{FoldJob, Folder};
+use pageserver::fold::{FoldJob, Folder, PackMaker};
 use pageserver::fork::{ForkFailure, Forked, Forker, Restore, Restored};
 use pageserver::history::{self, Moment, PastError};
 use pageserver::sweep::{Collected, Sweeper};
@@ -195,13 +195,24 @@ impl Forest {
 
     /// Folds everything.
     pub async fn fold(&mut self, at: usize) -> Versioned<Head> {
-        let head = self.owned(at).await;
         let store = self.store();
         let fetcher = self.fetcher(&store);
-        let Tail { map, input, tip, .. } = self.tail(at, &fetcher).await;
+        self.fold_by(at, &*store, &fetcher, None).await
+    }
+
+    /// Folds everything through a store of the owner's own; a page server may make the pack.
+    pub async fn fold_by(
+        &mut self,
+        at: usize,
+        store: &dyn Store,
+        fetcher: &Fetcher,
+        maker: Option<&PackMaker>,
+    ) -> Versioned<Head> {
+        let head = self.owned(at).await;
+        let Tail { map, input, tip, .. } = self.tail(at, fetcher).await;
         let seq = head.value.fold_seq + 1;
         let job = FoldJob { head, map, input, tip, own_after: None, seq, deleted: Vec::new(), release: false, pin: None };
-        let linked = Folder { store: &*store, seam: &self.seam, fetcher: &fetcher }.fold(job).await.expect("a fold");
+        let linked = Folder { store, seam: &self.seam, fetcher }.fold_by(job, maker).await.expect("a fold");
         self.all[at].unfolded.clear();
         linked.head
     }

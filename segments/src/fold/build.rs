@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use walstore::envelope::Corrupt;
+use walstore::id::Lsn;
 
 use super::plan::Origin;
 use super::{FoldError, FoldInput, FoldPlan};
@@ -10,7 +12,7 @@ use crate::id::PackId;
 use crate::map::{Lookup, PageMap};
 use crate::pack::history::History;
 use crate::pack::{Frame, FrameAt, Pack, PackWriter};
-use crate::page::Page;
+use crate::page::{Page, PageNo, SegmentNo};
 
 /// What a fold made. The pack goes to the bucket first; then the head may refer to the map.
 #[derive(Clone, Debug)]
@@ -24,6 +26,14 @@ pub struct Folded {
     pub dead: Vec<PackId>,
 }
 
+/// What is to be written where.
+pub(super) struct Layout<'a> {
+    pub lsn: Lsn,
+    pub page_count: u32,
+    pub segments: &'a BTreeMap<SegmentNo, Vec<(PageNo, Origin)>>,
+    pub delta: &'a BTreeMap<PageNo, Origin>,
+}
+
 /// Carries out `plan`, which was made for `input`, with the frames that it asked for.
 pub fn build_fold(
     plan: &FoldPlan,
@@ -32,29 +42,47 @@ pub fn build_fold(
     id: PackId,
 ) -> Result<Folded, FoldError> {
     assert_eq!(input.lsn, Some(plan.lsn), "BUG: the plan of another fold");
-    let mut writer = PackWriter::new(id, plan.lsn, plan.page_count);
-    for (segment, origins) in &plan.segments {
+    let FoldPlan { lsn, page_count, segments, delta, .. } = plan;
+    let layout = Layout { lsn: *lsn, page_count: *page_count, segments, delta };
+    let pack = write_pack(&layout, &input.pages, &input.commits, frames, id)?;
+    Ok(fold_with(plan, input, pack))
+}
+
+/// The fold of `plan` whose pack is there: [made](build_fold) here, or elsewhere and [checked](FoldPlan::check).
+pub fn fold_with(plan: &FoldPlan, input: &FoldInput, pack: Option<Pack>) -> Folded {
+    let map = plan.base.with_fold(plan.lsn, plan.page_count, pack.as_ref(), &plan.gone);
+    check_new_pages(&map, input, pack.as_ref());
+    let dead = dead_packs(&plan.old, &map);
+    Folded { pack, map, dead }
+}
+
+/// `None` if there is nothing to write.
+pub(super) fn write_pack(
+    layout: &Layout<'_>,
+    tail: &BTreeMap<PageNo, Page>,
+    commits: &[Bytes],
+    frames: &BTreeMap<FrameAt, Frame>,
+    id: PackId,
+) -> Result<Option<Pack>, FoldError> {
+    let mut writer = PackWriter::new(id, layout.lsn, layout.page_count);
+    for (segment, origins) in layout.segments {
         let pages = origins.iter().map(|(page, origin)| match origin {
-            Origin::Tail => Ok(input.pages[page].clone()),
+            Origin::Tail => Ok(tail[page].clone()),
             origin => stored_page(origin, frames),
         });
         writer.add_segment(*segment, pages.collect::<Result<_, _>>()?);
     }
-    for (page, origin) in &plan.delta {
+    for (page, origin) in layout.delta {
         let content = match origin {
-            Origin::Tail => input.pages[page].clone(),
+            Origin::Tail => tail[page].clone(),
             origin => stored_page(origin, frames)?,
         };
         writer.add_page(*page, content);
     }
-    if let Some(history) = History::of_fold(&input.commits, plan.lsn) {
+    if let Some(history) = History::of_fold(commits, layout.lsn) {
         writer.set_history(history);
     }
-    let pack = if writer.is_empty() { None } else { Some(writer.finish()?) };
-    let map = plan.base.with_fold(plan.lsn, plan.page_count, pack.as_ref(), &plan.gone);
-    check_new_pages(&map, input, pack.as_ref());
-    let dead = dead_packs(&plan.old, &map);
-    Ok(Folded { pack, map, dead })
+    Ok(if writer.is_empty() { None } else { Some(writer.finish()?) })
 }
 
 fn stored_page(origin: &Origin, frames: &BTreeMap<FrameAt, Frame>) -> Result<Page, FoldError> {

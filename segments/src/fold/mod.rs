@@ -24,6 +24,11 @@
 //!
 //! A fold without commits ([`FoldInput::new`] and nothing added) merges if there is something to merge.
 //!
+//! # Elsewhere
+//! Only [`build_fold`] takes time and reads what is merged. It can be left to another process: the plan becomes an
+//! [order](PackOrder), and the pack that comes of it is [checked](FoldPlan::check) and goes on as if it was made here
+//! ([`fold_with`]). The plan, and the map that follows from it, stay with the owner.
+//!
 //! # Small databases
 //! A database of which an [image](crate::image) fits into its head is written whole by every fold, and nothing of it
 //! goes into the bucket ([`wants_image`], [`plan_whole`]). One that outgrows it becomes a pack in the very same way.
@@ -33,20 +38,23 @@
 //! that exists now was written since (see [`crate::commit`]), so it stands in the tail.
 
 mod build;
+mod check;
 mod compact;
 mod input;
 mod merge;
+mod order;
 mod plan;
 mod whole;
 
-pub use build::{Folded, build_fold};
+pub use build::{Folded, build_fold, fold_with};
 pub use compact::plan_compaction;
 pub use input::{FoldInput, fold_is_due};
+pub use order::PackOrder;
 pub use plan::{FoldPlan, Planned, plan_fold};
 pub use whole::{plan_whole, wants_image};
 use walstore::envelope::Corrupt;
 
-#[cfg(doc)]
+#[cfg(any(doc, test))]
 use crate::limits;
 use crate::pack::{FrameAt, PackTooLarge};
 use crate::page::{MissingPage, PageNo};
@@ -68,5 +76,7 @@ pub enum FoldError {
     NotRead(FrameAt),
 }
 
+#[cfg(test)]
+mod order_tests;
 #[cfg(test)]
 mod tests;

@@ -99,6 +99,7 @@ fn every_setting_can_be_written_in_the_file() {
         log = \"info,compute=debug\"
         advertise-url = \"http://10.0.0.5:8080\"
         read-replicas = true
+        page-server = \"http://10.0.0.9:8082\"
         max-body-size = \"1MiB\"
         max-response-size = \"2MiB\"
         max-transaction-size = \"3MiB\"
@@ -120,6 +121,7 @@ fn every_setting_can_be_written_in_the_file() {
         admin_listen_addr: loopback(2),
         advertise_url: Some("http://10.0.0.5:8080".into()),
         read_replicas: true,
+        page_server: Some("http://10.0.0.9:8082".into()),
         default_database: Some("main".into()),
         create_on_first_use: false,
         log: "info,compute=debug".into(),
