@@ -89,6 +89,9 @@ pub const FOLD_PAGES_MAX: usize = 90_000;
 /// Databases that one core keeps open. Beyond it those that nobody uses are closed, the longest unused first.
 pub const OPEN_DATABASES_MAX: usize = 4_096;
 
+/// How long an idle database stays open until its tail is folded and its dead space given back.
+pub const IDLE_WORK_MAX: Duration = Duration::from_secs(60);
+
 /// Closed databases whose tails are folded at the same time because the log has become long.
 pub const WOKEN_AT_ONCE_MAX: usize = 64;
 

@@ -90,7 +90,9 @@ impl Core {
             // Its tail goes through the logs of others, which nobody can drain as long as it is only remembered.
             // And what its folds have left of dead space is given back, before nobody is there to do it.
             let has_work = open.head.borrow().value.tail.len() > 1 || !open.is_compact.get() || self.has_forks(&open);
-            if has_work && !open.is_idle.replace(true) {
+            // On a busy machine that takes a while; only if too many are open it has to be quick.
+            let may_take_time = keep == 0 && unused < idle + limits::IDLE_WORK_MAX;
+            if has_work && (!open.is_idle.replace(true) || may_take_time) {
                 open.database.changed.notify_one();
                 continue;
             }
