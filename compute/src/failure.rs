@@ -122,12 +122,13 @@ impl From<ForkFailure> for ServerError {
             ForkFailure::Fold(FoldFailure::Record(error)) => error.into(),
             ForkFailure::Fold(FoldFailure::Lost(_)) => Self::new(Fault::Fenced, text),
             ForkFailure::Fold(FoldFailure::Plan(_)) => Self::new(Fault::Corrupt, text),
+            ForkFailure::Fold(failure) if failure.is_refusal() => Self::new(Fault::Invalid, text),
             ForkFailure::Fold(_) => Self::new(Fault::Retry, text),
             ForkFailure::Name(error) => error.into(),
             ForkFailure::Child(ChildError::Record(error)) | ForkFailure::Record(error) => error.into(),
             ForkFailure::Child(ChildError::Invariant(_)) => Self::new(Fault::Corrupt, text),
             ForkFailure::Swap(error) => error.into(),
-            ForkFailure::NotSwung(error) => error.into(),
+            ForkFailure::NotSwung(_) => Self::new(Fault::Indefinite, text),
             ForkFailure::Child(ChildError::Undone { .. }) | ForkFailure::NotFolded(_) | ForkFailure::Restless => {
                 Self::new(Fault::Retry, text)
             }

@@ -139,6 +139,13 @@ pub enum FoldFailure {
     Lost(Box<Versioned<Head>>),
 }
 
+impl FoldFailure {
+    /// Whether the fork that was to be pinned is refused: trying again does not help.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::TooManyForks | Self::Fork(_))
+    }
+}
+
 impl From<StoreError> for FoldFailure {
     fn from(error: StoreError) -> Self {
         Self::Record(error.into())

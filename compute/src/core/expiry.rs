@@ -5,9 +5,9 @@
 
 use std::rc::Rc;
 
+use pageserver::fold::agreed_micros;
 use tenant::due::{DueKind, DueMarker};
 use tenant::head::Head;
-use tenant::name::Name;
 use tenant::registry;
 use tracing::{info, warn};
 
@@ -21,8 +21,13 @@ impl Core {
         open.head.borrow().value.settings.is_expired(self.node.now_micros())
     }
 
-    /// Deletes the database of this name, whose time is up.
-    pub(super) fn expire(self: Rc<Self>, name: Name) {
+    /// Deletes the database of this name, whose time is up, once node and store agree that it is: it may be for good.
+    pub(super) fn expire(self: Rc<Self>, open: &OpenDatabase) {
+        let agreed = agreed_micros(self.node.seam.wall_micros(), self.node.stores.main.date_micros());
+        if !agreed.is_some_and(|now| open.head.borrow().value.settings.is_expired(now)) {
+            return;
+        }
+        let name = open.database.name.clone();
         info!(%name, "deleting a database whose time is up");
         spawn_local(async move {
             match self.delete(name.clone()).await {
@@ -36,7 +41,7 @@ impl Core {
     pub(super) fn end_expired(self: &Rc<Self>) {
         for open in self.databases.all() {
             if open.claim.is_won() && self.has_expired(&open) && open.database.lost().is_none() {
-                self.clone().expire(open.database.name.clone());
+                self.clone().expire(&open);
             }
         }
     }

@@ -16,6 +16,7 @@ use tenant::lifecycle;
 use tenant::name::Name;
 use tenant::registry::{self, CreateError, ResolveError};
 use tenant::settings::Settings;
+use tokio::sync::SemaphorePermit;
 use tracing::info;
 use walstore::id::{DatabaseId, Lsn};
 use walstore::register::{Patience, Versioned};
@@ -157,8 +158,11 @@ impl Core {
             return self.fork_newest(&open, to, expires_micros).await;
         };
         let origin = self.origin(&open, moment).await?;
-        let _turn = self.node.past_forks.acquire().await.expect("BUG: nobody closes it");
+        let _turn = self.turn_to_fork().await?;
         let _folding = open.folding.lock().await;
+        if let Some(reason) = open.database.lost() {
+            return Err(ServerError::new(Fault::Fenced, reason).into());
+        }
         let (head, at) = match origin {
             Origin::Own(at) => (open.head.borrow().clone(), at),
             Origin::Former(head, at) => (*head, at),
@@ -212,8 +216,20 @@ impl Core {
                     self.announce_end(&child.value).await;
                     return Ok(Changed::of(&child.value, None));
                 }
-                Err(ForkFailure::Fold(failure)) => self.adopt_or_explain(open, failure)?,
+                Err(ForkFailure::Fold(failure)) if !failure.is_refusal() => self.adopt_or_explain(open, failure)?,
                 Err(failure) => return Err(failure.into()),
+            }
+        }
+    }
+
+    /// Those of past states are made one or two at a time, for the memory that they take.
+    pub(super) async fn turn_to_fork(&self) -> Result<SemaphorePermit<'_>, ServerError> {
+        tokio::select! {
+            biased;
+            turn = self.node.past_forks.acquire() => Ok(turn.expect("BUG: nobody closes it")),
+            () = self.node.seam.sleep(self.node.settings.commit_timeout) => {
+                let text = "this node is busy with other forks and restores; nothing was done; try again";
+                Err(ServerError::new(Fault::Retry, text))
             }
         }
     }

@@ -99,7 +99,7 @@ impl Core {
         };
         if self.has_expired(&open) {
             open.claim.settled().await.map_err(|why| why.error)?;
-            self.clone().expire(name.clone());
+            self.clone().expire(&open);
             return Err(JobError::NoSuchDatabase(name.clone()));
         }
         // A replica that read the bucket may have shown what this node does not know to be durable yet.

@@ -53,7 +53,7 @@ impl Core {
     pub(super) async fn restore_in_place(self: &Rc<Self>, name: &Name, at: Moment) -> Result<Changed, OpenError> {
         let open = self.open(name, false).await?;
         let origin = self.origin(&open, at).await?;
-        let _turn = self.node.past_forks.acquire().await.expect("BUG: nobody closes it");
+        let _turn = self.turn_to_fork().await?;
         let turn = self.end_after_folding(&open, REPLACED).await?;
         let _folding = open.folding.lock().await;
         let (old, last) = (open.head.borrow().clone(), open.database.newest().lsn);

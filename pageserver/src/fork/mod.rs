@@ -86,7 +86,7 @@ pub enum ForkFailure {
     #[error(transparent)]
     NotFolded(#[from] NotFolded),
     /// The database is restored, but its name leads to the old one still. Whoever meets it swings it.
-    #[error(transparent)]
+    #[error("it is restored, and will be seen when its name can be led there: {0}")]
     NotSwung(#[from] ResolveError),
     /// The parent belongs to somebody else by now, or has ended.
     #[error("the head has changed: epoch {}, owner {:?}", .0.value.epoch, .0.value.owner)]

@@ -27,6 +27,15 @@ pub struct FoundCommit {
     pub lsn: u64,
 }
 
+/// A database that has ended here is another's, or nobody's, from some moment on of which this node need not know yet. What
+/// was committed there since then counts.
+fn check_is_ours(open: &OpenDatabase) -> Result<(), ServerError> {
+    match open.database.lost() {
+        Some(reason) => Err(ServerError::new(Fault::Retry, format!("{reason}; nothing was done; ask again"))),
+        None => Ok(()),
+    }
+}
+
 impl Core {
     /// Which commit of which history is meant. What this node has not folded yet is folded first.
     pub(in crate::core) async fn find(self: &Rc<Self>, name: &Name, moment: Moment) -> Result<FoundCommit, OpenError> {
@@ -34,7 +43,11 @@ impl Core {
             let open = self.databases.opened(name);
             let head = match &open {
                 Some(_) if !self.node.lease_is_valid() => return Err(self.out_of_touch().into()),
-                Some(open) => self.folded_up_to(open, moment).await?,
+                Some(open) => {
+                    let head = self.folded_up_to(open, moment).await?;
+                    check_is_ours(open)?;
+                    head
+                }
                 None => match self.resolve(name).await? {
                     Some(head) => head,
                     None => return Err(OpenError::NoSuchDatabase(name.clone())),
@@ -86,6 +99,7 @@ impl Core {
     ) -> Result<Option<FoundCommit>, ServerError> {
         let Some(open) = self.databases.opened(name).filter(|_| self.node.lease_is_valid()) else { return Ok(None) };
         open.claim.settled().await.map_err(|why| why.error)?;
+        check_is_ours(&open)?;
         let (folded, newest) = (open.database.base().tip, open.database.newest());
         let is_unfolded = |lsn: u64| lsn > Lsn::raw(folded.lsn) && lsn <= Lsn::raw(newest.lsn);
         let wanted = match moment {
@@ -97,11 +111,15 @@ impl Core {
             }
             _ => return Ok(None),
         };
-        // Without a history nothing but the present can be shown, and only as long as it is that.
-        if !keeps_commits(&open.head.borrow().value) {
+        // Without a history nothing but the present can be shown, and only as long as it is that. And what was before its
+        // creation is no state of a database.
+        let settings = open.head.borrow().value.settings;
+        let is_before_all = matches!(moment, Moment::Time(micros) if micros < settings.created_micros);
+        if is_before_all || !keeps_commits(&open.head.borrow().value) {
             return Ok(None);
         }
         self.until_durable(&open, wanted).await?;
+        check_is_ours(&open)?;
         let head = open.head.borrow().clone();
         let lsn = match moment {
             // A later commit may have such a time too, if the clock was set back, but is not known to be durable.

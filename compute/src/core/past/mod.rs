@@ -167,14 +167,20 @@ impl Core {
         }
     }
 
-    /// What a past read is not there: its moment may have left the retention window since it was opened.
-    pub(super) async fn look_why_past(&self, open: &OpenDatabase, error: ServerError) -> ServerError {
+    /// What a past read is not there: its moment may have left the retention window since it was opened, or the base that it
+    /// was opened from was only kept by a fork that has ended since. Then another one leads there.
+    pub(super) async fn look_why_past(&self, open: &Rc<OpenDatabase>, error: ServerError) -> ServerError {
         let Some(past) = open.database.past.filter(|_| error.fault == Fault::Corrupt) else { return error };
         match self.read_head(open.database.id).await {
             Ok(Some(head)) if Lsn::raw(head.value.horizon) > past.lsn => match self.known(&head.value).await {
                 Ok(known) => NotThere::TooOld(known).into_error(&open.database.name, Moment::Lsn(past.lsn)),
                 Err(error) => error,
             },
+            Ok(Some(head)) if head.value.version > open.head.borrow().value.version => {
+                self.shut_past(open, "its base is gone");
+                let text = format!("the past of `{}` was rearranged meanwhile; ask again", open.database.name);
+                ServerError::new(Fault::Retry, text)
+            }
             _ => error,
         }
     }
