@@ -264,7 +264,8 @@ impl Core {
         let mut backoff = Backoff::default();
         loop {
             if !is_to_go(&head.value) {
-                return Ok(self.after_replacing(open, None).await);
+                self.after_replacing(open, None).await;
+                return Ok(());
             }
             let before = head.clone();
             let deleted = node.io(move |node| async move {

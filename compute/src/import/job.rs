@@ -148,7 +148,14 @@ pub async fn store(
         Err(error) => error,
     };
     // Asked for without end: until it is known, nobody can use the name.
-    match registry::abort_import(store, seam, name, database, node.id, Patience::endless()).await? {
+    let aborted = registry::abort_import(store, seam, name, database, node.id, Patience::endless()).await;
+    let aborted = aborted.map_err(|error| {
+        // Whoever wants the name finds out.
+        node.given_up.add(database);
+        let text = format!("it is not known what became of the import: {error}; look whether `{name}` exists before you import it again");
+        ServerError::new(Fault::Indefinite, text)
+    });
+    match aborted? {
         Aborted::Lives(head) => Ok(Lsn::raw(head.value.folded.lsn)),
         Aborted::Gone => {
             import.discard().await;
