@@ -86,9 +86,9 @@ Examples:
   shoal pageserver --store file:///srv/shoal --listen-addr 127.0.0.1:9000 --drain-interval 1m
 
 It drains the logs of nodes that are over, which every `shoal serve` does too, and answers the gRPC
-request shoal.pageserver.v1.PageServer/Pages for any database as of what is folded. For each
-`shoal serve --page-server http://host:port` it makes the packs of folds, which that node then links.
-It owns no database and keeps nothing: run none, one or several, and stop them at any time.";
+request shoal.pageserver.v1.PageServer/Pages for any database as of any commit that is folded and
+within its retention. For each `shoal serve --page-server http://host:port` it makes the packs of
+folds, which that node then links. It owns no database and keeps nothing: run none, one or several, and stop them at any time.";
 
 /// Do the background work of a bucket, without serving SQL
 #[derive(Debug, Clone, Args)]
