@@ -30,40 +30,47 @@ impl Client {
             let dies_after = self.rng.is_one_in(4).then(|| Duration::from_millis(self.rng.below(DEATH_MILLIS)));
             let answer = self.import_file(&to, file, dies_after).await;
             self.note(format!("import {to} ({} pages): {answer:?}", file.page_count));
-            let story = self.story.clone();
-            let mut past = story.past.borrow_mut();
-            match &answer {
-                Answer::Done(body) => {
-                    past.did(if was_cut_off { "import begun anew" } else { "import" });
-                    past.put(&to, Leads::To(line));
-                    if body["lsn"] != lsn {
-                        self.breaks(format!("I9: {to} was imported as commit {body}, not {lsn}"));
-                    }
-                    return;
-                }
-                Answer::Refused(text) if text.contains("SHOAL_CONFLICT") => {
-                    // The name is new: what has it is what was cut off.
-                    match was_cut_off {
-                        true => past.did("import found done"),
-                        false => self.breaks(format!("I11: {to} is said to exist, and nothing made it: {text}")),
-                    }
-                    return past.put(&to, Leads::To(line));
-                }
-                Answer::Refused(text) if text.contains("SHOAL_INVALID") || text.contains("SHOAL_CORRUPT") => {
-                    return self.breaks(format!("I9: {to} was not imported: {text}"));
-                }
-                Answer::Refused(_) => {}
-                Answer::Unknown(_) => {
-                    past.did("import cut off");
-                    was_cut_off = true;
-                }
+            if self.imported(&to, line, lsn, &answer, was_cut_off) {
+                return;
             }
-            drop(past);
+            was_cut_off |= matches!(answer, Answer::Unknown(_));
             self.refused().await;
         }
         let leads = if was_cut_off { vec![Leads::Nowhere, Leads::To(line)] } else { vec![Leads::Nowhere] };
         self.story.past.borrow_mut().doubt(&to, &leads);
         self.look_for(&to, line).await;
+    }
+
+    /// Takes the answer. `false`: it is not there yet, as far as that is known.
+    fn imported(&self, to: &str, line: usize, lsn: u64, answer: &Answer, was_cut_off: bool) -> bool {
+        let past = &mut *self.story.past.borrow_mut();
+        match answer {
+            Answer::Done(body) => {
+                past.did(if was_cut_off { "import begun anew" } else { "import" });
+                past.put(to, Leads::To(line));
+                if body["lsn"] != lsn {
+                    self.breaks(format!("I9: {to} was imported as commit {body}, not {lsn}"));
+                }
+            }
+            Answer::Refused(text) if text.contains("SHOAL_CONFLICT") => {
+                // The name is new: what has it is what was cut off.
+                match was_cut_off {
+                    true => past.did("import found done"),
+                    false => self.breaks(format!("I11: {to} is said to exist, and nothing made it: {text}")),
+                }
+                past.put(to, Leads::To(line));
+            }
+            Answer::Refused(text) if text.contains("SHOAL_INVALID") || text.contains("SHOAL_CORRUPT") => {
+                self.breaks(format!("I9: {to} was not imported: {text}"));
+                past.doubt(to, &[Leads::Nowhere, Leads::To(line)]);
+            }
+            Answer::Refused(_) => return false,
+            Answer::Unknown(_) => {
+                past.did("import cut off");
+                return false;
+            }
+        }
+        true
     }
 
     /// What was cut off is all there, or cannot be seen.

@@ -25,10 +25,20 @@ impl Client {
         // Both have to be on one node.
         self.give_up(&parent).await;
         let answer = self.change(&format!("/v1/namespaces/{name}/reset"), &Value::Null).await;
-        let story = self.story.clone();
-        let mut borrowed = story.past.borrow_mut();
-        let past = &mut *borrowed;
-        let verdict = match (&answer, source.zip(newest)) {
+        self.was_reset(name, line, &parent, source.zip(newest), &answer);
+        let now = match self.story.past.borrow().names[name] {
+            Standing::Sure(Leads::To(now)) => now,
+            _ => return,
+        };
+        if now != line && self.rng.is_one_in(3) {
+            self.undo(name, now).await;
+        }
+    }
+
+    /// `source`: what the parent's name leads to, if that is what the fork is to be reset to, and its newest commit.
+    fn was_reset(&self, name: &str, line: usize, parent: &str, source: Option<(usize, u64)>, answer: &Answer) {
+        let past = &mut *self.story.past.borrow_mut();
+        let verdict = match (answer, source) {
             (Answer::Refused(text), None) if text.contains("SHOAL_INVALID") => {
                 past.did("reset without a parent");
                 Ok(())
@@ -36,7 +46,7 @@ impl Client {
             (Answer::Refused(text), Some(_)) if text.contains("SHOAL_INVALID") => {
                 Err(format!("I8: {name} cannot be reset to {parent}, which is there: {text}"))
             }
-            (Answer::Refused(text), _) if self.has_ended(past, &parent, text) => Ok(()),
+            (Answer::Refused(text), _) if self.has_ended(past, parent, text) => Ok(()),
             (Answer::Refused(text), _) => self.judge_error(past, name, text),
             (Answer::Done(body), None) => Err(format!("I8: {name} was reset to {parent}, which is gone: {body}")),
             (Answer::Unknown(_), None) => Ok(()),
@@ -62,10 +72,5 @@ impl Client {
             }
         };
         self.learn(verdict);
-        let Standing::Sure(Leads::To(now)) = past.names[name] else { return };
-        drop(borrowed);
-        if now != line && self.rng.is_one_in(3) {
-            self.undo(name, now).await;
-        }
     }
 }
