@@ -21,9 +21,12 @@ impl Client {
                 Standing::Sure(_) | Standing::Unsure(_) => return,
             }
         };
-        let newest = source.map(|source| self.story.past.borrow().family.lines[source].newest);
-        // Both have to be on one node.
+        // Both have to be on one node. What is written there then is not folded yet.
         self.give_up(&parent).await;
+        if let Some(source) = source.filter(|_| self.rng.is_one_in(2)) {
+            self.write(&parent, source).await;
+        }
+        let newest = source.map(|source| self.story.past.borrow().family.lines[source].newest);
         let answer = self.change(&format!("/v1/namespaces/{name}/reset"), &Value::Null).await;
         self.was_reset(name, line, &parent, source.zip(newest), &answer);
         let now = match self.story.past.borrow().names[name] {
