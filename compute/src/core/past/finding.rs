@@ -156,10 +156,16 @@ impl Core {
     async fn former(&self, name: &Name, database: DatabaseId) -> Result<Versioned<Head>, ServerError> {
         let head = self.read_head(database).await?;
         let had_it = |head: &Versioned<Head>| head.value.name == *name && head.value.state.is_final();
-        head.filter(had_it).ok_or_else(|| {
+        let Some(head) = head.filter(had_it) else {
             let text = format!("the bookmark is one of {database}, which is no former database of the name `{name}`");
-            ServerError::new(Fault::Invalid, text)
-        })
+            return Err(ServerError::new(Fault::Invalid, text));
+        };
+        if head.value.is_emptied() && head.value.folded.lsn.is_some() {
+            // Also if its horizon says that the last commit is there.
+            let text = format!("the bookmark is one of {database}, a former `{name}` of which nothing is kept any more");
+            return Err(ServerError::new(Fault::Invalid, text));
+        }
+        Ok(head)
     }
 
     /// From when to when the history of a head reaches.

@@ -56,16 +56,21 @@ impl Client {
         if may_be { Ok(()) } else { Err(format!("I12: {name} cannot end at {end}: {text}")) }
     }
 
+    /// Whether the time of what this name leads to may be up for the node that was asked last.
+    pub(super) fn may_be_over(&self, past: &Past, name: &str) -> bool {
+        self.clocks.get().is_none_or(|clocks| past.ends_of(name).iter().any(|ends| clocks.allow_the_end(ends)))
+    }
+
     /// Whether a node may say that there is no such database, because its time is up.
     pub(super) fn has_ended(&self, past: &mut Past, name: &str, text: &str) -> bool {
         if !text.contains("SHOAL_NO_SUCH_DATABASE") {
             return false;
         }
-        let Some(clocks) = self.clocks.get() else { return true };
-        let ends = past.ends_of(name);
-        if !ends.iter().any(|ends| clocks.allow_the_end(ends)) {
+        if !self.may_be_over(past, name) {
             return false;
         }
+        let Some(clocks) = self.clocks.get() else { return true };
+        let ends = past.ends_of(name);
         past.did("ended");
         if let Standing::Sure(Leads::To(line)) = past.names[name]
             && ends.iter().all(|ends| !ends.may_live(clocks.ended.truly))

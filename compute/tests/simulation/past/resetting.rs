@@ -46,6 +46,8 @@ impl Client {
                 past.did("reset without a parent");
                 Ok(())
             }
+            // It has ended by then.
+            (Answer::Refused(text), Some(_)) if text.contains("is gone") && self.may_be_over(past, parent) => Ok(()),
             (Answer::Refused(text), Some(_)) if text.contains("SHOAL_INVALID") => {
                 Err(format!("I8: {name} cannot be reset to {parent}, which is there: {text}"))
             }
