@@ -23,7 +23,8 @@ pub async fn unlinked(store: &dyn Store, written: &[Key], (epoch, seq): (u64, u3
         FoldFailure::Lost(found) => !may_refer(&found.value, written, (epoch, seq)),
         // It was never sent.
         FoldFailure::Swap(SwapHeadError::Invariant { .. })
-        | FoldFailure::NotFolded(_) => true,
+        | FoldFailure::NotFolded(_)
+        | FoldFailure::Name(_) => true,
         _ => false,
     };
     if is_certain {

@@ -27,7 +27,8 @@ use segments::pack::{Frame, FrameAt, FrameIndex, Pack, Section};
 use segments::tip::Tip;
 use tenant::head::{Head, MapField, PackRef};
 use tenant::lifecycle::{self, ForkRefused, NotFolded};
-use tenant::registry::{self, SwapHeadError};
+use tenant::registry::{self, ResolveError, SwapHeadError};
+use tracing::warn;
 use walstore::envelope::Corrupt;
 use walstore::id::{DatabaseId, Lsn, PutId};
 use walstore::mutant::{self, Mutant};
@@ -125,6 +126,9 @@ pub enum FoldFailure {
     Swap(#[from] SwapHeadError),
     #[error(transparent)]
     NotFolded(#[from] NotFolded),
+    /// The name record does not say yet that the database was made. The head was not written.
+    #[error(transparent)]
+    Name(#[from] ResolveError),
     #[error("planning a fold asks for more and more")]
     Endless,
     #[error("forks of this database begin at too many different commits")]
@@ -419,11 +423,29 @@ impl Folder<'_> {
         if let Some(pin) = &job.pin {
             self.add_pin(job, pin, kept, &mut next).await?;
         }
+        if !head.has_folded() {
+            self.note_made(&next).await?;
+        }
         // The outcome of a head CAS must be known before anything goes on, so it is asked for without end.
         match registry::swap_head(self.store, self.seam, &job.head, next, Patience::endless()).await? {
             Swap::Won(head) => Ok(head),
             Swap::Lost(Some(found)) => Err(FoldFailure::Lost(Box::new(found))),
             Swap::Lost(None) => unreachable!("BUG: swap_head reports a missing head as an error"),
+        }
+    }
+}
+
+impl Folder<'_> {
+    /// Before commits leave the logs: from then on nothing else tells that there was a head, should it get lost.
+    async fn note_made(&self, next: &Head) -> Result<(), FoldFailure> {
+        let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
+        match registry::note_made(self.store, self.seam, next, patience).await {
+            // The commits are safer in packs, whatever has become of the name.
+            Err(ResolveError::Record { source: RecordError::Corrupt(corrupt), .. }) => {
+                warn!(%corrupt, database = %next.database, "folding a database whose name record is damaged");
+                Ok(())
+            }
+            noted => Ok(noted?),
         }
     }
 }

@@ -37,7 +37,7 @@ async fn put_incarnation(store: &dyn Store, seam: &Seam, id: IncarnationId, stat
 /// A name record whose maker has not written the head.
 async fn put_record(store: &dyn Store, seam: &Seam, text: &str, origin: Origin) -> DatabaseId {
     let database = DatabaseId::random(seam);
-    let state = NameState::Live { database, origin, incarnation: A };
+    let state = NameState::Live { database, origin, incarnation: A, is_made: false };
     let record = NameRecord::new(PutId::random(seam), name(text), state);
     won(register::create(store, seam, &keys::name(&name(text)), record, patience()).await.unwrap());
     database

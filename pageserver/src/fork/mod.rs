@@ -121,7 +121,7 @@ impl Forker<'_> {
         let child = DatabaseId::random(self.seam);
         let point = ForkPoint { parent: parent.value.database, lsn: at };
         let (store, seam, patience) = (self.store, self.seam, self.patience);
-        let claimed = registry::claim_fork(store, seam, name, child, point, self.me, patience).await;
+        let claimed = registry::claim_fork(store, seam, (name, child), point, None, self.me, patience).await;
         let claimed = claimed.inspect_err(|error| self.given_up.add_if_unknown(child, error))?;
         let made = self.make(parent, at, name, child, settings).await;
         if made.is_err() {
@@ -141,7 +141,7 @@ impl Forker<'_> {
         let child = DatabaseId::random(self.seam);
         let point = ForkPoint { parent: job.head.value.database, lsn: job.tip.lsn };
         let (store, seam, patience) = (self.store, self.seam, self.patience);
-        let claimed = registry::claim_fork(store, seam, name, child, point, self.me, patience).await;
+        let claimed = registry::claim_fork(store, seam, (name, child), point, None, self.me, patience).await;
         let claimed = claimed.inspect_err(|error| self.given_up.add_if_unknown(child, error))?;
         let job = FoldJob { pin: Some(FoldPin { child, at: PinAt::Folded }), ..job };
         let linked = match (Folder { store, seam, fetcher: self.fetcher }).fold(job).await {

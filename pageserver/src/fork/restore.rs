@@ -48,7 +48,7 @@ impl Forker<'_> {
         let ends = replaced.unwrap_or(parent);
         let next = lifecycle::moved(&ends.value, child, last, PutId::random(self.seam))?;
         let old = self.swap(&ends, next).await?.map_err(ForkFailure::Lost)?;
-        registry::swing_name(self.store, self.seam, &old.value, self.me, self.patience).await?;
+        registry::swing_name(self.store, self.seam, &old.value, new.value.shared(), self.me, self.patience).await?;
         Ok(Restored { new, old })
     }
 }

@@ -172,6 +172,18 @@ impl Node {
         })
     }
 
+    /// Before the first fold: notes in the name record that there is a head. `false`: that is not known to have happened.
+    pub async fn note_made(&self, before: &Head, next: &Head, patience: Patience) -> bool {
+        if before.has_folded() {
+            return true;
+        }
+        let noted = registry::note_made(&*self.stores.main, &self.seam, next, patience).await;
+        if let Err(registry::ResolveError::Record { source, .. }) = &noted {
+            self.examine(source);
+        }
+        noted.is_ok()
+    }
+
     /// After a release that was not answered: whether the database is still this node's.
     async fn confirm(&self, database: &Database) -> Result<bool, NotOpen> {
         let mut head = database.head.lock().await;
