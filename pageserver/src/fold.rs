@@ -106,6 +106,23 @@ pub(crate) struct Made {
     pub written: Vec<Key>,
 }
 
+/// A fold that has uploaded everything, and is not linked.
+pub(crate) struct Prepared {
+    job: FoldJob,
+    /// Before it.
+    image: Option<Image>,
+    made: Option<Made>,
+    kept: Kept,
+    written: Vec<Key>,
+}
+
+impl Prepared {
+    /// At which the fork begins that it is to pin.
+    pub fn base(&self) -> Option<BaseRef> {
+        self.kept.pinned.map(|(_, base)| base)
+    }
+}
+
 /// A fold's pack and map.
 struct Built {
     folded: fold::Folded,
@@ -177,6 +194,19 @@ impl Folder<'_> {
         self.finish(job, image, made, patience).await
     }
 
+    /// Uploads all that the head will refer to.
+    pub(crate) async fn prepare(&self, mut job: FoldJob) -> Result<Prepared, FoldFailure> {
+        let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
+        let image = base_of(self.fetcher, &job.head.value).await?.image;
+        let made = self.make(&mut job, image.as_ref(), None, patience).await?;
+        self.complete(job, image, made, patience).await
+    }
+
+    /// Deletes what was uploaded for a fold that nobody will ever link.
+    pub(crate) async fn discard(&self, prepared: Prepared) {
+        discard::never_sent(self.store, &prepared.written).await;
+    }
+
     /// Folds for a head that is still to come: uploads what it will refer to, and answers its page map and image.
     pub async fn fold_apart(&self, mut job: FoldJob) -> Result<(MapField, Option<Bytes>), FoldFailure> {
         let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
@@ -234,9 +264,20 @@ impl Folder<'_> {
         &self,
         job: FoldJob,
         image: Option<Image>,
-        mut made: Option<Made>,
+        made: Option<Made>,
         patience: Patience,
     ) -> Result<Linked, FoldFailure> {
+        let prepared = self.complete(job, image, made, patience).await?;
+        self.link_prepared(prepared).await
+    }
+
+    async fn complete(
+        &self,
+        job: FoldJob,
+        image: Option<Image>,
+        mut made: Option<Made>,
+        patience: Patience,
+    ) -> Result<Prepared, FoldFailure> {
         if let Some(made) = &mut made
             && made.image.is_none()
         {
@@ -244,6 +285,12 @@ impl Folder<'_> {
         }
         let mut written = made.as_ref().map(|made| made.written.clone()).unwrap_or_default();
         let kept = self.keep_past(&job, made.as_ref(), patience, &mut written).await?;
+        Ok(Prepared { job, image, made, kept, written })
+    }
+
+    /// On success the new head is in the bucket.
+    pub(crate) async fn link_prepared(&self, prepared: Prepared) -> Result<Linked, FoldFailure> {
+        let Prepared { job, image, made, kept, written } = prepared;
         if let Some(made) = made.as_ref().filter(|_| mutant::is_on(Mutant::DeleteBeforeUnlink)) {
             garbage::delete(self.store, made.dead.clone()).await;
         }

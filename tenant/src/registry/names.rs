@@ -80,8 +80,11 @@ pub async fn resolve_head(
     me: IncarnationId,
     patience: Patience,
 ) -> Result<Option<Versioned<Head>>, ResolveError> {
-    resolve_head_ahead(store, seam, name, me, patience, &|_| ()).await
+    resolve_head_ahead(store, seam, name, me, patience, &|_, _| ()).await
 }
+
+/// Is told which base a database's head will probably lead to.
+pub type Ahead<'a> = &'a (dyn Fn(DatabaseId, &ChunkRef) + Send + Sync);
 
 /// The same. As soon as the name record is there, and so before its head, `ahead` is told where that will probably lead.
 pub async fn resolve_head_ahead(
@@ -90,7 +93,7 @@ pub async fn resolve_head_ahead(
     name: &Name,
     me: IncarnationId,
     patience: Patience,
-    ahead: &(dyn Fn(&ChunkRef) + Send + Sync),
+    ahead: Ahead<'_>,
 ) -> Result<Option<Versioned<Head>>, ResolveError> {
     let bucket = Bucket { store, seam, name, patience, ahead };
     for _ in 0..limits::NAME_ROUNDS_MAX {
@@ -138,7 +141,7 @@ struct Bucket<'a> {
     seam: &'a Seam,
     name: &'a Name,
     patience: Patience,
-    ahead: &'a (dyn Fn(&ChunkRef) + Send + Sync),
+    ahead: Ahead<'a>,
 }
 
 impl Bucket<'_> {
@@ -148,7 +151,7 @@ impl Bucket<'_> {
             return Ok(Round::Nothing);
         };
         if let Some(base) = &record.value.base {
-            (self.ahead)(base);
+            (self.ahead)(record.value.database(), base);
         }
         let head = match record.value.state {
             NameState::Live { database, .. } => self.head(database).await?,
