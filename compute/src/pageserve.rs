@@ -1,6 +1,6 @@
 //! `shoal pageserver`: the background work without SQL. It drains the logs of nodes that are over, sweeps
 //! the bucket, makes packs for the folds of nodes that ask for it (`shoal serve --page-server`), and serves pages of any
-//! database as of what is folded, from a cache of its own.
+//! database as of any commit that is folded and kept, from a cache of its own.
 //!
 //! It owns nothing and has no record in the bucket, so it can be started, stopped and killed at any time: every step of
 //! a drain is a CAS that others may win, or a delete of what nobody can reach.

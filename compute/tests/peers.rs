@@ -143,7 +143,7 @@ fn commits_come_when_they_are_durable_and_pages_as_they_are_folded() {
         assert_eq!((pages.lsn, pages.page_count, pages.pages.len()), (3, 2, 2));
         assert!(pages.pages[0].content.starts_with(b"SQLite format 3\0"));
         let other = rig.peers.pages(&rig.address, rig.database, 2, vec![1]).await.expect_err("commit 2 is not folded");
-        assert!(other.message().contains("commit 3 is folded, not 2"), "{other}");
+        assert!(other.message().contains("commits 3 to 3 are folded and kept, not 2"), "{other}");
         let missing = DatabaseId::from_bytes([8; 16]);
         assert!(rig.peers.pages(&rig.address, missing, 0, vec![1]).await.is_err());
 

@@ -109,8 +109,12 @@ pub const PACK_REST_BYTES_MAX: usize = 4 << 10;
 /// Pages that one request may ask for: 4 MiB, as much as other programs' gRPC takes in one message.
 pub const PAGES_AT_ONCE_MAX: usize = 1000;
 
-/// Databases of which a page reader remembers where their pages are.
+/// Commits of databases of which a page reader remembers where their pages are.
 pub const VIEWS_MAX: usize = 4096;
+
+/// Pages that these have in memory, one of them and all together: 32 MiB, twice of what lies between two bases of a history
+/// ([`segments::limits::HISTORY_BASE_PAGES_MAX`]), if no commit is larger.
+pub const VIEW_PAGES_MAX: usize = 8192;
 
 /// How long a walk through the bucket keeps asking the store for one thing.
 pub const WALK_PATIENCE: Duration = Duration::from_secs(60);

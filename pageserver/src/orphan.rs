@@ -55,6 +55,10 @@ pub fn of_database(head: &Head, object: Object, is_unlinked: bool, is_owner_over
     if !are_pins_kept(head) {
         return Standing::Waiting("a fork may need it");
     }
+    if head.is_emptied() {
+        // Emptying it has replaced the head from which a fork would have pinned, and one that looks again is refused.
+        return Standing::Dead("its database has ended, and no fork of it can begin any more");
+    }
     if head.state.is_final() && !head.is_pinned() {
         return Standing::Waiting("its database has ended; a sweep collects it after the retention");
     }

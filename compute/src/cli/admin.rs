@@ -1,32 +1,16 @@
-//! `shoal db`: databases created, listed, handed over and deleted through a server's administration interface.
-//!
-//! | command | request | answer |
-//! |---|---|---|
-//! | `create` | `POST /v1/namespaces/<name>/create`, `{}` | 200 |
-//! | `delete` | `DELETE /v1/namespaces/<name>` | 200 |
-//! | `release` | `POST /v1/namespaces/<name>/release` | 200 |
-//! | `export` | `GET /v1/namespaces/<name>/export` | 200, a SQLite file |
-//! | `import`, `create --from` | `POST`, `PUT /v1/namespaces/<name>/import`, `POST …/import/finish` | see [`super::transfer`] |
-//! | `list` | `GET /v1/namespaces?prefix=&after=&limit=` | `{"namespaces":[{"name":"a"}],"next":"a"}`, `next` null on the last page |
-//!
-//! [`super::past`] has the commands that are about the past, and about forks.
+//! A server's administration interface, from the client's side.
 //!
 //! Errors come as a status with `{"error":"…"}`. *Namespace* is libSQL's word for a database's name.
 
 use std::fmt::Write as _;
-use std::io::{self, BufRead, IsTerminal, Write};
-use std::process::ExitCode;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use ureq::http::Response;
 use ureq::{Agent, Body};
 
-use super::args::{DbArgs, DbCommand, Output};
 use super::client::{ClientError, agent_for, read_body, refusal, transport_error};
 use super::limits::NAMESPACES_PER_PAGE;
-use super::past;
-use super::transfer;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
@@ -41,84 +25,6 @@ pub enum AdminError {
          of --admin-listen-addr?"
     )]
     NotAdmin { url: String, detail: String },
-    #[error("nothing was done: `{0}` is not the name of the database")]
-    NotConfirmed(String),
-    #[error("restore to when? Write --time 2026-11-21T20:15:00Z, --lsn 4711 or --bookmark …; `shoal db history` lists the commits")]
-    NoMoment,
-}
-
-/// Runs `shoal db …`.
-pub fn run(args: DbArgs) -> anyhow::Result<ExitCode> {
-    let admin = Admin::new(&args.admin_url)?;
-    let mut out = io::stdout().lock();
-    match args.command {
-        DbCommand::Create { name, from: Some(file) } | DbCommand::Import { file, name } => {
-            transfer::import(&admin, &mut out, args.output, &file, &name)?;
-        }
-        DbCommand::Export { database, file, force, auth_token } => {
-            let target = transfer::Target { file: &file, force };
-            transfer::export(&admin, &mut out, args.output, &database, auth_token, &target)?;
-        }
-        DbCommand::Create { name, from: None } => {
-            admin.create(&name)?;
-            report(&mut out, args.output, "created", &name)?;
-        }
-        DbCommand::Delete { name, yes } => {
-            if !yes && io::stdin().is_terminal() {
-                confirm(&name, &format!("Everything in `{name}` will be deleted"))?;
-            }
-            admin.delete(&name)?;
-            report(&mut out, args.output, "deleted", &name)?;
-        }
-        DbCommand::Release { name } => {
-            admin.release(&name)?;
-            report(&mut out, args.output, "released", &name)?;
-        }
-        DbCommand::Past(command) => past::run(&admin, &mut out, args.output, command)?,
-        DbCommand::List { prefix } => list(&admin, &mut out, args.output, &prefix)?,
-    }
-    out.flush()?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn report(out: &mut impl Write, output: Output, done: &str, name: &str) -> io::Result<()> {
-    match output {
-        Output::Text => writeln!(out, "{done} {name}"),
-        Output::Json => writeln!(out, "{}", json!({ done: name })),
-    }
-}
-
-/// Has a person type the name: the way back, if there is one, is long.
-pub(super) fn confirm(name: &str, what: &str) -> anyhow::Result<()> {
-    eprint!("{what}. Type its name to go on: ");
-    let mut typed = String::new();
-    io::stdin().lock().read_line(&mut typed)?;
-    if typed.trim() == name { Ok(()) } else { Err(AdminError::NotConfirmed(typed.trim().into()).into()) }
-}
-
-/// Prints names as their pages arrive; as JSON, all in one array.
-fn list(admin: &Admin, out: &mut impl Write, output: Output, prefix: &str) -> anyhow::Result<()> {
-    let mut all = Vec::new();
-    let mut after = String::new();
-    loop {
-        let page = admin.page(prefix, &after)?;
-        for Namespace { name } in page.namespaces {
-            match output {
-                Output::Text => writeln!(out, "{name}")?,
-                Output::Json => all.push(json!({"name": name})),
-            }
-        }
-        match page.next {
-            // Names come in order, so a page that leads back would lead round for ever.
-            Some(next) if next <= after => return Err(admin.not_admin("its pages go in circles").into()),
-            Some(next) => after = next,
-            None => break,
-        }
-    }
-    if output == Output::Json {
-        writeln!(out, "{}", json!({"namespaces": all}))?;
-    }
-    Ok(())
 }
 
 /// A server's administration interface.
@@ -129,14 +35,14 @@ pub struct Admin {
 }
 
 #[derive(Debug, Deserialize)]
-struct Page {
-    namespaces: Vec<Namespace>,
-    next: Option<String>,
+pub(super) struct Page {
+    pub(super) namespaces: Vec<Namespace>,
+    pub(super) next: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Namespace {
-    name: String,
+pub(super) struct Namespace {
+    pub(super) name: String,
 }
 
 impl Admin {
@@ -155,7 +61,7 @@ impl Admin {
         self.read(request.send("{}"), &url).map(drop)
     }
 
-    fn release(&self, name: &str) -> Result<(), AdminError> {
+    pub(super) fn release(&self, name: &str) -> Result<(), AdminError> {
         let url = format!("{}/release", self.namespace_url(name)?);
         self.read(self.agent.post(&url).send_empty(), &url).map(drop)
     }
@@ -180,12 +86,12 @@ impl Admin {
         self.read(request.send(body.to_string()), &url)
     }
 
-    fn delete(&self, name: &str) -> Result<(), AdminError> {
+    pub(super) fn delete(&self, name: &str) -> Result<(), AdminError> {
         let url = self.namespace_url(name)?;
         self.read(self.agent.delete(&url).call(), &url).map(drop)
     }
 
-    fn page(&self, prefix: &str, after: &str) -> Result<Page, AdminError> {
+    pub(super) fn page(&self, prefix: &str, after: &str) -> Result<Page, AdminError> {
         let (prefix, after) = (percent_encoded(prefix), percent_encoded(after));
         let query = format!("prefix={prefix}&after={after}&limit={NAMESPACES_PER_PAGE}");
         let url = format!("{}/v1/namespaces?{query}", self.base);

@@ -11,9 +11,8 @@
 //! | [`url`] | the forms in which a database's URL may be written |
 //! | [`wire`], [`client`] | Hrana over HTTP, from the client's side |
 //! | [`shell`] | `shoal shell` |
-//! | [`admin`] | `shoal db` |
-//! | [`past`] | those commands of `shoal db` that are about the past and about forks |
-//! | [`transfer`] | `shoal db export` and `import`: databases as files |
+//! | [`admin`] | the administration interface, from the client's side |
+//! | [`db`] | `shoal db`: its commands, also those about the past, forks and files |
 //! | [`verify`] | `shoal verify`, which looks at the bucket itself |
 //! | [`snippets`] | ready-made code that connects to a URL |
 //!
@@ -24,13 +23,12 @@ pub mod admin;
 pub mod args;
 pub mod client;
 pub mod config;
+pub mod db;
 pub mod environment;
 pub mod limits;
-mod past;
 pub mod settings;
 pub mod shell;
 pub mod snippets;
-pub mod transfer;
 pub mod units;
 pub mod url;
 pub mod verify;
@@ -52,7 +50,7 @@ const EXIT_BROKEN_PIPE: u8 = 141;
 pub fn run(command: ClientCommand) -> anyhow::Result<ExitCode> {
     let outcome = match command {
         ClientCommand::Shell(shell_args) => shell::run(shell_args),
-        ClientCommand::Db(db_args) => admin::run(db_args),
+        ClientCommand::Db(db_args) => db::run(db_args),
         ClientCommand::Verify(verify_args) => verify::run(verify_args),
         ClientCommand::Version => print_version(),
     };

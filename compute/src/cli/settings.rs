@@ -8,8 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
-use super::args::listen_addr;
-use super::units::{ByteSize, Span, Window};
+use super::units::{ByteSize, Span, Window, listen_addr};
 
 /// How cached pages are read and written on the local disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]

@@ -12,6 +12,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -221,6 +222,11 @@ deserialize_as_text_or_number! {
     ByteSize, "a size such as \"256MiB\"";
     Span, "a duration such as \"10s\"";
     Window, "a group-commit window such as \"10ms\"";
+}
+
+/// An address to listen on. Names are refused: what `localhost` means differs between machines.
+pub fn listen_addr(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080".into())
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ use pageserver::base::{base_of, stored_base};
 use pageserver::fetcher::Fetcher;
 use pageserver::fold::{FoldJob, FoldPin, Folder, PinAt, keeps_past};
 use pageserver::history::{self, Located, Moment};
+use pageserver::service::messages::PagesReply;
+use pageserver::service::pages::PageReader;
 use pageserver::{collect, garbage};
 use pageserver::tail::{Tail, keeps_commits};
 use segments::base::BaseRef;
@@ -57,6 +59,8 @@ pub struct Node {
     pub context: Arc<NodeContext>,
     incarnation: Incarnation,
     sink: Arc<Sink>,
+    /// What it answers to other nodes, which remembers where pages of former commits are.
+    served: PageReader,
 }
 
 /// The database, open.
@@ -89,7 +93,8 @@ impl Node {
         context.registered(incarnation.lease.clone());
         compute::sqlite::vfs::set_thread_seam(seam);
         compute::sqlite::temp::set_thread_directory(context.settings.temp_directory.clone());
-        Self { machine, context: Arc::new(context), incarnation, sink }
+        let served = PageReader::new(context.stores.main.clone(), context.seam.clone(), context.fetcher.clone());
+        Self { machine, context: Arc::new(context), incarnation, sink, served }
     }
 
     pub fn id(&self) -> IncarnationId {
@@ -282,6 +287,12 @@ impl Node {
     pub async fn past(&self, open: &Open, lsn: u64) -> Result<Tail, String> {
         let past = history::materialise(&self.context.fetcher, &open.head.value, lsn, &history::Unbounded).await;
         past.map_err(|error| format!("I9: commit {lsn} lies in the window and cannot be restored: {error}"))
+    }
+
+    /// Pages of commit `lsn` as another node gets them, and the size of the database then.
+    pub async fn serve(&self, open: &Open, lsn: u64, numbers: &[u32]) -> Result<PagesReply, String> {
+        let reply = self.served.read(open.database.id, lsn, numbers).await;
+        reply.map_err(|error| format!("I9: pages of commit {lsn}, which lies in the window, are not served: {error}"))
     }
 
     /// What a fork begins with.

@@ -111,10 +111,14 @@ fn open(path: &Path) -> Connection {
 ///
 /// A leaf of the freelist has no content: SQLite neither writes it when it is freed nor journals it when it is used
 /// again, so a transaction that spilled and was rolled back leaves its own bytes there. Ours leaves nothing.
-pub struct Free(BTreeMap<usize, usize>);
+pub struct Free<'i> {
+    image: &'i Image,
+    /// By page (from 0).
+    meant: BTreeMap<usize, usize>,
+}
 
-impl Free {
-    pub fn of(image: &Image) -> Self {
+impl<'i> Free<'i> {
+    pub fn of(image: &'i Image) -> Self {
         let mut free = BTreeMap::new();
         let number = |page: usize, at: usize| -> usize {
             let bytes = image.get(page).and_then(|page| page.get(at..at + 4)).and_then(|bytes| bytes.first_chunk());
@@ -129,7 +133,18 @@ impl Free {
             }
             trunk = number(trunk - 1, 0);
         }
-        Self(free)
+        Self { image, meant: free }
+    }
+
+    /// Whether `page` says the same as the page at `at` (from 0) of the image itself.
+    pub fn is_as_in_image(&self, at: usize, page: &[u8]) -> bool {
+        let expected = &self.image[at];
+        if self.are_equal(at, page, expected) {
+            return true;
+        }
+        // Asked only now, because it takes a file and a walk through all of it.
+        let meant = overflow_bytes(self.image, at).unwrap_or(PAGE);
+        page.len() == PAGE && page[..meant] == expected[..meant]
     }
 
     /// Whether two versions of the page at `at` (from 0) say the same, counters of the first page apart.
@@ -137,7 +152,7 @@ impl Free {
         if at == 0 && one.len() == PAGE && other.len() == PAGE {
             return one[..24] == other[..24] && one[28..92] == other[28..92] && one[100..] == other[100..];
         }
-        if let Some(meant) = self.0.get(&at) {
+        if let Some(meant) = self.meant.get(&at) {
             return one.get(..*meant) == other.get(..*meant);
         }
         let gap = gap_of(one);
@@ -146,6 +161,19 @@ impl Free {
         }
         one.get(..gap.start) == other.get(..gap.start) && one.get(gap.end..) == other.get(gap.end..)
     }
+}
+
+/// How many bytes mean something of an overflow page: the last one of its chain ends with what the page had before, if that
+/// was still in SQLite's page cache, or with zeros if it was not. `None`: it is no overflow page.
+fn overflow_bytes(image: &Image, at: usize) -> Option<usize> {
+    let file = tempfile::NamedTempFile::new().expect("a file of our own");
+    std::fs::write(file.path(), image.concat()).expect("a file of our own");
+    let unused = open(file.path()).query_row(
+        "SELECT unused FROM dbstat WHERE pageno = ?1 AND pagetype = 'overflow'",
+        [at as u32 + 1],
+        |row| row.get::<_, u16>(0),
+    );
+    unused.ok().map(|unused| PAGE.saturating_sub(unused.into()))
 }
 
 /// The bytes of a B-tree page between the pointers to its cells and the cells: what stands there, SQLite has left behind,

@@ -23,6 +23,8 @@ use crate::rng::Rng;
 const STEPS: u64 = 90;
 /// Snapshots that are held at the same time.
 const HELD_MAX: usize = 4;
+/// Pages of one commit that are asked for at once, as another node does.
+const SERVED_AT_ONCE: usize = 8;
 /// Beyond this writers would wait for a fold.
 const OVERLAY_BYTES_MAX: usize = 12 << 20;
 
@@ -52,6 +54,8 @@ pub struct Counts {
     drains: u64,
     /// States of the past that were made and compared, but for the folded one.
     past: u64,
+    /// Pages of these that were asked for by another node, and compared.
+    served: u64,
     /// Commits that the horizon has left behind.
     trimmed: u64,
     /// Comparisons of what a fork begins with, once the database had gone on.
@@ -73,15 +77,16 @@ impl Counts {
         self.lost += more.lost;
         self.drains += more.drains;
         self.past += more.past;
+        self.served += more.served;
         self.trimmed += more.trimmed;
         self.forks += more.forks;
     }
 
     pub fn assert_all_happened(&self) {
         let Self { commits, pages_compared, folds, merges, collected, old_snapshots, shrinks, .. } = *self;
-        let Self { evictions, takeovers, lost, drains, compactions, past, trimmed, forks, .. } = *self;
+        let Self { evictions, takeovers, lost, drains, compactions, past, served, trimmed, forks, .. } = *self;
         let all = [commits, pages_compared, folds, merges, collected, old_snapshots, shrinks];
-        let all = all.into_iter().chain([evictions, takeovers, lost, drains, compactions, past, trimmed, forks]).collect::<Vec<_>>();
+        let all = all.into_iter().chain([evictions, takeovers, lost, drains, compactions, past, served, trimmed, forks]).collect::<Vec<_>>();
         assert!(all.iter().all(|count| *count > 0), "something never happened: {self:?}");
     }
 }
@@ -292,6 +297,7 @@ impl World {
                 return Err(format!("I9: asked for commit {lsn}, and got {found}"));
             }
             self.compare_tail(past, lsn, "I9").await?;
+            self.compare_served(open, lsn).await?;
             let expected = if lsn == newest { Located::AfterFolded } else { Located::At(lsn) };
             let located = self.node.locate(open, micros).await?;
             if located != expected {
@@ -317,8 +323,32 @@ impl World {
             let page = tail.page(self.node.fetcher(), number).await;
             let page = page.map_err(|error| format!("{invariant}: page {number} at LSN {lsn} of the past: {error}"))?;
             let at = number.get() as usize - 1;
-            if !free.are_equal(at, page.as_bytes(), &image[at]) {
+            if !free.is_as_in_image(at, page.as_bytes()) {
                 return Err(format!("{invariant}: page {number} at LSN {lsn} of the past is not that of SQLite's file"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Some pages of a former commit, and one beyond its end, as another node asks for them.
+    async fn compare_served(&mut self, open: &Open, lsn: u64) -> Result<(), String> {
+        let image = self.plain.image(lsn).clone();
+        // LSN 0 has no pages, and stands for the last commit in a request.
+        let Some(last) = u32::try_from(image.len()).ok().filter(|_| lsn > 0) else { return Ok(()) };
+        let mut numbers: Vec<u32> = (0..SERVED_AT_ONCE).map(|_| 1 + self.rng.below(last.into()) as u32).collect();
+        numbers.push(last + 1);
+        let reply = self.node.serve(open, lsn, &numbers).await?;
+        numbers.pop();
+        let answered: Vec<u32> = reply.pages.iter().map(|page| page.page_no).collect();
+        if (reply.lsn, reply.page_count, &answered) != (lsn, last, &numbers) {
+            return Err(format!("I9: asked for {numbers:?} of {last} pages at LSN {lsn}, and got {answered:?} of {reply:?}"));
+        }
+        self.counts.served += numbers.len() as u64;
+        let free = Free::of(&image);
+        for page in reply.pages {
+            let at = page.page_no as usize - 1;
+            if !free.is_as_in_image(at, &page.content) {
+                return Err(format!("I9: page {} served of LSN {lsn} is not that of SQLite's file", page.page_no));
             }
         }
         Ok(())
@@ -335,7 +365,7 @@ impl World {
         let free = Free::of(&image);
         for (number, page) in numbers.into_iter().zip(pages) {
             let at = number as usize - 1;
-            if !free.are_equal(at, page.as_bytes(), &image[at]) {
+            if !free.is_as_in_image(at, page.as_bytes()) {
                 let byte = page.as_bytes().iter().zip(image[at].iter()).position(|(ours, theirs)| ours != theirs);
                 return Err(format!("I9: page {number} at LSN {lsn} is not that of SQLite's file, from byte {byte:?} on"));
             }

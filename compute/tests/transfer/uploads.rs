@@ -4,8 +4,8 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
-use compute::cli::transfer::convert;
-use compute::cli::transfer::progress::Progress;
+use compute::cli::db::transfer::convert;
+use compute::cli::db::progress::Progress;
 use rusqlite::Connection;
 use serde_json::json;
 

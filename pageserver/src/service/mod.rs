@@ -3,7 +3,7 @@
 //! | file | idea |
 //! |---|---|
 //! | [`follow`] | a subscription to a database's durable commits, whatever carries it |
-//! | [`pages`] | pages as of what is folded |
+//! | [`pages`] | pages as of a commit that is folded and kept |
 //! | [`packs`] | packs of other nodes' folds |
 //! | [`messages`] | the messages on the wire (`proto/pageserver.proto`) |
 //! | [`server`] | the gRPC service over these, to be mounted in an HTTP server |

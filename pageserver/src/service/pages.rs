@@ -1,17 +1,18 @@
-//! Pages as of what is folded, out of caches of one's own.
+//! Pages as of any commit that is folded and kept, out of caches of one's own.
 //!
-//! A database has one folded point at a time. Whoever asks for pages as of another commit is told which it is, and
-//! asks again. So nothing here has to be kept alive for anybody, and nothing is ever older than asked for.
+//! The last folded commit is always one of these, and with a history so are those back to the horizon. Whoever asks for
+//! pages as of another one is told which these are. So nothing here has to be kept alive for anybody, and what is
+//! answered is always of the very commit that was asked for.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use segments::base::BaseParts;
 use segments::image::Image;
 use segments::map::PageMap;
 use segments::page::{Page, PageNo};
 use tenant::registry;
+use tokio::sync::Mutex as AsyncMutex;
 use walstore::id::{DatabaseId, Lsn};
 use walstore::register::{Patience, RecordError};
 use walstore::seam::Seam;
@@ -19,8 +20,8 @@ use walstore::store::Store;
 
 use super::messages::{self, PagesReply};
 use crate::at_rest;
-use crate::base::base_of;
 use crate::fetcher::Fetcher;
+use crate::history::{self, PastError, Room, Window};
 use crate::limits;
 
 #[derive(Debug, thiserror::Error)]
@@ -31,18 +32,21 @@ pub enum PagesError {
     TooMany(usize),
     #[error("page numbers begin with 1")]
     NoPage,
-    #[error("commit {folded} is folded, not {asked}; ask for that one")]
-    NotFolded { folded: u64, asked: u64 },
+    #[error("commits {} to {} are folded and kept, not {asked}; ask for one of these", kept.oldest.lsn, kept.newest.lsn)]
+    NotKept { kept: Window, asked: u64 },
+    #[error("commit {lsn} differs from what is stored beside it by {pages} pages and more: {max} at most", max = limits::VIEW_PAGES_MAX)]
+    NoRoom { lsn: u64, pages: usize },
     #[error(transparent)]
     Record(#[from] RecordError),
 }
 
-/// A database as of its folded point. The map learns chunks as they are read.
+/// A database as of one commit. The map learns chunks as they are read.
 struct View {
-    lsn: u64,
     page_count: u32,
     map: Mutex<PageMap>,
     image: Option<Image>,
+    /// What commits after the map have changed: nothing, if it is the folded one.
+    changed: BTreeMap<PageNo, Page>,
 }
 
 impl View {
@@ -51,17 +55,58 @@ impl View {
     }
 }
 
+/// As many pages as one view may have in memory.
+struct ViewRoom;
+
+impl Room for ViewRoom {
+    fn take(&self, pages: usize) -> bool {
+        pages <= limits::VIEW_PAGES_MAX
+    }
+}
+
 /// Reads pages at rest of any database.
 pub struct PageReader {
     store: Arc<dyn Store>,
     seam: Seam,
     fetcher: Fetcher,
-    views: Mutex<BTreeMap<DatabaseId, Arc<View>>>,
+    views: Mutex<Views>,
+    /// One state of the past is put together at a time: each may take as much memory as all that are known.
+    replaying: AsyncMutex<()>,
+}
+
+/// By database and commit.
+#[derive(Default)]
+struct Views {
+    known: BTreeMap<(DatabaseId, u64), Arc<View>>,
+    /// [Changed](View::changed) pages of all.
+    changed: usize,
+}
+
+impl Views {
+    fn insert(&mut self, key: (DatabaseId, u64), view: Arc<View>) {
+        self.remove(key);
+        if self.known.len() >= limits::VIEWS_MAX {
+            // A view costs a few GETs to have again: which of them goes hardly matters.
+            let first = self.known.keys().next().copied();
+            first.into_iter().for_each(|key| self.remove(key));
+        }
+        let pages = view.changed.len();
+        while pages > 0 && self.changed + pages > limits::VIEW_PAGES_MAX {
+            let first = self.known.iter().find(|(_, view)| !view.changed.is_empty()).map(|(key, _)| *key);
+            self.remove(first.expect("BUG: one view alone has more pages than it may"));
+        }
+        self.changed += pages;
+        self.known.insert(key, view);
+    }
+
+    fn remove(&mut self, key: (DatabaseId, u64)) {
+        self.changed -= self.known.remove(&key).map_or(0, |view| view.changed.len());
+    }
 }
 
 impl PageReader {
     pub fn new(store: Arc<dyn Store>, seam: Seam, fetcher: Fetcher) -> Self {
-        Self { store, seam, fetcher, views: Mutex::default() }
+        Self { store, seam, fetcher, views: Mutex::default(), replaying: AsyncMutex::default() }
     }
 
     /// These pages as of commit `lsn`, or of the last folded one if that is 0.
@@ -71,51 +116,77 @@ impl PageReader {
         }
         let numbers: Option<Vec<PageNo>> = numbers.iter().map(|number| PageNo::new(*number)).collect();
         let numbers = numbers.ok_or(PagesError::NoPage)?;
-        let view = match self.known(database).filter(|view| view.lsn == lsn && lsn != 0) {
-            Some(view) => view,
-            None => self.look(database).await?,
-        };
-        if lsn != 0 && view.lsn != lsn {
-            return Err(PagesError::NotFolded { folded: view.lsn, asked: lsn });
-        }
-        match self.pages(database, &view, numbers).await {
-            Err(RecordError::Corrupt(corrupt)) => {
+        if let Some(view) = self.known(database, lsn) {
+            match self.pages(database, lsn, &view, &numbers).await {
                 // What it was read from may have been replaced, and deleted, meanwhile.
-                let now = self.look(database).await?;
-                if now.lsn != view.lsn {
-                    return Err(PagesError::NotFolded { folded: now.lsn, asked: view.lsn });
+                Err(RecordError::Corrupt(_)) => {}
+                result => return Ok(result?),
+            }
+        }
+        let (found, view) = self.look(database, lsn).await?;
+        match self.pages(database, found, &view, &numbers).await {
+            Err(RecordError::Corrupt(corrupt)) => {
+                // The same, if the head is another one by now.
+                let (again, view) = self.look(database, lsn).await?;
+                match self.pages(database, again, &view, &numbers).await {
+                    Err(RecordError::Corrupt(_)) => Err(RecordError::Corrupt(corrupt).into()),
+                    result => Ok(result?),
                 }
-                Err(RecordError::Corrupt(corrupt).into())
             }
             result => Ok(result?),
         }
     }
 
-    fn known(&self, database: DatabaseId) -> Option<Arc<View>> {
-        self.views.lock().unwrap_or_else(PoisonError::into_inner).get(&database).cloned()
+    fn known(&self, database: DatabaseId, lsn: u64) -> Option<Arc<View>> {
+        self.views().known.get(&(database, lsn)).cloned()
     }
 
-    async fn look(&self, database: DatabaseId) -> Result<Arc<View>, PagesError> {
+    fn views(&self) -> MutexGuard<'_, Views> {
+        self.views.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the head, and which commit's view it is.
+    async fn look(&self, database: DatabaseId, lsn: u64) -> Result<(u64, Arc<View>), PagesError> {
         let patience = Patience::for_duration(&self.seam, limits::FETCH_PATIENCE);
         let head = registry::read_head(&*self.store, &self.seam, database, patience).await?;
         let head = head.filter(|head| !head.value.state.is_final()).ok_or(PagesError::NoSuchDatabase(database))?;
-        let BaseParts { tip, map, image } = base_of(&self.fetcher, &head.value).await?;
-        let view = Arc::new(View { lsn: Lsn::raw(tip.lsn), page_count: tip.page_count, map: Mutex::new(map), image });
-        let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
-        if views.len() >= limits::VIEWS_MAX {
-            // A view costs one GET to have again: which of them goes hardly matters.
-            views.pop_first();
+        let head = head.value;
+        let found = if lsn == 0 { Lsn::raw(head.folded.lsn) } else { lsn };
+        let _one = match head.folded.lsn == Lsn::new(found) {
+            true => None,
+            false => Some(self.replaying.lock().await),
+        };
+        let state = history::materialise(&self.fetcher, &head, found, &ViewRoom).await.map_err(|error| match error {
+            PastError::TooOld(kept) | PastError::NotFolded(kept) | PastError::Future(kept) => {
+                PagesError::NotKept { kept, asked: lsn }
+            }
+            PastError::NoRoom(pages) => PagesError::NoRoom { lsn, pages },
+            PastError::Record(error) => error.into(),
+        })?;
+        let (page_count, image) = (state.tip.page_count, state.image().cloned());
+        let view = View { page_count, image, map: Mutex::new(state.map), changed: state.input.pages };
+        let view = Arc::new(view);
+        if found != 0 {
+            self.views().insert((database, found), view.clone());
         }
-        views.insert(database, view.clone());
-        Ok(view)
+        Ok((found, view))
     }
 
-    async fn pages(&self, database: DatabaseId, view: &View, numbers: Vec<PageNo>) -> Result<PagesReply, RecordError> {
-        let mut reply = PagesReply { lsn: view.lsn, page_count: view.page_count, pages: Vec::new() };
+    async fn pages(
+        &self,
+        database: DatabaseId,
+        lsn: u64,
+        view: &View,
+        numbers: &[PageNo],
+    ) -> Result<PagesReply, RecordError> {
+        let mut reply = PagesReply { lsn, page_count: view.page_count, pages: Vec::new() };
         let mut map = view.map();
-        for number in numbers.into_iter().filter(|number| number.get() <= view.page_count) {
-            let page = at_rest::page(&self.fetcher, database, &mut map, view.image.as_ref(), number).await?;
-            reply.pages.push(message(number, &page));
+        for number in numbers.iter().filter(|number| number.get() <= view.page_count) {
+            let page = match view.changed.get(number) {
+                Some(page) => page.clone(),
+                None => at_rest::page(&self.fetcher, database, &mut map, view.image.as_ref(), *number).await?,
+            };
+            reply.pages.push(message(*number, &page));
         }
         *view.map.lock().unwrap_or_else(PoisonError::into_inner) = map;
         Ok(reply)

@@ -82,7 +82,8 @@ impl From<PagesError> for Status {
         match error {
             PagesError::NoSuchDatabase(_) => Self::not_found(text),
             PagesError::TooMany(_) | PagesError::NoPage => Self::invalid_argument(text),
-            PagesError::NotFolded { .. } => Self::failed_precondition(text),
+            PagesError::NotKept { .. } => Self::failed_precondition(text),
+            PagesError::NoRoom { .. } => Self::resource_exhausted(text),
             PagesError::Record(walstore::register::RecordError::Corrupt(_)) => Self::data_loss(text),
             PagesError::Record(_) => Self::unavailable(text),
         }

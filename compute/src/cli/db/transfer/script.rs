@@ -15,7 +15,7 @@ use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
 use super::TransferError;
-use super::progress::Progress;
+use crate::cli::db::progress::Progress;
 use crate::cli::limits::{SCRIPT_BUFFER_BYTES, STATEMENT_BYTES_MAX};
 use crate::cli::shell::split::{Open, Splitter, Statement};
 

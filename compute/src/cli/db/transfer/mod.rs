@@ -6,11 +6,9 @@
 //! | [`convert`] | any SQLite file becomes one with the pages that the server has |
 //! | [`script`] | a dump becomes a SQLite file |
 //! | [`upload`] | a file goes to the server in parts, and goes on after an interruption |
-//! | [`progress`] | how far it is, for whoever watches |
 
 pub mod convert;
 pub mod export;
-pub mod progress;
 pub mod script;
 pub mod upload;
 
@@ -20,12 +18,12 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, ErrorCode};
 use serde_json::json;
 
-use self::progress::Progress;
-use super::admin::{Admin, AdminError};
-use super::args::Output;
-use super::client::ClientError;
-use super::limits::FULL_CHECK_BYTES_MAX;
-use super::url::UrlError;
+use super::progress::Progress;
+use crate::cli::admin::{Admin, AdminError};
+use crate::cli::args::Output;
+use crate::cli::client::ClientError;
+use crate::cli::limits::FULL_CHECK_BYTES_MAX;
+use crate::cli::url::UrlError;
 
 pub use self::export::{Target, export};
 

@@ -13,11 +13,9 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | [`args`] | the commands and their help |
 //! | [`show`] | answers as text |
 //! | [`diff`] | two databases compared by SQL, through their ordinary URLs |
 
-pub mod args;
 mod diff;
 mod show;
 #[cfg(test)]
@@ -28,9 +26,14 @@ use std::io::{self, IsTerminal, Write};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use self::args::{AtArgs, PastCommand};
-use super::admin::{Admin, AdminError, confirm};
-use super::args::Output;
+use super::confirm::confirm;
+use super::progress::while_waiting;
+use crate::cli::admin::Admin;
+use crate::cli::args::{AtArgs, Output, PastCommand};
+
+#[derive(Debug, thiserror::Error)]
+#[error("restore to when? Write --time 2026-11-21T20:15:00Z, --lsn 4711 or --bookmark …; `shoal db history` lists the commits")]
+struct NoMoment;
 
 /// What a request changed.
 #[derive(Debug, Deserialize)]
@@ -47,7 +50,8 @@ pub(super) fn run(admin: &Admin, out: &mut impl Write, output: Output, command: 
         PastCommand::Fork { name, to, at, expires } => {
             let mut body = moment(at);
             body.extend(expires.map(|expires| ("expires".to_owned(), json!(expires))));
-            let answer = admin.post(&name, &["fork", &to], &Value::Object(body))?;
+            let fork = || admin.post(&name, &["fork", &to], &Value::Object(body));
+            let answer = while_waiting(&format!("forking {name}"), fork)?;
             return changed(admin, out, output, &answer, |done| format!("forked {name} at LSN {} to {}", done.lsn, done.name));
         }
         PastCommand::History { name, limit, before } => {
@@ -79,7 +83,7 @@ pub(super) fn run(admin: &Admin, out: &mut impl Write, output: Output, command: 
         PastCommand::Restore { name, at, to, yes } => {
             let mut body = moment(at);
             if body.is_empty() {
-                return Err(AdminError::NoMoment.into());
+                return Err(NoMoment.into());
             }
             match to {
                 Some(to) => drop(body.insert("to".into(), json!(to))),
@@ -89,7 +93,7 @@ pub(super) fn run(admin: &Admin, out: &mut impl Write, output: Output, command: 
         }
     };
     let (what, body) = body;
-    let answer = admin.post(&name, &[what], &Value::Object(body))?;
+    let answer = while_waiting(&format!("{what} of {name}"), || admin.post(&name, &[what], &Value::Object(body)))?;
     changed(admin, out, output, &answer, |done| format!("{} is at LSN {}", done.name, done.lsn))
 }
 

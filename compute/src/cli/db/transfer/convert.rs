@@ -19,7 +19,7 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
-use super::progress::Progress;
+use crate::cli::db::progress::Progress;
 use super::{TransferError, check, script};
 
 /// A file to be sent.

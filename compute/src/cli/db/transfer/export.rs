@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 use ureq::Body;
 use ureq::http::Response;
 
-use super::progress::Progress;
+use crate::cli::db::progress::Progress;
 use super::{TransferError, check};
 use crate::cli::admin::Admin;
 use crate::cli::args::Output;

@@ -2,6 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IsTerminal, Write};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 /// Where progress is told.
 pub struct Progress {
@@ -53,6 +56,39 @@ impl Progress {
     }
 }
 
+/// What is quicker than this tells nothing.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Tells every second how long `work` has been taking, of which nobody knows how far it is: a request that the server
+/// answers when it is done.
+pub fn while_waiting<T>(doing: &str, work: impl FnOnce() -> T) -> T {
+    if !io::stderr().is_terminal() {
+        return work();
+    }
+    let (done, is_done) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let progress = Progress::to_terminal();
+            let mut seconds = 0;
+            while is_done.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                seconds += 1;
+                progress.begin(&waiting(doing, seconds));
+            }
+            progress.end();
+        });
+        let result = work();
+        drop(done);
+        result
+    })
+}
+
+fn waiting(doing: &str, seconds: u64) -> String {
+    match seconds {
+        ..60 => format!("{doing}, for {seconds} s"),
+        _ => format!("{doing}, for {} min {} s", seconds / 60, seconds % 60),
+    }
+}
+
 fn line(doing: &str, done: u64, of: u64) -> String {
     let percent = (done.min(of) * 100).checked_div(of).unwrap_or(100);
     format!("{doing}: {percent} % of {}.{} MB", of / 1_000_000, of % 1_000_000 / 100_000)
@@ -66,5 +102,12 @@ mod tests {
     fn a_line_says_how_much_of_how_much() {
         assert_eq!(line("sending", 1_000_000, 4_250_000), "sending: 23 % of 4.2 MB");
         assert_eq!(line("sending", 0, 0), "sending: 100 % of 0.0 MB");
+    }
+
+    #[test]
+    fn a_wait_says_how_long_it_is() {
+        assert_eq!(waiting("restoring app", 7), "restoring app, for 7 s");
+        assert_eq!(waiting("restoring app", 61), "restoring app, for 1 min 1 s");
+        assert_eq!(while_waiting("restoring app", || 5), 5);
     }
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::TransferError;
 use super::convert::Converted;
-use super::progress::Progress;
+use crate::cli::db::progress::Progress;
 use crate::cli::admin::{Admin, AdminError};
 use crate::cli::client::ClientError;
 use crate::cli::limits::UPLOAD_TRIES;
