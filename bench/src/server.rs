@@ -25,6 +25,8 @@ pub fn is_wanted() -> bool {
 
 /// The server's `main`.
 pub fn main() -> anyhow::Result<ExitCode> {
+    // As `shoal serve` begins.
+    compute::sqlite::memory::share_among_threads();
     let Cmd::Serve(args) = Cli::from_command_line().command else { bail!("BUG: not started to serve") };
     let config = ServeConfig::resolve(args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -22,6 +22,7 @@ mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -31,7 +32,6 @@ use segments::id::{MapChunkId, PackId};
 use segments::keys;
 use segments::map::{DeltaRef, MapChunkRef};
 use segments::pack::{Frame, FrameAt, FrameIndex, Section};
-use segments::page::SEGMENT_BYTES;
 use tokio::sync::oneshot;
 use walstore::hedge::Hedging;
 use walstore::id::DatabaseId;
@@ -51,6 +51,8 @@ pub struct Fetcher {
     cache: PageCache,
     /// Whether what is read through it is kept on disk.
     keeps: bool,
+    /// Somebody is at [`decode_ahead`](Self::decode_ahead).
+    is_decoding: Arc<AtomicBool>,
 }
 
 impl Fetcher {
@@ -68,12 +70,12 @@ impl Fetcher {
         bytes_max: usize,
     ) -> Self {
         let source = Source { store, seam, hedging: Hedging::default(), disk };
-        Self { flights: Arc::new(Flights::new(source, bytes_max)), cache, keeps: true }
+        Self { flights: Arc::new(Flights::new(source, bytes_max)), cache, keeps: true, is_decoding: Arc::default() }
     }
 
     /// The same requests under the same bounds, for somebody who keeps what he reads elsewhere, and not on disk.
     pub fn with_cache(&self, cache: PageCache) -> Self {
-        Self { flights: self.flights.clone(), cache, keeps: false }
+        Self { flights: self.flights.clone(), cache, keeps: false, is_decoding: Arc::default() }
     }
 
     /// Keeps on disk what goes to the store.
@@ -170,10 +172,10 @@ impl Fetcher {
         Ok(stored)
     }
 
-    /// How many frames may be read ahead at the moment, for whomever: what waits to be asked for, and what is on its way
-    /// to wait, takes a bounded part of the cache.
+    /// How many stored bytes may be read ahead at the moment, for whomever: what waits to be asked for, and what is on its
+    /// way to wait, takes a bounded part of the cache.
     pub fn room_ahead(&self) -> usize {
-        (self.cache.room_ahead() / SEGMENT_BYTES).saturating_sub(self.flights.ahead_count())
+        self.cache.room_ahead().saturating_sub(self.flights.ahead_bytes())
     }
 
     /// Begins to read what somebody will probably ask for soon, in this order, as far as there is
@@ -181,10 +183,30 @@ impl Fetcher {
     pub fn read_ahead(&self, of: DatabaseId, frames: impl Iterator<Item = FrameAt>) -> usize {
         let mut seen = BTreeSet::new();
         let missing = frames.filter(|at| seen.insert(*at) && !self.cache.has_frame(at));
-        let missing: Vec<FrameAt> = missing.take(self.room_ahead()).collect();
+        let mut room = self.room_ahead();
+        let fits = |at: &FrameAt| {
+            let left = room.checked_sub(at.frame.bytes as usize);
+            room = left.unwrap_or(0);
+            left.is_some()
+        };
+        let missing: Vec<FrameAt> = missing.take_while(fits).collect();
         let interest = || Interest { answer: None, cache: Some(self.cache.clone()), keeps: self.keeps };
         self.flights.request(of, Urgency::Ahead, missing.iter().map(|at| (Wanted::Frame(*at), interest())));
         missing.len()
+    }
+
+    /// Begins to decode what was read ahead and is not decoded yet, as far as there is room for it.
+    pub fn decode_ahead(&self) {
+        if !self.cache.wants_decoding() || self.is_decoding.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (cache, is_decoding) = (self.cache.clone(), self.is_decoding.clone());
+        self.flights.source().seam.spawn(async move {
+            while cache.decode_next() {
+                tokio::task::yield_now().await;
+            }
+            is_decoding.store(false, Ordering::Release);
+        });
     }
 
     async fn one(&self, of: DatabaseId, wanted: Wanted, cache: Option<PageCache>) -> Result<Fetched, RecordError> {

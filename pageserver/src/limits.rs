@@ -66,6 +66,10 @@ pub const FETCHES_AHEAD_MAX: usize = 64;
 /// request that is slow is hedged.
 pub const FETCH_BYTES_MAX: usize = 512 << 10;
 
+/// What is read ahead goes in larger ones, up to the size at which one may still be hedged: nobody waits for the first
+/// byte, and each request costs the processor as well.
+pub const FETCH_AHEAD_BYTES_MAX: usize = 1 << 20;
+
 /// What may be read in vain between two neighbours: much less than a request costs in time.
 pub const FETCH_GAP_BYTES_MAX: u64 = 16 << 10;
 
@@ -158,7 +162,8 @@ pub const SWEEP_DESCENT_MAX: usize = 16;
 /// After that a delete that was announced and has not happened was given up.
 pub const MARKER_LATE_MICROS: u64 = 86_400_000_000;
 
-const _: () = assert!(FETCH_BYTES_MAX <= walstore::limits::HEDGE_BYTES_MAX, "every request for pages may be hedged");
+const _: () = assert!(FETCH_BYTES_MAX <= FETCH_AHEAD_BYTES_MAX);
+const _: () = assert!(FETCH_AHEAD_BYTES_MAX <= walstore::limits::HEDGE_BYTES_MAX, "every request for pages may be hedged");
 const _: () = assert!(FETCHES_AHEAD_MAX < FETCHES_MAX, "there is room for what somebody waits for");
 const _: () = assert!(
     segments::limits::IMAGE_BYTES_MAX < tenant::limits::INLINE_IMAGE_BYTES_MAX

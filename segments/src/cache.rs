@@ -5,7 +5,8 @@
 //! checksum ([`Frame::decode`], [`DeltaRef::decode_index`]).
 //!
 //! Most of it keeps what is asked for often, a quarter what came last ([`recent`]), which is also where frames that are
-//! read ahead wait to be asked for: so reading ahead never pushes out more than that.
+//! read ahead wait to be asked for, most of them [as they are stored](StoredFrame): so reading ahead never pushes out more
+//! than that.
 //!
 //! An insert is a suggestion: a full cache may drop the new entry at once. Whoever has just read something holds on to
 //! it until it has served, or may read it for ever.
@@ -18,10 +19,10 @@ use std::sync::Arc;
 use moka::sync::Cache;
 use walstore::envelope::Corrupt;
 
-use self::recent::Recent;
+use self::recent::{Content, Recent};
 use crate::id::PackId;
 use crate::map::{DeltaRef, Source};
-use crate::pack::{Frame, FrameAt, FrameIndex};
+use crate::pack::{Frame, FrameAt, FrameIndex, StoredFrame};
 use crate::page::Page;
 
 /// Bytes that an entry costs besides its content: key, list nodes, counters.
@@ -85,6 +86,7 @@ impl PageCache {
         if found.is_first {
             self.insert(*place, Cached::Frame(found.frame.clone()));
         }
+        self.ask_again(found.gone);
         Some(found.frame)
     }
 
@@ -97,13 +99,23 @@ impl PageCache {
     pub fn insert_frame(&self, at: &FrameAt, frame: Frame) {
         let place = frame_place(at);
         self.insert(place, Cached::Frame(frame.clone()));
-        self.add_recent(place, frame, false);
+        self.add_recent(place, frame);
     }
 
     /// Keeps a frame that somebody will probably ask for.
     pub fn insert_frame_ahead(&self, at: &FrameAt, frame: Frame) {
+        self.insert_ahead(at, Content::Decoded(frame));
+    }
+
+    /// The same, if it is not worth decoding yet: whoever asks for it first decodes it.
+    pub fn insert_stored_ahead(&self, at: &FrameAt, frame: StoredFrame) {
+        self.insert_ahead(at, Content::Stored(frame));
+    }
+
+    fn insert_ahead(&self, at: &FrameAt, content: Content) {
         if !self.has_frame(at) {
-            self.add_recent(frame_place(at), frame, true);
+            let gone = self.recent.add(frame_place(at), content, true);
+            self.ask_again(gone);
         }
     }
 
@@ -112,8 +124,31 @@ impl PageCache {
         self.recent.room_ahead()
     }
 
-    fn add_recent(&self, place: Place, frame: Frame, is_unread: bool) {
-        for (place, frame) in self.recent.add(place, frame, is_unread) {
+    /// Whether a frame that comes now and was read ahead is to be decoded at once.
+    pub fn is_next_to_decode(&self) -> bool {
+        self.recent.is_next_to_decode()
+    }
+
+    /// Whether [`decode_next`](Self::decode_next) has enough to do to begin with it.
+    pub fn wants_decoding(&self) -> bool {
+        self.recent.wants_decoding()
+    }
+
+    /// Decodes one frame that was read ahead, and answers whether there was one, and room.
+    pub fn decode_next(&self) -> bool {
+        let gone = self.recent.decode_next();
+        let is_done = gone.is_some();
+        self.ask_again(gone.unwrap_or_default());
+        is_done
+    }
+
+    fn add_recent(&self, place: Place, frame: Frame) {
+        let gone = self.recent.add(place, Content::Decoded(frame), false);
+        self.ask_again(gone);
+    }
+
+    fn ask_again(&self, gone: Vec<(Place, Frame)>) {
+        for (place, frame) in gone {
             if !self.often.contains_key(&place) {
                 self.insert(place, Cached::Frame(frame));
             }
@@ -241,6 +276,40 @@ mod tests {
         // Twelve were read ahead and then asked for: they count as much as the first.
         assert!(kept >= 34, "{kept} of 48");
         assert!(cache.weight_bytes() <= 64 * SEGMENT_BYTES as u64);
+    }
+
+    #[test]
+    fn what_is_kept_as_stored_takes_little_room_and_is_decoded_in_turn_or_when_it_is_asked_for() {
+        let cache = PageCache::new(64 * SEGMENT_BYTES as u64);
+        let pages: Vec<Page> = (0..32).map(|byte| Page::copy_of(&[byte; 4096])).collect();
+        let stored = crate::pack::encode_frame(pages.iter());
+        let reference = FrameRef { offset: 16, bytes: stored.len() as u32, crc: crc32c::crc32c(&stored) };
+        let frame = StoredFrame::copy_of(&stored, &reference).unwrap();
+        (0..40).for_each(|nonce| cache.insert_stored_ahead(&at(nonce, 16), frame.clone()));
+        assert!(cache.weight_bytes() == 40 * stored.len() as u64 && stored.len() < SEGMENT_BYTES / 10);
+        let room = |stored_count: usize, decoded_count: usize| {
+            12 * SEGMENT_BYTES - stored_count * stored.len() - decoded_count * SEGMENT_BYTES
+        };
+        assert_eq!(cache.room_ahead(), room(40, 0));
+
+        // Some are decoded, in their order but for the very first ones.
+        assert!(cache.wants_decoding() && !cache.is_next_to_decode());
+        let decoded = std::iter::from_fn(|| cache.decode_next().then_some(())).count();
+        assert_eq!((decoded, cache.room_ahead()), (4, room(36, 4)));
+        assert!(!cache.wants_decoding());
+        for nonce in 0..40 {
+            assert_eq!(cache.frame(&at(nonce, 16)).unwrap().page(31).unwrap(), pages[31], "{nonce}");
+        }
+        assert_eq!(cache.room_ahead(), room(0, 0));
+        assert!(cache.is_next_to_decode() && !cache.decode_next());
+        assert!(cache.weight_bytes() <= 64 * SEGMENT_BYTES as u64);
+
+        // What cannot be decoded is missing.
+        let damaged = [&[1, 32][..], &[7; 100]].concat();
+        let reference = FrameRef { offset: 16, bytes: 102, crc: crc32c::crc32c(&damaged) };
+        assert!(StoredFrame::copy_of(&damaged[1..], &reference).is_err());
+        cache.insert_stored_ahead(&at(99, 16), StoredFrame::copy_of(&damaged, &reference).unwrap());
+        assert!(cache.has_frame(&at(99, 16)) && cache.frame(&at(99, 16)).is_none() && !cache.has_frame(&at(99, 16)));
     }
 
     #[test]

@@ -13,7 +13,12 @@
 //!
 //! All integers in Shoal's formats are little-endian.
 
+use std::sync::{Mutex, PoisonError};
+
 use bytes::Bytes;
+use zstd::bulk::Decompressor;
+
+use crate::limits;
 
 /// Length of the header before the body.
 pub const HEADER_BYTES: usize = 16;
@@ -219,13 +224,30 @@ fn decompress(stored: &[u8], bytes_max: usize) -> Result<Bytes, Corrupt> {
     decompress_exact(frame, u32::from_le_bytes(*length) as usize, bytes_max).map(Bytes::from)
 }
 
+/// Those that nobody uses at the moment. To make one costs a tenth of what decompressing a segment does.
+static DECOMPRESSORS: Mutex<Vec<Decompressor<'static>>> = Mutex::new(Vec::new());
+
+fn take_decompressor() -> Decompressor<'static> {
+    let idle = DECOMPRESSORS.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    idle.unwrap_or_else(|| Decompressor::new().expect("BUG: no dictionary can be wrong"))
+}
+
+fn put_back(decompressor: Decompressor<'static>) {
+    let mut idle = DECOMPRESSORS.lock().unwrap_or_else(PoisonError::into_inner);
+    if idle.len() < limits::DECOMPRESSORS_IDLE_MAX {
+        idle.push(decompressor);
+    }
+}
+
 /// Decompresses a frame that must yield exactly `length` bytes.
 pub fn decompress_exact(frame: &[u8], length: usize, bytes_max: usize) -> Result<Vec<u8>, Corrupt> {
     if length > bytes_max {
         return Err(Corrupt::new(format!("claims {length} bytes, over the limit of {bytes_max}")));
     }
-    let raw = zstd::bulk::decompress(frame, length)
-        .map_err(|error| Corrupt::new(format!("does not decompress: {error}")))?;
+    let mut decompressor = take_decompressor();
+    let raw = decompressor.decompress(frame, length);
+    put_back(decompressor);
+    let raw = raw.map_err(|error| Corrupt::new(format!("does not decompress: {error}")))?;
     if raw.len() != length {
         return Err(Corrupt::new(format!("decompresses to {} bytes, {length} expected", raw.len())));
     }

@@ -9,6 +9,10 @@ pub const COUNTER_MAX: u64 = 1 << 62;
 /// Clocks that are further apart than this do not tell the same time.
 pub const CLOCKS_APART_MICROS_MAX: u64 = 5 * 60 * 1_000_000;
 
+/// Decompressors that are kept for the next one who needs one: as many as there are threads that decompress at the same
+/// time, on most machines. Each takes about 160 KB.
+pub const DECOMPRESSORS_IDLE_MAX: usize = 8;
+
 /// PUTs of one log that may be in flight at the same time. Eight of them, a quarter of a round trip apart,
 /// keep a slow store busy without flooding it when it recovers.
 pub const PUTS_IN_FLIGHT_MAX: usize = 8;

@@ -4,18 +4,25 @@
 //! node's fetcher reads, as far as there is room ([`pageserver::fetcher::Fetcher::room_ahead`]). As long as everything
 //! that is read is in memory, nothing is planned.
 
+mod run;
 mod streams;
 mod trees;
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use segments::btree::BtreePage;
 use segments::map::Lookup;
-use segments::page::{Page, PageNo, SegmentNo};
+use segments::pack::FrameAt;
+use segments::page::{Page, PageNo, SEGMENT_BYTES, SegmentNo};
 
+use self::run::Run;
 use self::streams::Streams;
 use self::trees::Trees;
 use super::{Database, Snapshot};
+
+/// Segments that are compressed better than this are read ahead in smaller windows.
+const STORED_BYTES_MIN: usize = 4 << 10;
 
 /// What one connection has read lately.
 #[derive(Default)]
@@ -23,6 +30,7 @@ pub struct ReadAhead(RefCell<State>);
 
 #[derive(Default)]
 struct State {
+    run: Run,
     streams: Streams,
     trees: Trees,
 }
@@ -30,8 +38,13 @@ struct State {
 impl ReadAhead {
     /// A page was read.
     pub fn saw(&self, database: &Database, page_no: PageNo, page: &Page) {
-        if BtreePage::interior(page_no, page).is_some() {
-            self.0.borrow_mut().trees.saw_inner(page_no);
+        let page = BtreePage::parse(page_no, page);
+        let is_interior = page.is_some_and(|page| page.is_interior());
+        let mut state = self.0.borrow_mut();
+        if !is_interior {
+            state.run.saw(page_no, page.is_some());
+        } else {
+            state.trees.saw_inner(page_no);
             let mut hot = database.hot.get();
             hot.note(page_no.segment());
             database.hot.set(hot);
@@ -39,7 +52,9 @@ impl ReadAhead {
     }
 
     pub fn end_statement(&self) {
-        self.0.borrow_mut().trees.end_statement();
+        let mut state = self.0.borrow_mut();
+        state.trees.end_statement();
+        state.run = Run::default();
     }
 
     /// The connection has come to another segment than before, or to one that is not in memory.
@@ -47,13 +62,13 @@ impl ReadAhead {
         let state = &mut *self.0.borrow_mut();
         let fetcher = &database.node.fetcher;
         let count = SegmentNo::count_of(snapshot.base.tip.page_count);
-        let room = || u32::try_from(fetcher.room_ahead()).unwrap_or(u32::MAX);
-        let segments = state.streams.enter(page_no.segment().get(), is_miss, count, room);
+        // As many segments as there may be room for; how many there is depends on how well they are compressed.
+        let room = || u32::try_from(fetcher.room_ahead() / STORED_BYTES_MIN).unwrap_or(u32::MAX);
+        let segments = state.streams.enter(page_no.segment().get(), is_miss, state.run.leaves(), count, room);
         if !segments.is_empty() {
-            let sources = segments.filter_map(SegmentNo::new).map(|segment| snapshot.base.sources(fetcher.cache(), segment));
-            let frames = sources.flat_map(|sources| sources.frames().collect::<Vec<_>>());
-            fetcher.read_ahead(database.id, frames.filter(|at| !snapshot.base.is_in_head(at)));
+            state.read_segments(database, snapshot, segments);
         }
+        fetcher.decode_ahead();
         if is_miss || state.trees.is_trigger(page_no) {
             state.look_at_siblings(database, snapshot, page_no);
         }
@@ -73,6 +88,24 @@ impl Database {
 }
 
 impl State {
+    fn read_segments(&mut self, database: &Database, snapshot: &Snapshot, segments: Range<u32>) {
+        let fetcher = &database.node.fetcher;
+        let mut room = fetcher.room_ahead();
+        let mut frames = Vec::new();
+        for segment in segments.filter_map(SegmentNo::new) {
+            let sources = snapshot.base.sources(fetcher.cache(), segment);
+            let is_missing = |at: &FrameAt| !snapshot.base.is_in_head(at) && !fetcher.cache().has_frame(at);
+            let missing: Vec<FrameAt> = sources.frames().filter(is_missing).collect();
+            let Some(left) = room.checked_sub(missing.iter().map(|at| at.frame.bytes as usize).sum()) else {
+                self.streams.stop_at(segment.get());
+                break;
+            };
+            room = left;
+            frames.extend(missing);
+        }
+        fetcher.read_ahead(database.id, frames.into_iter());
+    }
+
     fn look_at_siblings(&mut self, database: &Database, snapshot: &Snapshot, page_no: PageNo) {
         let fetcher = &database.node.fetcher;
         let is_in_memory = |page_no: PageNo| {
@@ -90,7 +123,8 @@ impl State {
             }
         }
         let Some((parent, children, index)) = found else { return };
-        let ahead = self.trees.descend(parent, &children, index, fetcher.room_ahead(), &is_in_memory);
+        let room = fetcher.room_ahead() / SEGMENT_BYTES;
+        let ahead = self.trees.descend(parent, &children, index, room, &is_in_memory);
         let frames = ahead.into_iter().filter_map(|page_no| match snapshot.base.locate(fetcher.cache(), page_no) {
             Lookup::Found(source) if !snapshot.base.is_in_head(&source.at) => Some(source.at),
             _ => None,

@@ -147,19 +147,30 @@ pub fn give_back() {
 }
 
 /// Has the allocator share its memory among threads. By itself glibc gives each thread up to 64 MiB of its own to hold on
-/// to, eight times as often as there are processors: what one thread has freed is not there for another. To be called
-/// before there are threads.
+/// to, eight times as often as there are processors: what one thread has freed is not there for another. What takes a
+/// megabyte for a moment, as a request for pages does, is to come from memory that was in use before: fresh memory costs
+/// the system more than filling it. To be called before there are threads.
 pub fn share_among_threads() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         /// Of `malloc.h`.
         const M_ARENA_MAX: c_int = -8;
+        const M_MMAP_THRESHOLD: c_int = -3;
+        const M_TRIM_THRESHOLD: c_int = -1;
         const ARENAS: c_int = 2;
+        /// What is larger is given back to the system as soon as it is freed.
+        const KEPT_BLOCK_BYTES: c_int = 2 << 20;
+        /// What an arena keeps at its end, at most, before [`give_back`].
+        const KEPT_BYTES: c_int = 8 << 20;
         unsafe extern "C" {
             fn mallopt(parameter: c_int, value: c_int) -> c_int;
         }
-        // SAFETY: there is one thread yet, and the parameter and its value are documented ones.
-        unsafe { mallopt(M_ARENA_MAX, ARENAS) };
+        // SAFETY: there is one thread yet, and the parameters and their values are documented ones.
+        unsafe {
+            mallopt(M_ARENA_MAX, ARENAS);
+            mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK_BYTES);
+            mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
+        }
     }
 }
 

@@ -9,8 +9,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use segments::cache::PageCache;
 use tokio::sync::oneshot;
+use walstore::envelope::Corrupt;
 use walstore::id::DatabaseId;
 use walstore::register::RecordError;
 use walstore::store::{StoreError, StoreErrorKind};
@@ -59,6 +61,10 @@ impl Flight {
         }
     }
 
+    fn is_waited_for(&self) -> bool {
+        self.interests.iter().any(|it| it.answer.is_some())
+    }
+
     /// Whether anybody wants it still.
     fn is_wanted(&self) -> bool {
         self.interests.iter().any(|it| it.answer.as_ref().is_none_or(|answer| !answer.is_closed()))
@@ -74,13 +80,13 @@ pub struct Flights {
 struct State {
     queue: Queue,
     flights: BTreeMap<Wanted, Flight>,
-    /// How many of them began by being read ahead.
-    ahead_count: usize,
+    /// Stored bytes of those that began by being read ahead.
+    ahead_bytes: usize,
 }
 
 impl Flights {
     pub fn new(source: Source, bytes_max: usize) -> Self {
-        Self { source, state: Mutex::new(State { queue: Queue::new(bytes_max), flights: BTreeMap::new(), ahead_count: 0 }) }
+        Self { source, state: Mutex::new(State { queue: Queue::new(bytes_max), flights: BTreeMap::new(), ahead_bytes: 0 }) }
     }
 
     pub fn source(&self) -> &Source {
@@ -92,9 +98,9 @@ impl Flights {
         self.state().queue.bytes()
     }
 
-    /// How many flights began by being read ahead.
-    pub fn ahead_count(&self) -> usize {
-        self.state().ahead_count
+    /// Stored bytes of flights that began by being read ahead.
+    pub fn ahead_bytes(&self) -> usize {
+        self.state().ahead_bytes
     }
 
     /// Joins flights or starts them. What is requested in one call can go in one request.
@@ -145,6 +151,12 @@ impl State {
         self.flights.get(wanted).is_some_and(|flight| flight.interests.iter().any(|it| it.keeps))
     }
 
+    /// A cache that it is read ahead for, if nobody waits for it.
+    fn ahead_for(&self, wanted: &Wanted) -> Option<PageCache> {
+        let flight = self.flights.get(wanted).filter(|flight| !flight.is_waited_for())?;
+        flight.interests.iter().find_map(|it| it.cache.clone())
+    }
+
     fn request(&mut self, of: DatabaseId, urgency: Urgency, wanted: Wanted, interest: Interest) {
         if let Some(flight) = self.flights.get_mut(&wanted) {
             flight.interests.push(interest);
@@ -162,14 +174,14 @@ impl State {
             return;
         }
         let is_ahead = urgency == Urgency::Ahead;
-        self.ahead_count += usize::from(is_ahead);
+        self.ahead_bytes += if is_ahead { wanted.stored_bytes() } else { 0 };
         self.flights.insert(wanted, Flight { of, is_ahead, interests: vec![interest] });
         self.queue.push(of, wanted, urgency);
     }
 
     fn remove(&mut self, wanted: &Wanted) -> Option<Flight> {
         let flight = self.flights.remove(wanted)?;
-        self.ahead_count -= usize::from(flight.is_ahead);
+        self.ahead_bytes -= if flight.is_ahead { wanted.stored_bytes() } else { 0 };
         Some(flight)
     }
 }
@@ -194,17 +206,31 @@ impl Flying {
         flights.start();
     }
 
-    /// What the disk has lands first, whatever its place in the batch; the rest stays in order.
+    /// What the disk has lands first, whatever its place in the batch; the rest stays in order. If something can't be
+    /// decoded after all, the store has the last word.
     async fn land_from_disk(&mut self) {
         let on_disk = self.flights.source.on_disk(&self.batch.wanted).await;
         let all = std::mem::take(&mut self.batch.wanted);
-        let (found, missing): (Vec<_>, Vec<_>) = all.into_iter().zip(on_disk).partition(|(_, fetched)| fetched.is_some());
+        let (found, missing): (Vec<_>, Vec<_>) = all.into_iter().zip(on_disk).partition(|(_, stored)| stored.is_some());
         self.batch.wanted = found.iter().chain(&missing).map(|(wanted, _)| *wanted).collect();
-        for (wanted, fetched) in found {
-            if let Some(fetched) = fetched {
-                self.land(&wanted, &Ok(fetched));
+        for (wanted, stored) in found {
+            match stored.map(|stored| self.decode(&wanted, stored)) {
+                Some(Ok(fetched)) => {
+                    self.land(&wanted, Ok(fetched));
+                    self.landed += 1;
+                }
+                _ => self.batch.wanted[self.landed..].rotate_left(1),
             }
-            self.landed += 1;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Checks what came. It is decoded if somebody waits for it, or there is room for that.
+    fn decode(&self, wanted: &Wanted, stored: Bytes) -> Result<Fetched, Corrupt> {
+        let ahead_for = self.flights.state().ahead_for(wanted);
+        match ahead_for {
+            Some(cache) => wanted.decode_ahead(stored, &cache),
+            None => wanted.decode(stored),
         }
     }
 
@@ -215,13 +241,13 @@ impl Flying {
             let answer = got.clone().and_then(|bytes| {
                 let within = |offset: u64| usize::try_from(offset - range.start).unwrap_or(usize::MAX).min(bytes.len());
                 let stored = bytes.slice(within(wanted.range().start)..within(wanted.range().end));
-                let fetched = wanted.decode(stored.clone())?;
+                let fetched = self.decode(wanted, stored.clone())?;
                 if self.flights.state().keeps(wanted) {
-                    self.flights.source.disk.put(&wanted.cache_key(), &stored);
+                    wanted.keep_on_disk(&fetched, &stored, &self.flights.source.disk);
                 }
                 Ok(fetched)
             });
-            self.land(wanted, &answer);
+            self.land(wanted, answer);
             self.landed += 1;
             // Decoding takes a while; other requests of this thread go on in between.
             tokio::task::yield_now().await;
@@ -229,14 +255,19 @@ impl Flying {
     }
 
     /// It is here, or it never will be: everybody who waits is told.
-    fn land(&self, wanted: &Wanted, answer: &Answer) {
-        let interests = {
-            let mut state = self.flights.state();
-            if let (Ok(fetched), Some(flight)) = (answer, state.flights.get(wanted)) {
-                flight.keep(wanted, fetched);
-            }
-            state.remove(wanted).map_or_else(Vec::new, |flight| flight.interests)
-        };
+    fn land(&self, wanted: &Wanted, mut answer: Answer) {
+        let mut state = self.flights.state();
+        // Somebody may have begun to wait while it was checked.
+        if matches!(answer, Ok(Fetched::Stored(_))) && state.flights.get(wanted).is_some_and(Flight::is_waited_for) {
+            drop(state);
+            answer = answer.and_then(|fetched| wanted.decoded(fetched).map_err(RecordError::from));
+            state = self.flights.state();
+        }
+        if let (Ok(fetched), Some(flight)) = (&answer, state.flights.get(wanted)) {
+            flight.keep(wanted, fetched);
+        }
+        let interests = state.remove(wanted).map_or_else(Vec::new, |flight| flight.interests);
+        drop(state);
         for interest in interests {
             if let Some(waiting) = interest.answer {
                 let _ = waiting.send(answer.clone());

@@ -15,7 +15,7 @@ use walstore::register::{Backoff, Patience, RecordError};
 use walstore::seam::Seam;
 use walstore::store::{Key, Object, Store, StoreError, StoreErrorKind};
 
-use super::wanted::{Fetched, Wanted};
+use super::wanted::Wanted;
 use crate::limits;
 
 /// Where GETs go, and how they did.
@@ -31,13 +31,9 @@ type Answer = Result<Option<Object>, StoreError>;
 type Sent<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = Answer> + Send + 'a>>>;
 
 impl Source {
-    /// What the disk cache has of this. If something can't be decoded after all, the store has the last word.
-    pub async fn on_disk(&self, all: &[Wanted]) -> Vec<Option<Fetched>> {
-        let each = all.iter().map(|wanted| async move {
-            let stored = self.disk.get(&wanted.cache_key()).await?;
-            wanted.decode(stored).ok()
-        });
-        join_all(each).await
+    /// What the disk cache has of this, as it is stored.
+    pub async fn on_disk(&self, all: &[Wanted]) -> Vec<Option<Bytes>> {
+        join_all(all.iter().map(|wanted| async move { self.disk.get(&wanted.cache_key()).await })).await
     }
 
     /// The bytes `range` of an object that must be there: less, only if the object ends before.

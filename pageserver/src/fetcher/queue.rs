@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
+use segments::page::SEGMENT_BYTES;
 use walstore::id::DatabaseId;
 
 use super::wanted::Wanted;
@@ -23,7 +24,8 @@ pub enum Urgency {
     Ahead,
 }
 
-/// What goes in one request, in the order of the object.
+/// What goes in one request, in the order of the object. It takes the memory of what comes and, as what came is decoded
+/// one after the other, that of one segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     pub wanted: Vec<Wanted>,
@@ -107,9 +109,13 @@ impl Queue {
         if !(all_have_room && running.requests < requests_max && running.bytes < bytes_max) {
             return None;
         }
-        let room = bytes_max - running.bytes;
-        let wanted = turns.next(room.min(self.bytes_max - self.running.bytes), running.requests == 0)?;
-        let bytes = wanted.iter().map(Wanted::memory_bytes).sum();
+        let room = (bytes_max - running.bytes).min(self.bytes_max - self.running.bytes);
+        let size_max = match urgency {
+            Urgency::Now => limits::FETCH_BYTES_MAX,
+            Urgency::Ahead => limits::FETCH_AHEAD_BYTES_MAX,
+        };
+        let wanted = turns.next(room.saturating_sub(SEGMENT_BYTES), size_max, running.requests == 0)?;
+        let bytes = wanted.iter().map(Wanted::memory_bytes).sum::<usize>() + SEGMENT_BYTES;
         Some(Batch { wanted, urgency, bytes })
     }
 
@@ -149,8 +155,9 @@ impl Turns {
         }
     }
 
-    /// A request of the database whose turn it is. It may be larger than `room` only if it `may_overrun`.
-    fn next(&mut self, room: usize, may_overrun: bool) -> Option<Vec<Wanted>> {
+    /// A request of the database whose turn it is, of at most `size_max` bytes. It may be larger than `room` only if it
+    /// `may_overrun`.
+    fn next(&mut self, room: usize, size_max: usize, may_overrun: bool) -> Option<Vec<Wanted>> {
         while let Some(of) = self.order.front().copied() {
             let line = self.waiting.get_mut(&of).expect("BUG: a turn without a line");
             let Some(first) = line.first() else {
@@ -161,7 +168,7 @@ impl Turns {
             if first.memory_bytes() > room && !may_overrun {
                 return None;
             }
-            let batch = line.take_around(first, room);
+            let batch = line.take_around(first, size_max, room);
             self.order.rotate_left(1);
             return Some(batch);
         }
@@ -181,9 +188,9 @@ impl Line {
     }
 
     /// Takes `first` and what stands next to it, on either side.
-    fn take_around(&mut self, first: Wanted, room: usize) -> Vec<Wanted> {
+    fn take_around(&mut self, first: Wanted, stored_max: usize, room: usize) -> Vec<Wanted> {
         self.left.remove(&first);
-        let mut size = Size { stored: first.stored_bytes(), memory: first.memory_bytes(), room };
+        let mut size = Size { stored: first.stored_bytes(), memory: first.memory_bytes(), stored_max, room };
         let mut batch = VecDeque::from([first]);
         let mut last = first;
         while let Some(next) = self.left.range(last..).next().copied()
@@ -211,13 +218,14 @@ impl Line {
 struct Size {
     stored: usize,
     memory: usize,
+    stored_max: usize,
     room: usize,
 }
 
 impl Size {
     fn grow(&mut self, by: &Wanted) -> bool {
         let (stored, memory) = (self.stored + by.stored_bytes(), self.memory + by.memory_bytes());
-        let fits = stored <= limits::FETCH_BYTES_MAX && memory <= self.room;
+        let fits = stored <= self.stored_max && memory <= self.room;
         if fits {
             (self.stored, self.memory) = (stored, memory);
         }
@@ -287,11 +295,11 @@ mod tests {
         queue.done(&running[0]);
         assert!(queue.next().is_some() && queue.next().is_none());
 
-        let each = frame(0, 0).memory_bytes();
-        let mut queue = Queue::new(10 * each + 1);
+        let bytes_max = 10 * SEGMENT_BYTES;
+        let mut queue = Queue::new(bytes_max);
         (0..1_000).for_each(|at| queue.push(database(1), frame(u64::from(at / 100), at), Urgency::Now));
         let batches = std::iter::from_fn(|| queue.next()).count();
-        assert!(batches > 0 && queue.bytes() <= 10 * each, "{batches} of {} bytes", queue.bytes());
+        assert!(batches > 1 && queue.bytes() <= bytes_max, "{batches} of {} bytes", queue.bytes());
     }
 
     #[test]

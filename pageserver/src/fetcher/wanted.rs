@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use segments::cache::PageCache;
-use segments::disk::CacheKey;
+use segments::disk::{CacheKey, DiskCache};
 use segments::keys;
 use segments::map::{DeltaRef, MapChunkRef};
-use segments::page::SEGMENT_BYTES;
-use segments::pack::{Frame, FrameAt, FrameIndex};
+use segments::pack::{Frame, FrameAt, FrameIndex, StoredFrame};
 use walstore::envelope::Corrupt;
 use walstore::store::Key;
 
@@ -27,6 +26,8 @@ pub enum Wanted {
 #[derive(Clone, Debug)]
 pub enum Fetched {
     Frame(Frame),
+    /// A frame that nobody waits for, and that is not decoded yet.
+    Stored(StoredFrame),
     Index(Arc<FrameIndex>),
     /// The object as it is: `segments::map::PageMap::with_chunk` checks it against the map that it belongs to.
     Chunk(Bytes),
@@ -71,10 +72,11 @@ impl Wanted {
         }
     }
 
-    /// Memory that it takes at most while it is fetched: as stored and decoded.
+    /// Memory that it takes at most while it is fetched. Frames are decoded one after the other, see
+    /// [`super::queue::Batch`].
     pub fn memory_bytes(&self) -> usize {
         match self {
-            Self::Frame(_) => self.stored_bytes() + SEGMENT_BYTES,
+            Self::Frame(_) => self.stored_bytes(),
             // An entry of an index takes at most four times what it takes encoded.
             Self::Index(_) => 5 * self.stored_bytes(),
             Self::Chunk(_) => 2 * self.stored_bytes(),
@@ -102,6 +104,27 @@ impl Wanted {
         decoded.map_err(|corrupt| corrupt.at(self.key()))
     }
 
+    /// Checks what a GET returned of something that is read ahead, and decodes it if there is room for that.
+    pub fn decode_ahead(&self, stored: Bytes, cache: &PageCache) -> Result<Fetched, Corrupt> {
+        match self {
+            Self::Frame(at) if !cache.is_next_to_decode() => {
+                let stored = StoredFrame::copy_of(&stored, &at.frame).map(Fetched::Stored);
+                stored.map_err(|corrupt| corrupt.at(self.key()))
+            }
+            _ => self.decode(stored),
+        }
+    }
+
+    /// What somebody waits for is decoded.
+    pub fn decoded(&self, fetched: Fetched) -> Result<Fetched, Corrupt> {
+        match fetched {
+            Fetched::Stored(stored) => {
+                stored.decode().map(Fetched::Frame).map_err(|corrupt| corrupt.at(self.key()))
+            }
+            decoded => Ok(decoded),
+        }
+    }
+
     /// It, if it is in memory.
     pub fn cached(&self, cache: &PageCache) -> Option<Fetched> {
         match self {
@@ -121,10 +144,20 @@ impl Wanted {
         }
     }
 
+    /// Keeps on disk what has come.
+    pub fn keep_on_disk(&self, fetched: &Fetched, stored: &Bytes, disk: &DiskCache) {
+        match fetched {
+            // Whoever asked for it checks it.
+            Fetched::Chunk(_) => disk.put(&self.cache_key(), stored),
+            _ => disk.put_checked(&self.cache_key(), stored),
+        }
+    }
+
     /// Keeps what somebody will probably ask for.
     pub fn keep_ahead(&self, fetched: &Fetched, cache: &PageCache) {
         match (self, fetched) {
             (Self::Frame(at), Fetched::Frame(frame)) => cache.insert_frame_ahead(at, frame.clone()),
+            (Self::Frame(at), Fetched::Stored(stored)) => cache.insert_stored_ahead(at, stored.clone()),
             _ => self.keep(fetched, cache),
         }
     }

@@ -5,6 +5,14 @@
 //! stay. So a part of the memory keeps whatever came last. When it drops a frame that was used meanwhile, the cache is
 //! asked once more whether it wants it.
 //!
+//! What is read ahead is decoded as long as little of it waits, and the rest [kept as it is stored](StoredFrame): a scan
+//! that is to keep up with a store that takes long has much on its way, of which it needs little at a time. It is
+//! [decoded](Recent::decode_next) in the order in which it came, by whoever has time, or when it is asked for.
+//!
+//! While a frame waits, those before it are used, and others are read ahead, so it would be the longest unused and go just
+//! before its turn. So it counts as used some time after it came ([`WAITS`]). Who gave up his scan leaves nothing behind
+//! for ever.
+//!
 //! **A floor for each database.** What goes is the longest unused frame of the database that has the most here; of
 //! several, of the one that has used its oldest least lately. So a flood of one pushes out its own, and a database keeps
 //! what it has used last, as long as that is no more than an equal share. (Frames that forks share count as those of the
@@ -16,7 +24,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use walstore::id::DatabaseId;
 
 use super::Place;
-use crate::pack::Frame;
+use crate::pack::{Frame, StoredFrame};
+use crate::page::SEGMENT_BYTES;
+
+/// How many frames come or are used before one that waits to be asked for is as old as one that was just used: twice as
+/// many as one scan reads ahead.
+const WAITS: u64 = 1024;
+
+/// Frames that wait and are left to those who ask for them: they are there before somebody else has decoded them.
+const LEFT_TO_READERS: usize = 3;
 
 /// See the module documentation.
 pub struct Recent {
@@ -32,13 +48,28 @@ struct State {
     sizes: BTreeSet<Size>,
     clock: u64,
     bytes: usize,
-    unread_bytes: usize,
+    unread: Unread,
+    /// What was read ahead and is to be decoded, the first to come first.
+    waiting: BTreeMap<u64, Place>,
+}
+
+/// Bytes that were read ahead, and not asked for yet.
+#[derive(Default)]
+struct Unread {
+    decoded: usize,
+    stored: usize,
+}
+
+pub enum Content {
+    Decoded(Frame),
+    Stored(StoredFrame),
 }
 
 struct Entry {
-    frame: Frame,
+    content: Content,
     /// Read ahead, and not asked for yet.
     is_unread: bool,
+    /// When it was used, as its database orders them.
     used: u64,
 }
 
@@ -64,6 +95,26 @@ pub struct Found {
     pub frame: Frame,
     /// It was read ahead, and this is the first time that somebody asks for it.
     pub is_first: bool,
+    /// What went because it was decoded, and had been used.
+    pub gone: Vec<(Place, Frame)>,
+}
+
+impl Content {
+    fn weight_bytes(&self) -> usize {
+        match self {
+            Self::Decoded(frame) => frame.weight_bytes(),
+            Self::Stored(frame) => frame.weight_bytes(),
+        }
+    }
+}
+
+impl Unread {
+    fn of(&mut self, content: &Content) -> &mut usize {
+        match content {
+            Content::Decoded(_) => &mut self.decoded,
+            Content::Stored(_) => &mut self.stored,
+        }
+    }
 }
 
 impl Recent {
@@ -72,21 +123,25 @@ impl Recent {
     }
 
     pub fn get(&self, place: &Place) -> Option<Found> {
+        let stored = {
+            let mut state = self.state();
+            match &state.entries.get(place)?.content {
+                Content::Decoded(_) => return state.get(place),
+                Content::Stored(stored) => stored.clone(),
+            }
+        };
+        self.decode(place, &stored)
+    }
+
+    /// Decodes an entry that is asked for, while nobody is kept from the others.
+    fn decode(&self, place: &Place, stored: &StoredFrame) -> Option<Found> {
+        let frame = stored.decode();
         let mut state = self.state();
-        let now = state.tick();
-        let State { entries, unread_bytes, .. } = &mut *state;
-        let entry = entries.get_mut(place)?;
-        let before = std::mem::replace(&mut entry.used, now);
-        let is_first = std::mem::take(&mut entry.is_unread);
-        if is_first {
-            *unread_bytes -= entry.frame.weight_bytes();
-        }
-        let frame = entry.frame.clone();
-        state.change(place.pack.owner, |share| {
-            share.order.remove(&before);
-            share.order.insert(now, *place);
-        });
-        Some(Found { frame, is_first })
+        state.remove(place);
+        // If it cannot be decoded, it is missing, and what is wrong with it turns out when it is fetched.
+        let frame = frame.ok()?;
+        let gone = state.add(*place, Content::Decoded(frame.clone()), false, self.bytes_max);
+        Some(Found { frame, is_first: true, gone })
     }
 
     pub fn contains(&self, place: &Place) -> bool {
@@ -94,33 +149,45 @@ impl Recent {
     }
 
     /// Adds a frame and answers those that went for it and had been used.
-    pub fn add(&self, place: Place, frame: Frame, is_unread: bool) -> Vec<(Place, Frame)> {
-        let mut state = self.state();
-        state.remove(&place);
-        let used = state.tick();
-        let bytes = frame.weight_bytes();
-        state.bytes += bytes;
-        state.unread_bytes += if is_unread { bytes } else { 0 };
-        state.entries.insert(place, Entry { frame, is_unread, used });
-        state.change(place.pack.owner, |share| {
-            share.order.insert(used, place);
-            share.bytes += bytes;
-        });
-        let mut gone = Vec::new();
-        while state.bytes > self.bytes_max {
-            let Some(place) = state.next_to_go() else { break };
-            if let Some(entry) = state.remove(&place)
-                && !entry.is_unread
-            {
-                gone.push((place, entry.frame));
-            }
-        }
-        gone
+    pub fn add(&self, place: Place, content: Content, is_unread: bool) -> Vec<(Place, Frame)> {
+        self.state().add(place, content, is_unread, self.bytes_max)
     }
 
     /// Bytes that may still be read ahead, so that it does not push itself out before it is read: three quarters of all.
     pub fn room_ahead(&self) -> usize {
-        (self.bytes_max / 4 * 3).saturating_sub(self.state().unread_bytes)
+        let state = self.state();
+        (self.bytes_max / 4 * 3).saturating_sub(state.unread.stored + state.unread.decoded)
+    }
+
+    /// Whether what comes next of what is read ahead is to be decoded at once.
+    pub fn is_next_to_decode(&self) -> bool {
+        let state = self.state();
+        state.waiting.is_empty() && state.unread.decoded + SEGMENT_BYTES <= self.bytes_max / 4
+    }
+
+    /// Whether there is so much to decode that somebody should begin with it.
+    pub fn wants_decoding(&self) -> bool {
+        let state = self.state();
+        state.waiting.len() > LEFT_TO_READERS && state.unread.decoded <= self.bytes_max / 8
+    }
+
+    /// Decodes the next frame that waits for it, if there is room. `None` if there is nothing to do.
+    pub fn decode_next(&self) -> Option<Vec<(Place, Frame)>> {
+        let (place, stored) = {
+            let mut state = self.state();
+            let has_room = state.unread.decoded + SEGMENT_BYTES <= self.bytes_max / 4;
+            let (at, place) = state.waiting.iter().nth(LEFT_TO_READERS).filter(|_| has_room).map(|(at, it)| (*at, *it))?;
+            state.waiting.remove(&at);
+            match &state.entries.get(&place)?.content {
+                Content::Stored(stored) => (place, stored.clone()),
+                Content::Decoded(_) => return Some(Vec::new()),
+            }
+        };
+        match stored.decode() {
+            Ok(frame) => Some(self.state().decoded(place, frame, self.bytes_max)),
+            // Whoever asks for it finds out.
+            Err(_) => Some(Vec::new()),
+        }
     }
 
     pub fn bytes(&self) -> usize {
@@ -133,9 +200,76 @@ impl Recent {
 }
 
 impl State {
+    /// Even, so that there are others in between for what waits.
     fn tick(&mut self) -> u64 {
-        self.clock += 1;
+        self.clock += 2;
         self.clock
+    }
+
+    /// An entry that is decoded.
+    fn get(&mut self, place: &Place) -> Option<Found> {
+        let now = self.tick();
+        let entry = self.entries.get_mut(place)?;
+        let Content::Decoded(frame) = &entry.content else { return None };
+        let frame = frame.clone();
+        let before = std::mem::replace(&mut entry.used, now);
+        let is_first = std::mem::take(&mut entry.is_unread);
+        if is_first {
+            self.unread.decoded -= frame.weight_bytes();
+        }
+        self.change(place.pack.owner, |share| {
+            share.order.remove(&before);
+            share.order.insert(now, *place);
+        });
+        Some(Found { frame, is_first, gone: Vec::new() })
+    }
+
+    fn add(&mut self, place: Place, content: Content, is_unread: bool, bytes_max: usize) -> Vec<(Place, Frame)> {
+        self.remove(&place);
+        let used = self.tick() + if is_unread { 2 * WAITS + 1 } else { 0 };
+        self.put(place, Entry { content, is_unread, used });
+        self.shrink(bytes_max)
+    }
+
+    /// A frame that waits is decoded now, unless it is gone, or was decoded by who asked for it.
+    fn decoded(&mut self, place: Place, frame: Frame, bytes_max: usize) -> Vec<(Place, Frame)> {
+        match self.entries.get(&place) {
+            Some(Entry { content: Content::Stored(_), is_unread: true, used }) => {
+                let used = *used;
+                self.remove(&place);
+                self.put(place, Entry { content: Content::Decoded(frame), is_unread: true, used });
+                self.shrink(bytes_max)
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn put(&mut self, place: Place, entry: Entry) {
+        let (bytes, used) = (entry.content.weight_bytes(), entry.used);
+        self.bytes += bytes;
+        if entry.is_unread {
+            *self.unread.of(&entry.content) += bytes;
+            if matches!(entry.content, Content::Stored(_)) {
+                self.waiting.insert(used, place);
+            }
+        }
+        self.entries.insert(place, entry);
+        self.change(place.pack.owner, |share| {
+            share.order.insert(used, place);
+            share.bytes += bytes;
+        });
+    }
+
+    /// Answers what went and had been used.
+    fn shrink(&mut self, bytes_max: usize) -> Vec<(Place, Frame)> {
+        let mut gone = Vec::new();
+        while self.bytes > bytes_max {
+            let Some(place) = self.next_to_go() else { break };
+            if let Some(Entry { content: Content::Decoded(frame), is_unread: false, .. }) = self.remove(&place) {
+                gone.push((place, frame));
+            }
+        }
+        gone
     }
 
     fn next_to_go(&self) -> Option<Place> {
@@ -145,9 +279,12 @@ impl State {
 
     fn remove(&mut self, place: &Place) -> Option<Entry> {
         let entry = self.entries.remove(place)?;
-        let bytes = entry.frame.weight_bytes();
+        let bytes = entry.content.weight_bytes();
         self.bytes -= bytes;
-        self.unread_bytes -= if entry.is_unread { bytes } else { 0 };
+        self.waiting.remove(&entry.used);
+        if entry.is_unread {
+            *self.unread.of(&entry.content) -= bytes;
+        }
         self.change(place.pack.owner, |share| {
             share.order.remove(&entry.used);
             share.bytes -= bytes;

@@ -72,8 +72,11 @@ pub(super) fn bytes_alone(key: &CacheKey) -> usize {
 }
 
 impl OpenBatch {
-    pub fn new(at: BatchAt) -> Self {
-        Self { at, buffer: vec![0; HEADER_BYTES], directory: Vec::new() }
+    /// A batch that will have about so many bytes.
+    pub fn new(at: BatchAt, bytes: usize) -> Self {
+        let mut buffer = Vec::with_capacity(bytes);
+        buffer.resize(HEADER_BYTES, 0);
+        Self { at, buffer, directory: Vec::new() }
     }
 
     /// Length as it would be written with one entry more.
@@ -243,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_read_back_by_its_header_and_its_directory() {
-        let mut open = OpenBatch::new(AT);
+        let mut open = OpenBatch::new(AT, 4096);
         let entries: Vec<_> = [0, 1, 15, 16, 4_000, 100_000].into_iter().zip(0..).map(|(n, at)| entry(at, n)).collect();
         let mut expected = Vec::new();
         for (key, stored) in &entries {
@@ -273,7 +276,7 @@ mod tests {
     #[test]
     fn a_flipped_bit_of_a_header_a_directory_or_a_slot_is_seen() {
         let (key, stored) = entry(1, 100);
-        let mut open = OpenBatch::new(AT);
+        let mut open = OpenBatch::new(AT, 4096);
         let place = open.append(key.hash(), &key, &stored);
         let batch = open.seal();
         let whole = Header::decode(&batch.bytes, AT.region_bytes, AT.region, AT.offset).expect("a header");

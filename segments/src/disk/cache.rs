@@ -120,7 +120,14 @@ impl DiskCache {
 
     /// Keeps a copy of bytes that came from the bucket, or went there. Never waits; may keep nothing.
     pub fn put(&self, key: &CacheKey, stored: &Bytes) {
-        if let Some(inner) = &self.0 {
+        if key.fits(stored) {
+            self.put_checked(key, stored);
+        }
+    }
+
+    /// The same of bytes that were checked by the key's checksum. (If they were not, what they come to is a miss.)
+    pub fn put_checked(&self, key: &CacheKey, stored: &[u8]) {
+        if let Some(inner) = self.0.as_ref().filter(|_| stored.len() == key.bytes as usize) {
             inner.put(key, stored);
         }
     }
@@ -252,9 +259,6 @@ impl Inner {
     }
 
     fn put(self: &Arc<Self>, key: &CacheKey, stored: &[u8]) {
-        if !key.fits(stored) {
-            return;
-        }
         let (hash, now) = (key.hash(), self.now());
         let mut state = self.lock();
         if !state.writes.may_try(now) {

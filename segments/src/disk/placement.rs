@@ -216,7 +216,8 @@ impl Placement {
             self.open_region()?;
         }
         let Filling { region, seq, next } = self.filling.expect("BUG: opened above");
-        Some(OpenBatch::new(BatchAt { region_bytes: self.geometry.region_bytes(), region, seq, offset: next }))
+        let at = BatchAt { region_bytes: self.geometry.region_bytes(), region, seq, offset: next };
+        Some(OpenBatch::new(at, self.geometry.batch_bytes().max(bytes)))
     }
 
     /// Begins to fill the next region, if there is one.

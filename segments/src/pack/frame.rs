@@ -42,15 +42,46 @@ pub struct FrameAt {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame(Bytes);
 
+/// A frame as it is stored, checked by its checksum and not decoded yet: it takes less memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredFrame(Bytes);
+
+impl StoredFrame {
+    /// Checks the bytes that a ranged GET of `frame` returned. It shares no memory with them, so it keeps no more of it
+    /// than its own.
+    pub fn copy_of(stored: &[u8], frame: &FrameRef) -> Result<Self, Corrupt> {
+        check(stored, frame)?;
+        Ok(Self(Bytes::copy_from_slice(stored)))
+    }
+
+    pub fn decode(&self) -> Result<Frame, Corrupt> {
+        Frame::of_checked(&self.0)
+    }
+
+    /// Bytes of memory that it keeps.
+    pub fn weight_bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
+fn check(stored: &[u8], frame: &FrameRef) -> Result<(), Corrupt> {
+    if stored.len() != frame.bytes as usize {
+        return Err(Corrupt::new(format!("{} bytes of a frame of {}", stored.len(), frame.bytes)));
+    }
+    if crc32c::crc32c(stored) != frame.crc {
+        return Err(Corrupt::new(format!("checksum mismatch in the frame at {}", frame.offset)));
+    }
+    Ok(())
+}
+
 impl Frame {
     /// Checks and decodes the bytes that a ranged GET of `frame` returned. It shares no memory with them.
     pub fn decode(stored: &[u8], frame: &FrameRef) -> Result<Self, Corrupt> {
-        if stored.len() != frame.bytes as usize {
-            return Err(Corrupt::new(format!("{} bytes of a frame of {}", stored.len(), frame.bytes)));
-        }
-        if crc32c::crc32c(stored) != frame.crc {
-            return Err(Corrupt::new(format!("checksum mismatch in the frame at {}", frame.offset)));
-        }
+        check(stored, frame)?;
+        Self::of_checked(stored)
+    }
+
+    fn of_checked(stored: &[u8]) -> Result<Self, Corrupt> {
         let [codec, page_count, ..] = stored[..] else {
             return Err(Corrupt::new("a frame without a header"));
         };

@@ -38,7 +38,7 @@ mod writer;
 
 pub use footer::{FOOTER_BYTES, Footer, Section};
 pub(crate) use frame::encode_frame;
-pub use frame::{Frame, FrameAt, FrameRef};
+pub use frame::{Frame, FrameAt, FrameRef, StoredFrame};
 pub use index::{FrameIndex, IndexEntry};
 pub use reader::{PackContents, read_pack};
 pub use writer::{DeltaParts, Pack, PackTooLarge, PackWriter};

@@ -1,8 +1,9 @@
 //! io_uring: one thread, one ring, and as many requests at once as there are buffers.
 //!
-//! The kernel reads into buffers and writes out of them that are registered once, for as long as the ring lives. A
-//! request has one buffer until it is done; a longer one goes piece by piece. What waits for a buffer waits in the
-//! [queue](super::queue); an eventfd wakes the thread when something has come.
+//! The kernel reads into buffers that are registered once, for as long as the ring lives. A request has one buffer until
+//! it is done; a longer read goes piece by piece. A write has one too, so that there are no more of them at once, but
+//! goes out of its own memory. What waits for a buffer waits in the [queue](super::queue); an eventfd wakes the thread when
+//! something has come.
 //!
 //! The file goes through the system's page cache: what is read again soon after it was written, as after a restart, is
 //! then in memory, and the system takes that memory back when it is needed elsewhere.
@@ -195,8 +196,9 @@ impl Server {
     fn drain(&mut self) {
         while self.running.iter().any(Option::is_some) {
             if self.wait().is_err() {
-                // They must not be freed.
+                // They must not be freed, nor what is written.
                 std::mem::forget(std::mem::take(&mut self.buffers));
+                std::mem::forget(std::mem::take(&mut self.running));
                 return;
             }
             while let Some(completion) = self.ring.completion().next() {
@@ -250,16 +252,20 @@ impl Server {
 
     /// Hands the next piece of a request to the kernel.
     fn go_on(&mut self, buffer: u16, running: Running) -> io::Result<()> {
-        let (at, length) = (running.at(), running.rest().min(RING_BUFFER_BYTES));
-        if let Request::Write { bytes, .. } = &running.request {
-            let piece = &bytes[running.done..running.done + length];
-            self.content(buffer)[..length].copy_from_slice(piece);
-        }
-        let address = self.content(buffer).as_mut_ptr();
+        let at = running.at();
         let file = types::Fd(self.shared.file.as_raw_fd());
         let entry = match &running.request {
-            Request::Read { .. } => opcode::ReadFixed::new(file, address, length as u32, buffer).offset(at).build(),
-            Request::Write { .. } => opcode::WriteFixed::new(file, address, length as u32, buffer).offset(at).build(),
+            Request::Read { .. } => {
+                let length = running.rest().min(RING_BUFFER_BYTES) as u32;
+                let address = self.content(buffer).as_mut_ptr();
+                opcode::ReadFixed::new(file, address, length, buffer).offset(at).build()
+            }
+            // Out of the memory that the request has, until it is done: a batch is too large to be copied for nothing.
+            Request::Write { bytes, .. } => {
+                let rest = &bytes[running.done..];
+                let length = u32::try_from(rest.len()).unwrap_or(1 << 30);
+                opcode::Write::new(file, rest.as_ptr(), length).offset(at).build()
+            }
         };
         self.running[usize::from(buffer)] = Some(running);
         self.push(entry.user_data(u64::from(buffer)))
@@ -274,7 +280,8 @@ impl Server {
     fn push(&mut self, entry: squeue::Entry) -> io::Result<()> {
         // SAFETY: the file and the bell are open as long as the server has them, and it waits for all that is
         // in flight before it ends. The memory is the buffer of this number, which is registered, and of which
-        // nobody else makes use until its completion has been seen: `running` has it, `free` has not.
+        // nobody else makes use until its completion has been seen: `running` has it, `free` has not. Or it is that of
+        // a write's request, which `running` has as long.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         pushed.map_err(|_| io::Error::other("BUG: the ring has less room than there are buffers"))
     }
