@@ -130,6 +130,8 @@ impl World {
 
     /// What a query costs whose answer is `expected`.
     async fn cost(&self, database: &str, sql: &str, expected: &str) -> Cost {
+        // What was asked for before is over.
+        sleep(ROUND_TRIP).await;
         self.requests.lock().unwrap().clear();
         let store = self.store.as_ref().expect("a node runs");
         store.set_faults(Faults { latency: Latency::uniform(ROUND_TRIP, ROUND_TRIP), ..Faults::default() });
