@@ -12,7 +12,7 @@ use crate::envelope::Corrupt;
 use crate::id::PutId;
 use crate::seam::Seam;
 use crate::store::limits::LIST_MAX;
-use crate::store::{Condition, ETag, Key, Put, Store, StoreError};
+use crate::store::{Condition, ETag, Key, Put, Store, StoreError, StoreErrorKind};
 
 /// A record that is replaced as a whole.
 pub trait Record: Sized {
@@ -212,18 +212,30 @@ async fn swap<T: Record>(
 ) -> Result<Swap<T>, RecordError> {
     let bytes = value.encode();
     let mut backoff = Backoff::default();
+    let mut is_unknown = false;
+    // A later refusal of the store proves nothing about what was sent before.
+    let failed = |error: StoreError, is_unknown: bool| match is_unknown {
+        true => StoreError { kind: StoreErrorKind::Indefinite, ..error },
+        false => error,
+    };
     loop {
         match store.put(key, bytes.clone(), &condition).await {
             Ok(Put::Done(etag)) => return Ok(Swap::Won(Versioned { value, etag })),
             Ok(Put::Refused) => {
-                let found = read::<T>(store, seam, key, patience).await?;
+                let found = read::<T>(store, seam, key, patience).await.map_err(|error| match error {
+                    RecordError::Store(error) => failed(error, is_unknown).into(),
+                    error => error,
+                })?;
                 return Ok(match found {
                     Some(found) if found.value.put_id() == value.put_id() => Swap::Won(found),
                     found => Swap::Lost(found),
                 });
             }
-            Err(error) if error.is_permanent() || patience.has_ended(seam) => return Err(error.into()),
-            Err(_) => backoff.pause(seam).await,
+            Err(error) if error.is_permanent() || patience.has_ended(seam) => return Err(failed(error, is_unknown).into()),
+            Err(error) => {
+                is_unknown |= error.kind == StoreErrorKind::Indefinite;
+                backoff.pause(seam).await;
+            }
         }
     }
 }

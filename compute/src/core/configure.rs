@@ -2,13 +2,15 @@
 
 use std::rc::Rc;
 
+use pageserver::service::follow::Ending;
 use pageserver::tail::keeps_commits;
 use tenant::lifecycle;
 use tenant::name::Name;
-use tenant::registry;
+use tenant::registry::{self, SwapHeadError};
 use tenant::settings::Settings;
 use walstore::id::PutId;
-use walstore::register::Swap;
+use walstore::register::{RecordError, Swap};
+use walstore::store::{StoreError, StoreErrorKind};
 
 use super::Core;
 use super::databases::OpenError;
@@ -35,7 +37,7 @@ impl Configure {
 impl Core {
     /// Changes a database's settings, in a CAS of its own. Folds from then on go by them.
     pub(super) async fn configure(self: &Rc<Self>, name: Name, configure: Configure) -> Result<Settings, OpenError> {
-        let open = self.open(&name, false).await?;
+        let open = self.open_living(&name).await?;
         // Nothing else of this node changes the head meanwhile.
         let _folding = open.folding.lock().await;
         loop {
@@ -52,12 +54,14 @@ impl Core {
             let swap = self.node.io(move |node| async move {
                 registry::swap_head(&*node.stores.main, &node.seam, &before, next, patience).await
             });
-            match swap.await?.map_err(ServerError::from)? {
+            match swap.await?.map_err(unknown_or_refused)? {
                 Swap::Won(head) => {
                     // Of what is not folded yet, only commits from here on can be kept.
                     open.database.keep_commits(keeps_commits(&head.value));
                     *open.head.borrow_mut() = head.clone();
                     if configure.expires_micros.is_some() {
+                        // Who shows the database as well looks at its head anew.
+                        open.database.feed.send_away(&Ending::Over("its settings have changed".into()));
                         self.announce_end(&head.value).await;
                     }
                 }
@@ -68,5 +72,16 @@ impl Core {
                 }
             }
         }
+    }
+}
+
+/// A change that was sent and not answered may take place yet.
+fn unknown_or_refused(error: SwapHeadError) -> ServerError {
+    match error {
+        SwapHeadError::Record(RecordError::Store(StoreError { kind: StoreErrorKind::Indefinite, .. })) => {
+            let text = format!("it is not known whether this was changed; look before you try again: {error}");
+            ServerError::new(Fault::Indefinite, text)
+        }
+        error => error.into(),
     }
 }

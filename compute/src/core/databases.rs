@@ -253,10 +253,19 @@ impl Core {
     /// through, however often the store fails: a database that is half deleted must not be served.
     pub(super) async fn delete(self: &Rc<Self>, name: Name) -> Result<(), OpenError> {
         let open = self.open(&name, false).await?;
-        let keeps_history = open.head.borrow().value.settings.retention_secs > 0;
-        // What an undelete brings back has to be all that was acknowledged.
-        let _turn = match keeps_history {
-            true => Some(self.end_after_folding(&open, "the database was deleted").await?),
+        self.delete_if(&open, |_| true).await
+    }
+
+    /// The same, if the head says so to the last: until its writers have stopped, and whenever another one is found.
+    pub(super) async fn delete_if(
+        self: &Rc<Self>,
+        open: &Rc<OpenDatabase>,
+        is_to_go: impl Fn(&Head) -> bool,
+    ) -> Result<(), OpenError> {
+        let (name, settings) = (open.database.name.clone(), open.head.borrow().value.settings);
+        // What an undelete brings back has to be all that was acknowledged, and what stays after all is opened anew.
+        let _turn = match settings.retention_secs > 0 || settings.expires_micros > 0 {
+            true => Some(self.end_after_folding(open, "the database was deleted").await?),
             false => {
                 open.database.lose("the database was deleted");
                 None
@@ -267,6 +276,10 @@ impl Core {
         let mut head = open.head.borrow().clone();
         let mut backoff = Backoff::default();
         loop {
+            if !is_to_go(&head.value) {
+                self.after_replacing(open, None).await;
+                return Ok(());
+            }
             let before = head.clone();
             let deleted = node.io(move |node| async move {
                 registry::delete_database(&*node.stores.main, &node.seam, &before, node.id, Patience::endless()).await
@@ -277,7 +290,7 @@ impl Core {
                 Err(DeleteError::Conflict { found }) if found.value.state.is_final() => break,
                 Err(DeleteError::Conflict { found }) if found.value.owner == Some(node.id) => head = *found,
                 Err(error @ (DeleteError::Conflict { .. } | DeleteError::NotOwner { .. })) => {
-                    self.databases.forget(&open);
+                    self.databases.forget(open);
                     return Err(ServerError::new(Fault::Fenced, error.to_string()).into());
                 }
                 Err(error) => {
@@ -289,8 +302,8 @@ impl Core {
         if let Some(last) = open.database.newest().lsn {
             node.log.folded(open.database.id, last);
         }
-        self.databases.forget(&open);
-        self.end_streams_of(&open).await;
+        self.databases.forget(open);
+        self.end_streams_of(open).await;
         Ok(())
     }
 }

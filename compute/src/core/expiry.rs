@@ -8,6 +8,7 @@ use std::rc::Rc;
 use pageserver::fold::agreed_micros;
 use tenant::due::{DueKind, DueMarker};
 use tenant::head::Head;
+use tenant::name::Name;
 use tenant::registry;
 use tracing::{info, warn};
 
@@ -18,23 +19,43 @@ use super::{Core, spawn_local};
 impl Core {
     /// As long as the claim is pending, somebody else may have given the database more time.
     pub(super) fn has_expired(&self, open: &OpenDatabase) -> bool {
-        open.head.borrow().value.settings.is_expired(self.node.now_micros())
+        self.is_over(&open.head.borrow().value)
     }
 
-    /// Deletes the database of this name, whose time is up, once node and store agree that it is: it may be for good.
-    pub(super) fn expire(self: Rc<Self>, open: &OpenDatabase) {
-        let agreed = agreed_micros(self.node.seam.wall_micros(), self.node.stores.main.date_micros());
-        if !agreed.is_some_and(|now| open.head.borrow().value.settings.is_expired(now)) {
+    /// Whether nothing of a database, nor of its past, is shown any more.
+    pub(super) fn is_over(&self, head: &Head) -> bool {
+        head.settings.is_expired(self.node.now_micros())
+    }
+
+    /// The database of this name, unless its time is up.
+    pub(super) async fn open_living(self: &Rc<Self>, name: &Name) -> Result<Rc<OpenDatabase>, OpenError> {
+        let open = self.open(name, false).await?;
+        if !self.has_expired(&open) {
+            return Ok(open);
+        }
+        self.clone().expire(&open);
+        Err(OpenError::NoSuchDatabase(name.clone()))
+    }
+
+    /// Deletes a database whose time is up, once node and store agree that it is: it may be for good. Not one that was
+    /// given more time meanwhile, and no other one that has got its name.
+    pub(super) fn expire(self: Rc<Self>, open: &Rc<OpenDatabase>) {
+        if !self.is_to_end(&open.head.borrow().value) {
             return;
         }
-        let name = open.database.name.clone();
+        let (open, name) = (open.clone(), open.database.name.clone());
         info!(%name, "deleting a database whose time is up");
         spawn_local(async move {
-            match self.delete(name.clone()).await {
+            match self.delete_if(&open, |head| self.is_to_end(head)).await {
                 Ok(()) | Err(OpenError::NoSuchDatabase(_)) => {}
                 Err(OpenError::Server(error)) => warn!(%name, %error, "cannot delete a database whose time is up yet"),
             }
         });
+    }
+
+    fn is_to_end(&self, head: &Head) -> bool {
+        let agreed = agreed_micros(self.node.seam.wall_micros(), self.node.stores.main.date_micros());
+        agreed.is_some_and(|now| head.settings.is_expired(now))
     }
 
     /// Those that are open.

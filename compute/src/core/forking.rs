@@ -153,7 +153,7 @@ impl Core {
         at: Option<Moment>,
         expires_micros: u64,
     ) -> Result<Changed, Stopped> {
-        let open = self.open(name, false).await?;
+        let open = self.open_living(name).await?;
         let Some(moment) = at else {
             return self.fork_newest(&open, to, expires_micros).await;
         };

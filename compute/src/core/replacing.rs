@@ -52,7 +52,7 @@ pub struct Lent {
 impl Core {
     /// Puts a former state into the place of the present one.
     pub(super) async fn restore_in_place(self: &Rc<Self>, name: &Name, at: Moment) -> Result<Changed, OpenError> {
-        let open = self.open(name, false).await?;
+        let open = self.open_living(name).await?;
         let origin = self.origin(&open, at).await?;
         let _turn = self.turn_to_fork().await?;
         let turn = self.end_after_folding(&open, REPLACED).await?;
@@ -111,7 +111,7 @@ impl Core {
     }
 
     /// Takes the database that has ended out, so that its name is looked up anew. `new` is what has its place.
-    async fn after_replacing(self: &Rc<Self>, open: &Rc<OpenDatabase>, new: Option<&Versioned<Head>>) {
+    pub(super) async fn after_replacing(self: &Rc<Self>, open: &Rc<OpenDatabase>, new: Option<&Versioned<Head>>) {
         match new {
             Some(new) => self.databases.names.borrow_mut().learn(&open.database.name, Known::of(&new.value)),
             None => self.make_void(open).await,
@@ -155,7 +155,7 @@ impl Core {
     /// Has a database end, for another one to take its place.
     pub(super) async fn lend(self: &Rc<Self>, name: &Name, reply: oneshot::Sender<Result<Lent, OpenError>>) {
         let ended = async {
-            let open = self.open(name, false).await?;
+            let open = self.open_living(name).await?;
             let turn = self.end_after_folding(&open, REPLACED).await?;
             Ok((open, turn))
         };
@@ -179,7 +179,7 @@ impl Core {
         replaced: Versioned<Head>,
         last: Option<Lsn>,
     ) -> Result<(Changed, Versioned<Head>), OpenError> {
-        let open = self.open(name, false).await?;
+        let open = self.open_living(name).await?;
         self.fold_up_to(&open, Lsn::raw(open.database.newest().lsn)).await?;
         let _folding = open.folding.lock().await;
         let source = open.head.borrow().clone();
@@ -194,7 +194,7 @@ impl Core {
 
     /// The bookmark of what the last restore in place replaced.
     pub(super) async fn what_was_replaced(self: &Rc<Self>, name: &Name) -> Result<Moment, OpenError> {
-        let id = self.open(name, false).await?.database.id;
+        let id = self.open_living(name).await?.database.id;
         let (of, patience) = (name.clone(), self.patience());
         let record = self.node.io(move |node| async move {
             registry::read_name(&*node.stores.main, &node.seam, &of, patience).await

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -70,6 +70,21 @@ impl Progress {
     }
 }
 
+/// A file that was found to be good.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    pub name: Name,
+    /// BLAKE3 of all of it.
+    pub hash: [u8; 32],
+    pub page_count: u32,
+}
+
+/// Where the pages of a file are.
+pub trait Pages: Sync {
+    /// The `count` pages that follow the first `after`.
+    fn read(&self, after: u32, count: u32) -> impl Future<Output = Result<Vec<Page>, ServerError>> + Send;
+}
+
 /// Checks the file and makes it a database.
 pub async fn run(node: Arc<NodeContext>, upload: Upload, progress: Arc<Progress>) {
     let ending = Ending(progress.clone());
@@ -81,7 +96,10 @@ pub async fn run(node: Arc<NodeContext>, upload: Upload, progress: Arc<Progress>
         staging::delete(&upload, &temp_directory);
     }
     let stored = match checked {
-        Ok(page_count) => store(&node, &upload, &path, page_count, &progress).await,
+        Ok(page_count) => {
+            let file = Checked { name: upload.name.clone(), hash: upload.hash, page_count };
+            store(&node, &file, &Staged(path), &progress).await
+        }
         Err(error) => Err(error),
     };
     match stored {
@@ -110,26 +128,34 @@ impl Drop for Ending {
     }
 }
 
-async fn store(
+/// Makes a file a database, and returns its last commit (raw).
+pub async fn store(
     node: &NodeContext,
-    upload: &Upload,
-    path: &Path,
-    page_count: u32,
+    file: &Checked,
+    pages: &impl Pages,
     progress: &Progress,
 ) -> Result<u64, ServerError> {
-    let (store, seam, name) = (&*node.stores.main, &node.seam, &upload.name);
+    let Checked { name, hash, page_count } = file;
+    let (store, seam) = (&*node.stores.main, &node.seam);
     let database = DatabaseId::random(seam);
     begin(node, name, database).await?;
     let settings = node.settings.of_new_database(node.now_micros());
     let time_micros = node.now_micros();
-    let source = Source { name: name.clone(), database, settings, page_count, hash: upload.hash, time_micros };
+    let source = Source { name: name.clone(), database, settings, page_count: *page_count, hash: *hash, time_micros };
     let mut import = Import::new(Folder { store, seam, fetcher: &node.fetcher }, source);
-    let failure = match write(node, &mut import, path, page_count, progress).await {
+    let failure = match write(node, &mut import, pages, *page_count, progress).await {
         Ok(lsn) => return Ok(lsn),
         Err(error) => error,
     };
     // Asked for without end: until it is known, nobody can use the name.
-    match registry::abort_import(store, seam, name, database, node.id, Patience::endless()).await? {
+    let aborted = registry::abort_import(store, seam, name, database, node.id, Patience::endless()).await;
+    let aborted = aborted.map_err(|error| {
+        // Whoever wants the name finds out.
+        node.given_up.add(database);
+        let text = format!("it is not known what became of the import: {error}; look whether `{name}` exists before you import it again");
+        ServerError::new(Fault::Indefinite, text)
+    });
+    match aborted? {
         Aborted::Lives(head) => Ok(Lsn::raw(head.value.folded.lsn)),
         Aborted::Gone => {
             import.discard().await;
@@ -154,21 +180,30 @@ async fn begin(node: &NodeContext, name: &Name, database: DatabaseId) -> Result<
 async fn write(
     node: &NodeContext,
     import: &mut Import<'_>,
-    path: &Path,
+    pages: &impl Pages,
     page_count: u32,
     progress: &Progress,
 ) -> Result<u64, ServerError> {
     while import.page_count() < page_count {
         let done = import.page_count();
         progress.set(Stage::Storing { done, of: page_count });
-        let pages = read_pages(path.to_owned(), done, PACK_PAGES.min(page_count - done)).await?;
-        import.add(pages).await.map_err(|error| not_stored(&error))?;
+        let next = pages.read(done, PACK_PAGES.min(page_count - done)).await?;
+        import.add(next).await.map_err(|error| not_stored(&error))?;
     }
     progress.set(Stage::Storing { done: page_count, of: page_count });
     let head = import.finish().await.map_err(|error| not_stored(&error))?;
     let patience = Patience::for_duration(&node.seam, PATIENCE);
     let head = registry::finish_import(&*node.stores.main, &node.seam, head, node.id, patience).await?;
     Ok(Lsn::raw(head.value.folded.lsn))
+}
+
+/// On this node's disk.
+struct Staged(PathBuf);
+
+impl Pages for Staged {
+    async fn read(&self, after: u32, count: u32) -> Result<Vec<Page>, ServerError> {
+        read_pages(self.0.clone(), after, count).await
+    }
 }
 
 async fn read_pages(path: PathBuf, after: u32, count: u32) -> Result<Vec<Page>, ServerError> {
@@ -181,8 +216,13 @@ async fn read_pages(path: PathBuf, after: u32, count: u32) -> Result<Vec<Page>, 
         ServerError::new(Fault::Retry, format!("this node cannot read the uploaded file back: {error}"))
     };
     let bytes = read.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+    Ok(pages_of(&bytes))
+}
+
+/// The pages that these bytes are.
+pub fn pages_of(bytes: &Bytes) -> Vec<Page> {
     let page = |at: usize| Page::new(bytes.slice(at..at + PAGE_BYTES)).expect("BUG: a slice of a page's length");
-    Ok((0..bytes.len()).step_by(PAGE_BYTES).map(page).collect())
+    (0..bytes.len()).step_by(PAGE_BYTES).map(page).collect()
 }
 
 fn not_stored(error: &pageserver::fold::FoldFailure) -> ServerError {

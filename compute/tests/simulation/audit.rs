@@ -78,9 +78,29 @@ pub async fn audit(bucket: &MemoryStore, machine: &Machine) -> Vec<String> {
             Err(error) => broken.push(format!("I8: the last sweep failed: {error}")),
         }
     }
+    broken.extend(outlived(bucket, machine).await);
     let after = look(&stores, machine).await;
     broken.extend(after.damages.into_iter().map(|damage| format!("I8: swept away: {damage}")));
     broken.extend(after.orphans.into_iter().map(|orphan| format!("I8: left behind: {orphan}")));
+    broken
+}
+
+/// Databases that nobody owns, and that are there though their time is up. One without a marker and without objects is
+/// found only by who asks for it.
+async fn outlived(bucket: &MemoryStore, machine: &Machine) -> Vec<String> {
+    let (mut broken, now) = (Vec::new(), machine.seam.wall_micros());
+    let markers = bucket.snapshot().into_keys().map(|key| key.to_string()).filter(|key| key.starts_with("due/")).collect::<Vec<_>>();
+    let mut listing = Listing::new(bucket, &machine.seam, tenant::keys::DATABASES_PREFIX);
+    while let Some(group) = listing.next_group().await.expect("a store in memory answers") {
+        let Group::Database(database, keys) = group else { continue };
+        let patience = Patience::for_duration(&machine.seam, A_DAY_AND_MORE);
+        let Ok(Some(head)) = registry::read_head(bucket, &machine.seam, database, patience).await else { continue };
+        let head = head.value;
+        let is_found = keys.len() > 1 || markers.iter().any(|marker| marker.contains(&database.to_string()));
+        if head.settings.is_expired(now) && !head.state.is_final() && head.owner.is_none() && is_found {
+            broken.push(format!("I8: left behind: {database} ({}), whose time is up, and nobody ends it", head.name));
+        }
+    }
     broken
 }
 

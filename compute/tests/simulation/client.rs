@@ -2,7 +2,9 @@
 //! nodes and remembers what it was told.
 
 use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -11,7 +13,9 @@ use crate::bulk::Bulk;
 use crate::bank::Bank;
 use crate::cluster::{Answer, Cluster, says_unknown, sleep};
 use crate::list::List;
-use crate::past::Past;
+use crate::machine::true_micros;
+use crate::past::files::SqliteFile;
+use crate::past::{Clocks, Past};
 use crate::rng::Rng;
 use crate::scratch::Scratch;
 
@@ -63,6 +67,11 @@ impl Story {
         now
     }
 
+    /// What time it is.
+    pub fn true_micros(&self) -> u64 {
+        true_micros(self.started.get().expect("made by new"))
+    }
+
     pub fn breaks(&self, broken: String) {
         self.broken.borrow_mut().push(broken);
     }
@@ -79,12 +88,14 @@ pub struct Client {
     counter: u64,
     /// The list as this client has seen it last: LSN and length.
     pub seen: (u64, usize),
+    /// What the clock of the node said that it has asked last.
+    pub clocks: Cell<Option<Clocks>>,
 }
 
 impl Client {
     pub fn new(number: u64, mut rng: Rng, cluster: Rc<Cluster>, story: Rc<Story>, notes: Rc<dyn Fn(String)>) -> Self {
         let at = rng.below(cluster.size() as u64) as usize;
-        Self { number, rng, story, cluster, at, notes, counter: 0, seen: (0, 0) }
+        Self { number, rng, story, cluster, at, notes, counter: 0, seen: (0, 0), clocks: Cell::new(None) }
     }
 
     pub async fn run(mut self) {
@@ -126,6 +137,11 @@ impl Client {
         sleep(Duration::from_millis(pause)).await;
     }
 
+    /// What time it is.
+    pub fn now_micros(&self) -> u64 {
+        self.story.true_micros()
+    }
+
     /// Turns to any node.
     pub fn turn_to_any(&mut self) {
         self.at = self.rng.below(self.cluster.size() as u64) as usize;
@@ -133,12 +149,35 @@ impl Client {
 
     /// Asks its node, once.
     pub async fn pipeline(&self, database: &str, requests: &Value) -> Answer {
-        self.cluster.pipeline(self.at, database, None, requests).await
+        self.clocked(self.cluster.pipeline(self.at, database, None, requests)).await
+    }
+
+    /// Makes a file a database, by its node, which may die after a while.
+    pub async fn import_file(&self, name: &str, file: &Arc<SqliteFile>, dies_after: Option<Duration>) -> Answer {
+        let crash = self.cluster.server(self.at).and_then(|server| server.crash).zip(dies_after);
+        let mut import = pin!(self.cluster.import(self.at, name, file.clone()));
+        let Some((crash, after)) = crash else { return import.await };
+        tokio::select! {
+            biased;
+            answer = &mut import => return answer,
+            () = sleep(after) => drop(crash.send(())),
+        }
+        import.await
+    }
+
+    /// Looks at the clock of its node while that is asked.
+    async fn clocked(&self, asked: impl Future<Output = Answer>) -> Answer {
+        let clock = self.cluster.server(self.at).map(|server| server.clock);
+        let began = clock.as_ref().map(|clock| clock.read());
+        let answer = asked.await;
+        let ended = clock.map(|clock| clock.read());
+        self.clocks.set(began.zip(ended).map(|(began, ended)| Clocks { began, ended }));
+        answer
     }
 
     /// The same for the administration. Without a body it says nothing.
     pub async fn admin(&self, method: &str, path: &str, body: &Value) -> Answer {
-        self.cluster.admin_with(self.at, method, path.to_owned(), body).await
+        self.clocked(self.cluster.admin_with(self.at, method, path.to_owned(), body)).await
     }
 
     /// Asks nodes until one of them does not refuse.

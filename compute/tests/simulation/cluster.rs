@@ -6,14 +6,18 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use compute::error::error_body;
 use compute::http::data;
+use compute::import::job::{self, Progress};
+use compute::context::NodeContext;
 use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tower::ServiceExt;
 
-use crate::machine::Pause;
+use crate::machine::{MachineClock, Pause};
+use crate::past::files::SqliteFile;
 
 /// A client gives up on an answer after this time.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
@@ -24,8 +28,12 @@ pub struct Server {
     pub data: Router,
     pub admin: Router,
     pub pause: Arc<Pause>,
+    pub clock: Arc<MachineClock>,
+    pub context: Arc<NodeContext>,
     /// Turns true when the process has died: connections break.
     pub is_dead: watch::Receiver<bool>,
+    /// Has it die at once.
+    pub crash: Option<mpsc::UnboundedSender<()>>,
 }
 
 /// What a client hears of a request.
@@ -52,6 +60,10 @@ impl Cluster {
 
     pub fn size(&self) -> usize {
         self.servers.borrow().len()
+    }
+
+    pub fn server(&self, at: usize) -> Option<Server> {
+        self.servers.borrow()[at].clone()
     }
 
     pub fn set(&self, at: usize, server: Option<Server>) {
@@ -88,6 +100,29 @@ impl Cluster {
         let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
         let request = Request::builder().method(method).uri(path).body(body).unwrap();
         self.send(at, request, |server| server.admin).await
+    }
+
+    /// Has the node make a file a database: what it does once it has received and checked one.
+    pub async fn import(&self, at: usize, name: &str, file: Arc<SqliteFile>) -> Answer {
+        let Some(server) = self.server(at) else { return Answer::Refused("connection refused".into()) };
+        let (context, checked, mut is_dead) = (server.context.clone(), file.checked(name), server.is_dead.clone());
+        let (sender, stored) = oneshot::channel();
+        server.context.seam.spawn(async move {
+            let _ = sender.send(job::store(&context, &checked, &*file, &Progress::default()).await);
+        });
+        tokio::select! {
+            biased;
+            _ = is_dead.wait_for(|is_dead| *is_dead) => Answer::Unknown("connection reset".into()),
+            stored = server.pause.obeyed_by(stored) => match stored {
+                Ok(Ok(lsn)) => Answer::Done(json!({ "lsn": lsn })),
+                Ok(Err(error)) => {
+                    let body = serde_json::from_slice(&error_body(&error.message, error.fault.code())).unwrap();
+                    if says_unknown(&body) { Answer::Unknown(body.to_string()) } else { Answer::Refused(body.to_string()) }
+                }
+                Err(_) => Answer::Unknown("the import was cut off".into()),
+            },
+            () = sleep(CLIENT_PATIENCE) => Answer::Unknown("the client has waited long enough".into()),
+        }
     }
 
     async fn send(&self, at: usize, request: Request<Body>, plane: fn(Server) -> Router) -> Answer {

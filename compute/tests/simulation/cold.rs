@@ -4,7 +4,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use compute::http::{admin, data};
 use compute::node::{Node, Settings};
 use futures_util::future::join;
 use serde_json::json;
@@ -20,10 +19,10 @@ use walstore::register::{self, Patience, Swap};
 use walstore::store::{Faults, FaultyStore, Latency, MemoryStore, Op, Trace};
 
 use crate::client::rows;
-use crate::cluster::{Answer, Cluster, Server, sleep};
+use crate::cluster::{Answer, Cluster, sleep};
 use crate::machine::Machine;
 use crate::rng::Rng;
-use crate::world::{LocalCores, plane};
+use crate::world::{LocalCores, server};
 
 const ROUND_TRIP: Duration = Duration::from_secs(1);
 /// So long that no renewal falls into a measurement.
@@ -84,15 +83,7 @@ impl World {
         let started = Node::start(id, Stores::one(store.clone()), machine.seam.clone(), settings, &LocalCores).await;
         let node = started.expect("a node starts");
         let (death, is_dead) = watch::channel(false);
-        self.cluster.set(
-            0,
-            Some(Server {
-                data: data::router(plane(&node, false)),
-                admin: admin::router(node.handle()),
-                pause: machine.pause.clone(),
-                is_dead,
-            }),
-        );
+        self.cluster.set(0, Some(server(&node, &machine, false, is_dead)));
         self.running = Some((node, machine, death));
         self.store = Some(store);
     }

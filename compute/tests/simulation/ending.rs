@@ -6,7 +6,6 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use compute::http::{admin, data};
 use compute::node::Node;
 use segments::disk::file::simulated::DiskFaults;
 use tokio::sync::watch;
@@ -17,13 +16,12 @@ use walstore::store::Faults;
 
 use crate::audit;
 use crate::client::Outcome;
-use crate::cluster::Server;
 use crate::counts::Run;
 use crate::machine::Machine;
 use crate::oracle;
 use crate::past::Examiner;
 use crate::rng::Rng;
-use crate::world::{LocalCores, World, plane};
+use crate::world::{LocalCores, World, server};
 
 /// What the last node is asked.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,18 +61,14 @@ impl World {
                 let disk = self.disks[0].open(&machine.seam, DiskFaults::default(), Arc::new(|_, _| {}));
                 let node = Node::start(id, stores, machine.seam.clone(), self.settings(disk), &LocalCores).await;
                 let Ok(node) = node else { return vec!["I16: a node without faults cannot start".into()] };
-                let set = |creates| {
-                    let (data, admin) = (data::router(plane(&node, creates)), admin::router(node.handle()));
-                    let (pause, is_dead) = (machine.pause.clone(), is_dead.clone());
-                    self.cluster.set(0, Some(Server { data, admin, pause, is_dead }));
-                };
+                let set = |creates| self.cluster.set(0, Some(server(&node, &machine, creates, is_dead.clone())));
                 let mut broken = Vec::new();
                 if asked == Asked::Everything {
                     set(true);
                     broken.extend(oracle::examine(&self.cluster, &self.story).await);
                 }
                 set(false);
-                let examiner = || Examiner::new(&self.cluster, &self.story.past, rng.clone());
+                let examiner = || Examiner::new(&self.cluster, &self.story.past, self.started, rng.clone());
                 broken.extend(examiner().examine().await);
                 // One in two, or every one.
                 broken.extend(examiner().delete(if asked == Asked::Everything { 2 } else { 1 }).await);

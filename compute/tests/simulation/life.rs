@@ -5,8 +5,6 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use compute::http::admin;
-use compute::http::data;
 use compute::node::{Node, Settings};
 use pageserver::fetcher::Fetcher;
 use pageserver::fold::PackMaker;
@@ -28,7 +26,7 @@ use crate::faults;
 use crate::hits;
 use crate::machine::Machine;
 use crate::rng::Rng;
-use crate::world::{LEASE, LocalCores, World, plane};
+use crate::world::{LEASE, LocalCores, World, server};
 
 /// Memory for orders of a page server: the largest databases of these worlds are too much for it.
 const ORDER_BYTES_MAX: usize = 1 << 20;
@@ -78,7 +76,7 @@ impl World {
         self.count(|counts| counts.lives += 1);
         let (death, is_dead) = watch::channel(false);
         let local = LocalSet::new();
-        let serve = self.serve(at, id, predecessor, &machine, Stores::one(store.clone()), disk, &end, is_dead);
+        let serve = self.serve(at, id, predecessor, &machine, Stores::one(store.clone()), disk, &end, is_dead, crash);
         let mut is_over = self.is_over.clone();
         let crash_after = if let End::CrashAfter(time) = end { time } else { Duration::MAX / 2 };
         tokio::select! {
@@ -225,6 +223,7 @@ impl World {
         disk: Arc<dyn CacheFile>,
         end: &End,
         is_dead: watch::Receiver<bool>,
+        crash: mpsc::UnboundedSender<()>,
     ) {
         let seam = machine.seam.clone();
         if let Some(predecessor) = predecessor {
@@ -242,14 +241,7 @@ impl World {
         }
         self.peers.connect(address, node.handle());
         self.caches.borrow_mut()[at] = node.context.disk.clone();
-        let plane = plane(&node, false);
-        let server = Server {
-            data: data::router(plane),
-            admin: admin::router(node.handle()),
-            pause: machine.pause.clone(),
-            is_dead,
-        };
-        self.cluster.set(at, Some(server));
+        self.cluster.set(at, Some(Server { crash: Some(crash), ..server(&node, machine, false, is_dead) }));
         let shutdown = if let End::ShutDownAfter(time) = end { *time } else { Duration::MAX / 2 };
         tokio::select! {
             biased;

@@ -18,6 +18,11 @@ use crate::rng::Rng;
 /// November 2026.
 pub const EPOCH_MICROS: i64 = 1_795_000_000_000_000;
 
+/// What time it is, for the store too.
+pub fn true_micros(started: tokio::time::Instant) -> u64 {
+    EPOCH_MICROS.unsigned_abs() + started.elapsed().as_micros() as u64
+}
+
 pub struct Machine {
     pub seam: Seam,
     pub clock: Arc<MachineClock>,
@@ -33,6 +38,7 @@ impl Machine {
             started,
             wall_offset: AtomicI64::new(wall_offset_micros),
             hidden: AtomicU64::new(0),
+            jumps: AtomicU64::new(0),
         });
         let random = Arc::new(SeededRandom(Mutex::new(rng.fork())));
         let seam = Seam::new(clock.clone(), random, tasks.clone());
@@ -50,11 +56,34 @@ pub struct MachineClock {
     wall_offset: AtomicI64,
     /// Time that the boot clock has not counted.
     hidden: AtomicU64,
+    jumps: AtomicU64,
+}
+
+/// Clocks that are further apart do not agree: then a node goes by the store's.
+const APART_MICROS_MAX: u64 = 300_000_000;
+
+/// A node's clock as it was read.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    /// What the node goes by, in microseconds since the Unix epoch.
+    pub told: u64,
+    /// What time it was.
+    pub truly: u64,
+    /// How often the clock had jumped.
+    pub jumps: u64,
 }
 
 impl MachineClock {
     pub fn jump(&self, micros: i64) {
         self.wall_offset.fetch_add(micros, Ordering::Relaxed);
+        self.jumps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What time it is for the node.
+    pub fn read(&self) -> Reading {
+        let (truly, wall) = (true_micros(self.started), self.wall_micros());
+        let told = if wall.abs_diff(truly) > APART_MICROS_MAX { truly } else { wall };
+        Reading { told, truly, jumps: self.jumps.load(Ordering::Relaxed) }
     }
 
     pub fn hide(&self, micros: u64) {

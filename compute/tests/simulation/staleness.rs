@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use compute::http::{admin, data};
 use compute::node::{Node, Settings};
 use futures_util::future::join3;
 use serde_json::{Value, json};
@@ -25,11 +24,11 @@ use walstore::life::Stores;
 use walstore::store::{Effect, Faults, FaultyStore, Latency, MemoryStore, Op, Trace};
 
 use crate::client::rows;
-use crate::cluster::{Answer, Cluster, Server, sleep};
+use crate::cluster::{Answer, Cluster, sleep};
 use crate::machine::Machine;
 use crate::peers::Network;
 use crate::rng::Rng;
-use crate::world::{LocalCores, plane};
+use crate::world::{LocalCores, server};
 
 const SEEDS: u64 = 6;
 const LASTS: Duration = Duration::from_secs(20);
@@ -112,8 +111,7 @@ impl World {
             node.context.reaches_others_by(peers.clone());
             peers.connect(address, node.handle());
             let (death, is_dead) = watch::channel(false);
-            let (data, admin) = (data::router(plane(&node, false)), admin::router(node.handle()));
-            cluster.set(at, Some(Server { data, admin, pause: machine.pause.clone(), is_dead }));
+            cluster.set(at, Some(server(&node, &machine, false, is_dead)));
             nodes.push((node, machine, death));
             stores.push(store);
         }

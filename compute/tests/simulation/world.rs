@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use compute::core::{self, Message};
 use compute::hrana::baton::BatonKey;
-use compute::http::data::DataPlane;
+use compute::http::data::{self, DataPlane};
+use compute::http::admin;
 use compute::node::{Node, NodeContext, RunCores, Settings};
 use compute::sqlite::vfs;
 use futures_util::future::{OptionFuture, join, join_all};
@@ -18,10 +19,10 @@ use tokio::sync::{mpsc, watch};
 use walstore::store::MemoryStore;
 
 use crate::client::{Client, Story};
-use crate::cluster::{Cluster, sleep};
+use crate::cluster::{Cluster, Server, sleep};
 use crate::counts::{Counts, Run};
 use crate::hits::Hits;
-use crate::machine::{EPOCH_MICROS, Machine};
+use crate::machine::{Machine, true_micros};
 use crate::peers;
 use crate::rng::Rng;
 
@@ -83,6 +84,8 @@ pub fn run(seed: u64) -> Run {
         let started = tokio::time::Instant::now();
         let mut rng = Rng::of_seed(seed);
         compute::sqlite::install();
+        // Before the first world, for they use SQLite's randomness.
+        crate::past::files::files();
         vfs::reset_randomness();
         let (over, is_over) = watch::channel(false);
         let (out, is_out) = watch::channel(false);
@@ -111,7 +114,7 @@ pub fn run(seed: u64) -> Run {
             has_past,
             retention: Duration::from_secs(if has_past { *rng.pick(&RETENTIONS) } else { 0 }),
         });
-        world.bucket.set_clock(move || EPOCH_MICROS.unsigned_abs() + started.elapsed().as_micros() as u64);
+        world.bucket.set_clock(move || true_micros(started));
         world.story.list.borrow_mut().may_be_stale = world.hides_time;
         (world.story.past.borrow_mut().retention, world.story.past.borrow_mut().may_be_stale) = (world.retention, world.hides_time);
         if world.has_page_server {
@@ -185,13 +188,23 @@ impl World {
     }
 }
 
-pub fn plane(node: &Node, create_on_first_use: bool) -> DataPlane {
-    DataPlane {
+/// A node as clients reach it.
+pub fn server(node: &Node, machine: &Machine, create_on_first_use: bool, is_dead: watch::Receiver<bool>) -> Server {
+    let plane = DataPlane {
         node: node.handle(),
         batons: BatonKey::new([7; 32]),
         default_database: None,
         create_on_first_use,
         body_bytes_max: 1 << 20,
+    };
+    Server {
+        data: data::router(plane),
+        admin: admin::router(node.handle()),
+        pause: machine.pause.clone(),
+        clock: machine.clock.clone(),
+        context: node.context.clone(),
+        is_dead,
+        crash: None,
     }
 }
 

@@ -44,6 +44,11 @@ impl Sweeper {
             if head.value.state.is_final() {
                 return self.collect_ended(head, objects, collected).await;
             }
+            // Its marker may never have been written.
+            if head.value.owner.is_none() && self.has_expired(&head.value) {
+                self.expire(database, collected).await?;
+                continue;
+            }
             let reached = collect::reach(&self.fetcher, &head.value, Some(&objects)).await?;
             let orphans = objects.iter().filter(|key| !reached.keys.contains(*key));
             let orphans: Vec<Key> = orphans.cloned().collect();

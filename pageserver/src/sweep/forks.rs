@@ -230,13 +230,18 @@ impl Sweeper {
         }
     }
 
+    /// Whether its time is up.
+    pub(super) fn has_expired(&self, head: &Head) -> bool {
+        self.agreed_micros().is_some_and(|now| head.settings.is_expired(now))
+    }
+
     /// Deletes a database whose time is up. `true`: nothing is left to be done.
     pub(super) async fn expire(&self, database: DatabaseId, collected: &mut Collected) -> Result<bool, SweepError> {
         let Some(head) = self.head(database).await? else { return Ok(false) };
         if head.value.state.is_final() {
             return Ok(true);
         }
-        if !self.agreed_micros().is_some_and(|now| head.value.settings.is_expired(now)) {
+        if !self.has_expired(&head.value) {
             // It was given more time, and another marker with it.
             return Ok(true);
         }

@@ -196,12 +196,19 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Whether it was made to take the place of its parent, whose name it has, and nobody has ever come to it.
+    /// Whether it was made to take a place, and nobody has ever come to it: that of its parent, whose name it has, or that
+    /// of another fork, which was to be reset to that parent.
     async fn is_left_by_restore(&mut self, head: &Head, look: &mut Look) -> Result<bool, VerifyError> {
         let Some(point) = head.parent.filter(|_| head.version == 1 && head.owner.is_none()) else { return Ok(false) };
         let patience = self.access().patience;
         let parent = registry::read_head(&*self.stores.main, self.seam, point.parent, patience).await;
-        Ok(look.take(parent)?.flatten().is_some_and(|parent| parent.value.name == head.name))
+        let Some(parent) = look.take(parent)?.flatten() else { return Ok(false) };
+        // What begins before the first commit needs nothing, so it is not pinned.
+        if parent.value.name == head.name || point.lsn.is_none() {
+            return Ok(true);
+        }
+        let pins = registry::read_pins(&*self.stores.main, self.seam, &parent.value, patience).await;
+        Ok(look.take(pins)?.is_some_and(|pins| pins.all().any(|pin| pin.child == head.database)))
     }
 
     async fn read_chunks(&mut self, tail: &mut Tail, look: &mut Look) -> Result<(), VerifyError> {

@@ -53,6 +53,10 @@ impl Core {
                     None => return Err(OpenError::NoSuchDatabase(name.clone())),
                 },
             };
+            if self.is_over(&head.value) {
+                open.iter().for_each(|open| self.clone().expire(open));
+                return Err(OpenError::NoSuchDatabase(name.clone()));
+            }
             let head = match moment {
                 Moment::Bookmark { database, .. } if database != head.value.database => self.former(name, database).await?,
                 _ => head,
@@ -115,7 +119,7 @@ impl Core {
         // creation is no state of a database.
         let settings = open.head.borrow().value.settings;
         let is_before_all = matches!(moment, Moment::Time(micros) if micros < settings.created_micros);
-        if is_before_all || !keeps_commits(&open.head.borrow().value) {
+        if is_before_all || self.has_expired(&open) || !keeps_commits(&open.head.borrow().value) {
             return Ok(None);
         }
         self.until_durable(&open, wanted).await?;
@@ -136,14 +140,14 @@ impl Core {
             match self.resolve(name).await? {
                 None => return Err(OpenError::NoSuchDatabase(name.clone())),
                 // Then all of it is folded.
-                Some(head) if head.value.owner.is_none() => return Ok(head),
+                Some(head) if head.value.owner.is_none() && !self.is_over(&head.value) => return Ok(head),
                 Some(_) => {}
             }
         }
         if !self.node.lease_is_valid() {
             return Err(self.out_of_touch().into());
         }
-        let open = self.open(name, false).await?;
+        let open = self.open_living(name).await?;
         self.fold_up_to(&open, Lsn::raw(open.database.newest().lsn)).await?;
         Ok(open.head.borrow().clone())
     }

@@ -123,6 +123,11 @@ impl Core {
         }
     }
 
+    /// Reads the head. If the replica is over, its follower finds the same.
+    pub(super) async fn look_at_head(&self, open: &OpenDatabase) -> Result<(), ServerError> {
+        self.adopt_head(open).await.map(drop)
+    }
+
     /// Reads the head and moves the replica onto what is folded by now.
     async fn adopt_head(&self, open: &OpenDatabase) -> Result<Result<Head, Look>, ServerError> {
         let over = |reason: &str| Ok(Err(Look::Over(reason.to_owned())));

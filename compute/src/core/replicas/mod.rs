@@ -93,7 +93,11 @@ impl Core {
         }
         if let Some(baton) = baton {
             // Whatever it asks for: the stream's snapshot, and its rows, are the replica's.
-            return Ok(self.replicas.get(name).filter(|open| self.streams.is_of(baton, &open.database)));
+            let open = self.replicas.get(name).filter(|open| self.streams.is_of(baton, &open.database));
+            if let Some(open) = &open {
+                self.check_it_lives(open).await?;
+            }
+            return Ok(open);
         }
         if !asks.only_reads || self.databases.is_open(name) {
             return Ok(None);
@@ -105,9 +109,22 @@ impl Core {
                 None => return Ok(None),
             },
         };
+        self.check_it_lives(&open).await?;
         open.used_micros.set(self.node.seam.boot_micros());
         self.wait_for(&open, asks.min_lsn).await?;
         Ok(Some(open))
+    }
+
+    /// Refuses a database whose time is up. Its owner may have given it more.
+    async fn check_it_lives(&self, open: &OpenDatabase) -> Result<(), OpenError> {
+        if !self.has_expired(open) {
+            return Ok(());
+        }
+        self.look_at_head(open).await?;
+        match self.has_expired(open) {
+            true => Err(OpenError::NoSuchDatabase(open.database.name.clone())),
+            false => Ok(()),
+        }
     }
 
     async fn open_replica(self: &Rc<Self>, name: &Name) -> Result<Option<Rc<OpenDatabase>>, OpenError> {

@@ -3,8 +3,10 @@
 use serde_json::{Value, json};
 
 use super::answers::Made;
+use super::ends::Ends;
+use super::expiring::is_over;
 use super::reading::Moment;
-use super::{Leads, Standing};
+use super::{Leads, Past, Standing};
 use crate::client::Client;
 use crate::cluster::Answer;
 
@@ -17,22 +19,22 @@ impl Client {
             2 => self.fork_now_while_writing(name, line, &to).await,
             3..5 => {
                 let moment = self.draw_moment(line);
-                let (path, body) = (format!("/v1/namespaces/{name}/fork/{to}"), moment.body.clone());
+                let (path, (body, end)) = (format!("/v1/namespaces/{name}/fork/{to}"), self.with_an_end(&moment.body));
                 let answer = self.change(&path, &body).await;
-                self.forked_then("fork then", name, &to, &moment, &answer);
+                self.forked_then("fork then", name, &to, &moment, end, &answer);
             }
             _ => {
                 let moment = self.draw_moment(line);
                 let mut body = moment.body.clone();
                 body["to"] = json!(to);
                 let answer = self.change(&format!("/v1/namespaces/{name}/restore"), &body).await;
-                self.forked_then("restore to a new name", name, &to, &moment, &answer);
+                self.forked_then("restore to a new name", name, &to, &moment, 0, &answer);
             }
         }
     }
 
     /// Asks for a change until a node says something about the database.
-    async fn change(&mut self, path: &str, body: &Value) -> Answer {
+    pub(super) async fn change(&mut self, path: &str, body: &Value) -> Answer {
         let answer = self.persist(async |client: &Client| client.admin("POST", path, body).await).await;
         self.note(format!("{path} {body}: {answer:?}"));
         answer
@@ -40,8 +42,9 @@ impl Client {
 
     async fn fork_now(&mut self, name: &str, line: usize, to: &str) {
         let newest = self.story.past.borrow().family.lines[line].newest;
-        let answer = self.change(&format!("/v1/namespaces/{name}/fork/{to}"), &Value::Null).await;
-        self.forked_now(name, line, to, newest, &answer);
+        let (body, end) = self.with_an_end(&Value::Null);
+        let answer = self.change(&format!("/v1/namespaces/{name}/fork/{to}"), &body).await;
+        self.forked_now(name, line, to, newest, end, &answer);
     }
 
     async fn fork_now_while_writing(&mut self, name: &str, line: usize, to: &str) {
@@ -52,11 +55,11 @@ impl Client {
         let (wrote, forked) = both.await;
         self.note(format!("{path} beside a write: {forked:?}"));
         self.wrote(name, line, &value, &wrote);
-        self.forked_now(name, line, to, newest, &forked);
+        self.forked_now(name, line, to, newest, 0, &forked);
     }
 
     /// `newest`: the commit that the fork has at least.
-    fn forked_now(&self, name: &str, line: usize, to: &str, newest: u64, answer: &Answer) {
+    fn forked_now(&self, name: &str, line: usize, to: &str, newest: u64, end: u64, answer: &Answer) {
         let past = &mut *self.story.past.borrow_mut();
         let verdict = match answer {
             Answer::Done(body) => {
@@ -65,33 +68,40 @@ impl Client {
                 let fork = past.family.branch(to, line, made.lsn);
                 past.family.lines[fork].id = Some(made.id);
                 past.put(to, Leads::To(fork));
+                self.ends_then(past, fork, end);
+                self.learn(self.judge_life(past, name));
                 match made.lsn >= newest {
                     true => Ok(()),
                     false => Err(format!("I1: {to} begins with commit {}, after {newest} of {name} was shown", made.lsn)),
                 }
             }
             Answer::Unknown(_) => {
-                past.doubt(to, &[Leads::Nowhere, Leads::ToForkOf(line)]);
+                past.doubt(to, &[Leads::Nowhere, Leads::ToForkOf(line, end)]);
                 Ok(())
             }
             Answer::Refused(text) => {
                 past.put(to, Leads::Nowhere);
-                self.judge_error(name, text)
+                if is_over(text) { self.judge_too_late(to, end, text) } else { self.judge_error(past, name, text) }
             }
         };
         self.learn(verdict);
     }
 
-    fn forked_then(&self, what: &'static str, name: &str, to: &str, moment: &Moment, answer: &Answer) {
+    fn forked_then(&self, what: &'static str, name: &str, to: &str, moment: &Moment, end: u64, answer: &Answer) {
         if let Answer::Refused(text) = answer {
             self.story.past.borrow_mut().put(to, Leads::Nowhere);
+            if is_over(text) {
+                return self.learn(self.judge_too_late(to, end, text));
+            }
             return self.learn(self.judge_moment(name, moment, text));
         }
         let past = &mut *self.story.past.borrow_mut();
         let fork = past.family.branch(to, moment.line, moment.lsn);
+        self.ends_then(past, fork, end);
         if let Answer::Done(body) = answer {
             past.did(what);
             past.put(to, Leads::To(fork));
+            self.learn(self.judge_life(past, name));
             let verdict = self.begins_as_asked(to, moment, &Made::of(body));
             past.family.lines[fork].id = Some(Made::of(body).id);
             self.learn(verdict);
@@ -134,23 +144,53 @@ impl Client {
         let past = &mut *self.story.past.borrow_mut();
         let new = past.family.branch(name, moment.line, moment.lsn);
         let Answer::Done(body) = answer else {
+            past.family.lines[new].ends = past.family.lines[line].ends.clone();
             return past.doubt(name, &[Leads::To(line), Leads::To(new)]);
         };
         past.did(what);
-        past.put(name, Leads::To(new));
         let made = Made::of(body);
         let begins = self.begins_as_asked(name, moment, &made);
+        let replaced = self.put_into_its_place(past, name, line, new, &made, body);
+        if past.is_a_reset(line) && moment.line != line {
+            past.did("undo of a reset");
+        }
+        self.learn(begins);
+        self.learn(replaced);
+    }
+
+    /// `new` has the place of `line`, and its answer says what undoes that.
+    pub(super) fn put_into_its_place(
+        &self,
+        past: &mut Past,
+        name: &str,
+        line: usize,
+        new: usize,
+        made: &Made,
+        body: &Value,
+    ) -> Result<(), String> {
+        self.judge_life(past, name)?;
+        past.family.lines[new].ends = past.family.lines[line].ends.clone();
+        past.family.lines[line].replaced_by = Some(new);
+        past.put(name, Leads::To(new));
         let undo = made.undo.as_deref().and_then(|undo| Some((undo.split_once('-')?, undo)));
         let Some(((was, last), bookmark)) = undo else {
-            return self.learn(Err(format!("I1: nothing undoes the restore of {name}: {body}")));
+            return Err(format!("I1: nothing undoes the restore of {name}: {body}"));
         };
         let (last, newest) = (last.parse::<u64>().expect("an LSN"), past.family.lines[line].newest);
         past.family.lines[new].undo = Some((line, last, bookmark.to_owned()));
-        past.family.lines[new].id = Some(made.id);
+        past.family.lines[new].id = Some(made.id.clone());
         past.family.lines[line].id = Some(was.into());
-        self.learn(begins);
-        if last < newest {
-            self.learn(Err(format!("I1: {name} was replaced as of commit {last}, after {newest} was shown")));
+        match last >= newest {
+            true => Ok(()),
+            false => Err(format!("I1: {name} was replaced as of commit {last}, after {newest} was shown")),
+        }
+    }
+
+    /// A new database, with the end that it was given.
+    fn ends_then(&self, past: &mut Past, line: usize, end: u64) {
+        if end > 0 {
+            past.did("fork with an end");
+            past.family.lines[line].ends = Ends::at(end);
         }
     }
 
@@ -176,7 +216,7 @@ impl Client {
     pub(super) async fn undelete(&mut self) {
         let deleted: Vec<(String, usize)> = {
             let past = self.story.past.borrow();
-            let is_free = |name: &String| past.names[name] == Standing::Sure(Leads::Nowhere);
+            let is_free = |name: &String| matches!(past.names[name], Standing::Sure(Leads::Nowhere | Leads::Ended(_)));
             past.deleted.iter().filter(|(name, _)| is_free(name)).map(|(name, line)| (name.clone(), *line)).collect()
         };
         if deleted.is_empty() {
@@ -198,7 +238,7 @@ impl Client {
                 }
             }
             Answer::Unknown(_) => {
-                past.doubt(&name, &[Leads::Nowhere, Leads::ToForkOf(line)]);
+                past.doubt(&name, &[Leads::Nowhere, Leads::ToForkOf(line, 0)]);
                 Ok(())
             }
             Answer::Refused(text) if is_gone(text) && past.keeps_all() => {

@@ -9,6 +9,7 @@ use super::answers::{STATE, seen, window};
 use super::family::Seen;
 use super::{Leads, Past, Standing};
 use crate::cluster::{Answer, Cluster, sleep};
+use crate::machine::true_micros;
 use crate::rng::Rng;
 
 /// How often the last node is asked before it counts as not serving.
@@ -20,13 +21,14 @@ const MOMENTS: u64 = 4;
 pub struct Examiner<'a> {
     cluster: &'a Cluster,
     past: &'a RefCell<Past>,
+    started: tokio::time::Instant,
     rng: Rng,
     broken: Vec<String>,
 }
 
 impl<'a> Examiner<'a> {
-    pub fn new(cluster: &'a Cluster, past: &'a RefCell<Past>, rng: Rng) -> Self {
-        Self { cluster, past, rng, broken: Vec::new() }
+    pub fn new(cluster: &'a Cluster, past: &'a RefCell<Past>, started: tokio::time::Instant, rng: Rng) -> Self {
+        Self { cluster, past, started, rng, broken: Vec::new() }
     }
 
     /// Everything that is wrong, each named by its invariant.
@@ -45,7 +47,7 @@ impl<'a> Examiner<'a> {
     pub async fn delete(mut self, one_in: u64) -> Vec<String> {
         let names = self.past.borrow().names.clone();
         for (name, standing) in names {
-            if standing == Standing::Sure(Leads::Nowhere) || !self.rng.is_one_in(one_in) {
+            if matches!(standing, Standing::Sure(Leads::Nowhere | Leads::Ended(_))) || !self.rng.is_one_in(one_in) {
                 continue;
             }
             let answer = self.insist(async || self.cluster.admin(0, "DELETE", format!("/v1/namespaces/{name}")).await).await;
@@ -57,7 +59,7 @@ impl<'a> Examiner<'a> {
                     past.put(&name, Leads::Nowhere);
                 }
                 (Answer::Done(_), _) => self.past.borrow_mut().put(&name, Leads::Nowhere),
-                (Answer::Refused(text), Standing::Unsure(_)) if is_gone(&text) => {
+                (Answer::Refused(text), standing) if is_gone(&text) && self.may_be_gone(&name, &standing) => {
                     self.past.borrow_mut().put(&name, Leads::Nowhere);
                 }
                 (answer, _) => self.broken.push(format!("I16: {name} cannot be deleted: {answer:?}")),
@@ -66,10 +68,30 @@ impl<'a> Examiner<'a> {
         self.broken
     }
 
+    fn may_be_gone(&self, name: &str, standing: &Standing) -> bool {
+        let now = self.now_micros();
+        matches!(standing, Standing::Unsure(_)) || self.past.borrow().ends_of(name).iter().any(|ends| ends.may_be_over(now))
+    }
+
+    fn now_micros(&self) -> u64 {
+        true_micros(self.started)
+    }
+
     /// Where a name leads, as far as that can be told.
     async fn examine_name(&mut self, name: &str, standing: &Standing) -> Result<Standing, String> {
+        let asked = self.now_micros();
         let shown = self.state_of(name).await?;
-        let past = self.past;
+        let (past, ends) = (self.past, self.past.borrow().ends_of(name));
+        if shown.is_none() && ends.iter().any(|ends| ends.may_be_over(self.now_micros())) {
+            past.borrow_mut().did("ended at last");
+            if let Standing::Sure(Leads::To(line)) = standing {
+                past.borrow_mut().deleted.insert(name.into(), *line);
+            }
+            return Ok(Standing::Sure(Leads::Nowhere));
+        }
+        if shown.is_some() && !ends.is_empty() && !ends.iter().any(|ends| ends.may_live(asked)) {
+            return Err(format!("I8: {name} is there, and its time is up: {ends:?}"));
+        }
         match (standing, shown) {
             (Standing::Sure(Leads::To(line)), Some(seen)) => {
                 past.borrow_mut().family.check(*line, &seen)?;
@@ -77,12 +99,18 @@ impl<'a> Examiner<'a> {
                 if seen.lsn < newest {
                     return Err(format!("I1: {name} ends with commit {}, after {newest} was shown", seen.lsn));
                 }
-                self.is_sound(name).await?;
-                self.examine_moments(name, *line).await?;
+                let mut verdict = self.is_sound(name).await;
+                if verdict.is_ok() {
+                    verdict = self.examine_moments(name, *line).await;
+                }
+                // It may end meanwhile.
+                if verdict.is_err() && !past.borrow().family.lines[*line].ends.may_be_over(self.now_micros()) {
+                    return verdict.map(|()| standing.clone());
+                }
                 Ok(standing.clone())
             }
-            (Standing::Sure(Leads::To(_) | Leads::ToForkOf(_)), None) => Err(format!("I8: {name} is gone")),
-            (Standing::Sure(Leads::Nowhere), None) => Ok(standing.clone()),
+            (Standing::Sure(Leads::To(_) | Leads::ToForkOf(..)), None) => Err(format!("I8: {name} is gone")),
+            (Standing::Sure(Leads::Nowhere | Leads::Ended(_)), None) => Ok(Standing::Sure(Leads::Nowhere)),
             (Standing::Unsure(leads), None) if leads.contains(&Leads::Nowhere) => Ok(Standing::Sure(Leads::Nowhere)),
             (Standing::Unsure(leads), Some(seen)) => self.one_of(name, leads, &seen),
             (standing, shown) => Err(format!("I12: {name} is {standing:?}, and shows {shown:?}")),
@@ -96,9 +124,9 @@ impl<'a> Examiner<'a> {
         let mut why = Vec::new();
         for lead in leads {
             let fit = match *lead {
-                Leads::Nowhere => Err("it is there".into()),
+                Leads::Nowhere | Leads::Ended(_) => Err("it is there".into()),
                 Leads::To(line) if seen.lsn < past.family.lines[line].newest => Err(format!("I1: it ends with {}", seen.lsn)),
-                Leads::To(line) | Leads::ToForkOf(line) => past.family.check(line, seen),
+                Leads::To(line) | Leads::ToForkOf(line, _) => past.family.check(line, seen),
             };
             match fit {
                 Ok(()) => fits.push(*lead),

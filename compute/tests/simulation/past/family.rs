@@ -3,10 +3,12 @@
 //! A database has one line of history. A fork or a restore begins another one, which shares the commits up to some LSN
 //! with the line that it was made from. The first commit of a family creates its tables, and each later one adds one
 //! row with a value that nothing else has, and overwrites one of a few cells. So there is exactly one state for each
-//! LSN, and what was acknowledged, and what has been shown once, says which.
+//! LSN, and what was acknowledged, and what has been shown once, says which. A family that begins with a file has that
+//! file's rows before all others, in its first commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::ends::Ends;
 use crate::client::Outcome;
 
 /// Rows that are overwritten again and again.
@@ -25,12 +27,36 @@ pub struct Line {
     pub from: Option<(usize, u64)>,
     /// What a restore in place has replaced with it: the line, its last commit, and the bookmark of that.
     pub undo: Option<(usize, u64, String)>,
+    /// What a restore in place has put into its place.
+    pub replaced_by: Option<usize>,
+    /// When it ends.
+    pub ends: Ends,
+    /// When that was changed, in microseconds since the Unix epoch.
+    pub end_set_micros: u64,
     /// The newest commit that is known to be there.
     pub newest: u64,
+    /// The rows of the file that it began with, as they are shown.
+    brought: Option<File>,
     /// Which value each of its own commits added.
     commits: BTreeMap<u64, String>,
     /// When they were made, in microseconds.
     times: BTreeMap<u64, u64>,
+}
+
+/// A file, as a database shows it.
+#[derive(Clone, Debug)]
+struct File {
+    rows: Vec<Brought>,
+    /// The commit that brought the last of it.
+    lsn: u64,
+}
+
+/// A row of a file: its value, the cell that it wrote to, and what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Brought {
+    pub value: String,
+    pub cell: u64,
+    pub wrote: String,
 }
 
 /// A transaction that a client has sent.
@@ -72,6 +98,36 @@ impl Family {
         self.add(Line { name: name.into(), newest: FIRST, ..Line::default() })
     }
 
+    /// A line that begins a family with a file.
+    pub fn bring(&mut self, name: &str, rows: Vec<Brought>, lsn: u64) -> usize {
+        self.add(Line { name: name.into(), newest: lsn, brought: Some(File { rows, lsn }), ..Line::default() })
+    }
+
+    /// The commit that made the tables of a line, and the rows that came with them.
+    fn first(&self, mut line: usize) -> (u64, &[Brought]) {
+        while let Some((from, _)) = self.lines[line].from {
+            line = from;
+        }
+        self.lines[line].brought.as_ref().map_or((FIRST, &[]), |file| (file.lsn, &file.rows))
+    }
+
+    /// What a line was forked from, past restores in place.
+    pub fn parent(&self, line: usize) -> Option<usize> {
+        let mut parent = self.lines[line].from?.0;
+        while self.lines[parent].name == self.lines[line].name {
+            parent = self.lines[parent].from?.0;
+        }
+        Some(parent)
+    }
+
+    /// What has the place of a line after restores in place.
+    pub fn successor(&self, mut line: usize) -> usize {
+        while let Some(next) = self.lines[line].replaced_by {
+            line = next;
+        }
+        line
+    }
+
     /// A line that begins with the state of another one.
     pub fn branch(&mut self, name: &str, from: usize, lsn: u64) -> usize {
         self.add(Line { name: name.into(), from: Some((from, lsn)), newest: lsn, ..Line::default() })
@@ -82,9 +138,10 @@ impl Family {
         self.lines.len() - 1
     }
 
-    /// The LSN that a line begins with.
+    /// The LSN that a line begins with. Before a file there is nothing.
     pub fn begin(&self, line: usize) -> u64 {
-        self.lines[line].from.map_or(0, |(_, lsn)| lsn)
+        let Line { from, brought, .. } = &self.lines[line];
+        from.map_or(brought.as_ref().map_or(0, |file| file.lsn), |(_, lsn)| lsn)
     }
 
     /// The line that made a commit.
@@ -158,15 +215,22 @@ impl Family {
 
     /// Exactly one row for each commit but the first, in their order. Answers which commits were not known.
     fn check_log(&self, line: usize, seen: &Seen) -> Result<Vec<(usize, u64, String)>, String> {
-        let (name, lsn) = (&self.lines[line].name, seen.lsn);
-        if seen.log.len() as u64 != lsn.saturating_sub(FIRST) {
-            return Err(format!("I9: {name} shows {} rows after commit {lsn}", seen.log.len()));
+        let (name, lsn, (first, brought)) = (&self.lines[line].name, seen.lsn, self.first(line));
+        let expected = if lsn < first { 0 } else { brought.len() as u64 + lsn - first };
+        if seen.log.len() as u64 != expected {
+            return Err(format!("I9: {name} shows {} rows after commit {lsn}, not {expected}", seen.log.len()));
+        }
+        let (of_file, added) = seen.log.split_at(brought.len().min(seen.log.len()));
+        for (number, ([row, value, wrote], expected)) in (1..).zip(of_file.iter().zip(brought)) {
+            if *row != u64::to_string(&number) || *value != expected.value || *wrote != expected.wrote {
+                return Err(format!("I9: {name} shows {value} ({wrote}) as row {row}, instead of {expected:?} of its file"));
+            }
         }
         let (mut new, mut values) = (Vec::new(), BTreeSet::new());
-        for (lsn, [row, value, _]) in (FIRST + 1..).zip(&seen.log) {
+        for (lsn, [row, value, _]) in (first + 1..).zip(added) {
             let maker = self.maker(line, lsn);
             let sent = self.sent.get(value).ok_or_else(|| format!("I12: {name} shows {value}, which was never sent"))?;
-            if *row != (lsn - FIRST).to_string() || !values.insert(value) {
+            if *row != (lsn - first + brought.len() as u64).to_string() || !values.insert(value) {
                 return Err(format!("I9: {name} shows {value} as row {row}, at commit {lsn}"));
             }
             match self.lines[maker].commits.get(&lsn) {
@@ -189,12 +253,16 @@ impl Family {
 
     /// Each cell holds what the last of these commits that changed it wrote.
     fn check_cells(&self, line: usize, seen: &Seen) -> Result<(), String> {
-        if seen.lsn < FIRST {
+        let (first, brought) = self.first(line);
+        if seen.lsn < first {
             return Ok(());
         }
         let mut cells: BTreeMap<u64, [String; 3]> =
             (0..CELLS).map(|cell| (cell, [cell.to_string(), String::new(), String::new()])).collect();
-        for [_, value, wrote] in &seen.log {
+        for Brought { value, cell, wrote } in brought {
+            cells.insert(*cell, [cell.to_string(), value.clone(), wrote.clone()]);
+        }
+        for [_, value, wrote] in &seen.log[brought.len()..] {
             let Sent { cell, bytes, .. } = self.sent[value];
             if !wrote.ends_with(&format!("/{bytes}")) {
                 return Err(format!("I9: {value} wrote {bytes} bytes, not {wrote}"));
@@ -271,6 +339,32 @@ mod tests {
             let broken = verdict.expect_err(invariant);
             assert!(broken.starts_with(&format!("{invariant}:")), "{invariant} expected: {broken}");
         }
+    }
+
+    #[test]
+    fn the_rows_of_a_file_come_first_and_all_of_them() {
+        let mut family = Family::default();
+        let row = |value: &str| Brought { value: value.into(), cell: 0, wrote: format!("{value}/8") };
+        let line = family.bring("app", vec![row("x"), row("y")], 1);
+        send(&mut family, "app", "a");
+        let shown = |values: &[&str], lsn| Seen { lsn, ..seen(values) };
+        assert_eq!(family.check(line, &shown(&["x", "y"], 1)), Ok(()));
+        assert_eq!(family.check(line, &shown(&["x", "y", "a"], 2)), Ok(()));
+        for (values, lsn) in [(&["x"][..], 1), (&["x", "a"], 1), (&["x", "y"], 2), (&["y", "x", "a"], 2), (&["x", "y", "b"], 2)] {
+            assert!(family.check(line, &shown(values, lsn)).is_err(), "{values:?}");
+        }
+        assert_eq!((family.begin(line), family.parent(line)), (FIRST, None));
+    }
+
+    #[test]
+    fn a_parent_is_found_past_restores_in_place() {
+        let mut family = family();
+        let again = family.branch("fork", 1, 3);
+        let once_more = family.branch("fork", again, 3);
+        let app = family.branch("app", 0, 2);
+        family.lines[0].replaced_by = Some(app);
+        assert_eq!([0, 1, again, once_more, app].map(|line| family.parent(line)), [None, Some(0), Some(0), Some(0), None]);
+        assert_eq!(family.successor(0), app);
     }
 
     #[test]

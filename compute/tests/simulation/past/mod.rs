@@ -8,18 +8,29 @@
 //! moment is refused only outside of the window that the refusal states, and nothing leaves that window before its time,
 //! wherever clocks jump.
 //!
+//! A database may have an end. Before it, by the clock of the node that is asked, it is served; after it, by that clock, it
+//! is not; and nobody deletes it before that time has really come. Files that are imported are all there, or not there.
+//! A reset gives a fork what its parent is by then, and what undoes it leads back to all that the fork was.
+//!
 //! A name on which a change of unknown outcome may still be on its way is left alone until the end.
 
 mod answers;
 mod changes;
 mod ending;
+mod ends;
+mod expiring;
 mod family;
+pub mod files;
+mod importing;
 mod reading;
+mod resetting;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use self::ending::Examiner;
+pub use self::ends::Clocks;
+use self::ends::Ends;
 use self::family::Family;
 use crate::client::Client;
 use crate::cluster::{Answer, sleep};
@@ -28,7 +39,7 @@ use crate::cluster::{Answer, sleep};
 pub type Tally = BTreeMap<&'static str, u64>;
 
 /// What every large run must have had.
-pub const KINDS: [&str; 12] = [
+pub const KINDS: [&str; 24] = [
     "write",
     "past read",
     "past read at the end",
@@ -41,10 +52,22 @@ pub const KINDS: [&str; 12] = [
     "delete",
     "undelete",
     "moment refused",
+    "reset",
+    "undo of a reset",
+    "fork with an end",
+    "end set",
+    "end taken back",
+    "served before its end",
+    "ended",
+    "ended at last",
+    "import",
+    "import cut off",
+    "import begun anew",
+    "import found done",
 ];
 
 /// Things that the client does.
-const ACTIONS: u64 = 44;
+const ACTIONS: u64 = 54;
 /// Names that it takes at most.
 const NAMES_MAX: usize = 12;
 /// With a retention of so much nothing leaves the window as long as clients run, and a commit may bear a time that is
@@ -56,8 +79,10 @@ const LONG: Duration = Duration::from_secs(3_600);
 enum Leads {
     Nowhere,
     To(usize),
-    /// To a fork of that line, made at a moment that its client does not know.
-    ToForkOf(usize),
+    /// To a fork of that line, made at a moment that its client does not know, which ends then, or never (0).
+    ToForkOf(usize, u64),
+    /// To a line whose time is up.
+    Ended(usize),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +126,19 @@ impl Past {
         self.names.insert(name.into(), Standing::Unsure(leads.to_vec()));
     }
 
+    /// When what a name may lead to ends.
+    fn ends_of(&self, name: &str) -> Vec<Ends> {
+        let of = |leads: &Leads| match *leads {
+            Leads::Nowhere => None,
+            Leads::To(line) | Leads::Ended(line) => Some(self.family.lines[line].ends.clone()),
+            Leads::ToForkOf(_, micros) => Some(Ends::at(micros)),
+        };
+        match &self.names[name] {
+            Standing::Sure(leads) => of(leads).into_iter().collect(),
+            Standing::Unsure(leads) => leads.iter().filter_map(of).collect(),
+        }
+    }
+
     /// Names that lead to a database for sure.
     fn sure(&self) -> Vec<(String, usize)> {
         let line = |(name, standing): (&String, &Standing)| match standing {
@@ -108,6 +146,12 @@ impl Past {
             Standing::Sure(_) | Standing::Unsure(_) => None,
         };
         self.names.iter().filter_map(line).collect()
+    }
+
+    /// Whether a line was put where it is by a reset.
+    fn is_a_reset(&self, line: usize) -> bool {
+        let lines = &self.family.lines;
+        lines[line].undo.is_some() && lines[line].from.is_some_and(|(from, _)| lines[from].name != lines[line].name)
     }
 
     /// Lines that the name of `line` led to before, of which the id is known.
@@ -129,7 +173,7 @@ impl Client {
                 continue;
             }
             let (name, line) = self.rng.pick(&sure).clone();
-            match self.rng.below(44) {
+            match self.rng.below(54) {
                 0..14 => self.write(&name, line).await,
                 14..18 => self.read_now(&name, line).await,
                 18..24 => self.read_then(&name, line).await,
@@ -139,6 +183,9 @@ impl Client {
                 37..39 => self.undo(&name, line).await,
                 39..41 => self.delete(&name, line).await,
                 41..43 => self.undelete().await,
+                43..46 => self.reset(&name, line).await,
+                46..49 => self.set_end(&name, line).await,
+                49..53 => self.import().await,
                 _ => self.give_up(&name).await,
             }
         }
@@ -149,18 +196,7 @@ impl Client {
         let Some(name) = self.new_name() else { return };
         let answer = self.administer("POST", &format!("/v1/namespaces/{name}/create")).await;
         self.note(format!("create {name}: {answer:?}"));
-        let cells: Vec<String> = (0..family::CELLS).map(|cell| format!("({cell}, '', NULL)")).collect();
-        let sql = format!(
-            "BEGIN IMMEDIATE; CREATE TABLE IF NOT EXISTS log(value TEXT, cell INTEGER, bytes INTEGER, wrote TEXT);
-             CREATE TABLE IF NOT EXISTS cell(id INTEGER PRIMARY KEY, value TEXT, filler BLOB);
-             INSERT OR IGNORE INTO cell VALUES {};
-             CREATE TRIGGER IF NOT EXISTS fill AFTER INSERT ON log BEGIN
-               UPDATE cell SET value = new.value, filler = randomblob(new.bytes) WHERE id = new.cell;
-               UPDATE log SET wrote = (SELECT hex(substr(filler, -8)) || '/' || length(filler) FROM cell WHERE id = new.cell)
-                 WHERE rowid = new.rowid;
-             END; COMMIT",
-            cells.join(", ")
-        );
+        let sql = format!("BEGIN IMMEDIATE; {} {} {} COMMIT", files::SCHEMA, files::empty_cells(), files::TRIGGER);
         if matches!(answer, Answer::Done(_)) && self.insist(&name, &sql).await {
             let mut past = self.story.past.borrow_mut();
             let line = past.family.found(&name);

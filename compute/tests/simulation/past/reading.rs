@@ -4,6 +4,7 @@ use compute::moment::{parse_time, time_text};
 use serde_json::{Value, json};
 
 use super::answers::{STATE, is_about_the_database, seen, window};
+use super::Past;
 use super::family::{CELLS, Sent};
 use crate::client::{Client, Outcome, is_ok};
 use crate::cluster::{Answer, says_unknown};
@@ -50,41 +51,41 @@ impl Client {
 
     pub(super) async fn write(&mut self, name: &str, line: usize) {
         let (value, requests) = self.next_write(name);
-        let answer = self.ask(name, &requests).await;
+        let answer = self.persist(async |client: &Client| client.pipeline(name, &requests).await).await;
         self.wrote(name, line, &value, &answer);
     }
 
     /// Takes the answer to a write.
     pub(super) fn wrote(&self, name: &str, line: usize, value: &str, answer: &Answer) {
-        let mut past = self.story.past.borrow_mut();
+        let past = &mut *self.story.past.borrow_mut();
         let (outcome, verdict) = match answer {
             Answer::Done(body) if is_ok(body, 0) => {
                 past.did("write");
                 let lsn = body["lsn"].as_u64().expect("an answer says what it shows");
-                (format!("commit {lsn}"), past.family.acknowledge(line, lsn, value))
+                let verdict = self.judge_life(past, name);
+                (format!("commit {lsn}"), verdict.and(past.family.acknowledge(line, lsn, value)))
             }
             Answer::Done(body) if says_unknown(body) => ("unknown".into(), Ok(())),
             Answer::Unknown(_) => ("unknown".into(), Ok(())),
             Answer::Done(body) => {
                 past.family.learn_outcome(value, Outcome::Refused);
-                (format!("refused: {body}"), self.judge_error(name, &body.to_string()))
+                (format!("refused: {body}"), self.judge_error(past, name, &body.to_string()))
             }
             Answer::Refused(text) => {
                 past.family.learn_outcome(value, Outcome::Refused);
-                (format!("refused: {text}"), self.judge_error(name, text))
+                (format!("refused: {text}"), self.judge_error(past, name, text))
             }
         };
-        drop(past);
         self.note(format!("write {value} to {name}: {outcome}"));
         self.learn(verdict);
     }
 
     /// What nobody may say of a database that is there: nothing damages the bucket.
-    pub(super) fn judge_error(&self, name: &str, text: &str) -> Result<(), String> {
+    pub(super) fn judge_error(&self, past: &mut Past, name: &str, text: &str) -> Result<(), String> {
         if text.contains("SHOAL_CORRUPT") {
             return Err(format!("I10: {name} is said to be damaged: {text}"));
         }
-        if text.contains("SHOAL_NO_SUCH_DATABASE") {
+        if text.contains("SHOAL_NO_SUCH_DATABASE") && !self.has_ended(past, name, text) {
             return Err(format!("I1: {name} is there, and is said not to be: {text}"));
         }
         Ok(())
@@ -94,13 +95,14 @@ impl Client {
         let newest = self.story.past.borrow().family.lines[line].newest;
         let requests = json!([{"type": "execute", "stmt": {"sql": STATE}}]);
         let answer = self.persist(async |client: &Client| client.pipeline(name, &requests).await).await;
+        let past = &mut *self.story.past.borrow_mut();
         let verdict = match &answer {
             Answer::Done(body) => match seen(body) {
-                None => self.judge_error(name, &body.to_string()),
+                None => self.judge_error(past, name, &body.to_string()),
                 Some(seen) => {
                     self.note(format!("read {name}: commit {}, last {:?}", seen.lsn, seen.log.last()));
-                    let past = &mut *self.story.past.borrow_mut();
                     past.did("read");
+                    self.learn(self.judge_copy(past, name, body["staleness_millis"].as_u64()));
                     let is_stale = past.may_be_stale || !body["staleness_millis"].is_null();
                     match past.family.check(line, &seen) {
                         Ok(()) if is_stale || seen.lsn >= newest => Ok(()),
@@ -114,7 +116,7 @@ impl Client {
                     }
                 }
             },
-            Answer::Refused(text) | Answer::Unknown(text) => self.judge_error(name, text),
+            Answer::Refused(text) | Answer::Unknown(text) => self.judge_error(past, name, text),
         };
         self.learn(verdict);
     }
@@ -161,6 +163,7 @@ impl Client {
                     self.note(format!("read {of}: commit {}, last {:?}", seen.lsn, seen.log.last()));
                     let past = &mut *self.story.past.borrow_mut();
                     past.did("past read");
+                    self.learn(self.judge_life(past, name));
                     match seen.lsn == moment.lsn {
                         true => past.family.check(moment.line, &seen),
                         false => Err(format!("I9: {of} shows commit {} instead of {}", seen.lsn, moment.lsn)),
@@ -175,11 +178,11 @@ impl Client {
     /// Whether a moment may be refused like that.
     pub(super) fn judge_moment(&self, name: &str, moment: &Moment, text: &str) -> Result<(), String> {
         let Moment { line, lsn, text: asked, .. } = moment;
-        self.judge_error(name, text)?;
+        let past = &mut *self.story.past.borrow_mut();
+        self.judge_error(past, name, text)?;
         if !text.contains("SHOAL_INVALID") {
             return Ok(());
         }
-        let past = &mut *self.story.past.borrow_mut();
         past.did("moment refused");
         let (begin, newest) = (past.family.begin(*line), past.family.lines[*line].newest);
         self.note(format!("{name}@{asked} (commit {lsn} of {begin} to {newest}) is refused: {text}"));
@@ -209,7 +212,9 @@ impl Client {
         let answer = self.persist(async |client: &Client| client.admin("GET", &path, &Value::Null).await).await;
         let verdict = match &answer {
             Answer::Done(body) => self.learn_history(name, line, newest, body),
-            Answer::Refused(text) | Answer::Unknown(text) => self.judge_error(name, text),
+            Answer::Refused(text) | Answer::Unknown(text) => {
+                self.judge_error(&mut self.story.past.borrow_mut(), name, text)
+            }
         };
         self.learn(verdict);
     }
@@ -217,6 +222,7 @@ impl Client {
     fn learn_history(&self, name: &str, line: usize, newest: u64, body: &Value) -> Result<(), String> {
         let past = &mut *self.story.past.borrow_mut();
         past.did("listing");
+        self.judge_life(past, name)?;
         let commits = body["history"].as_array().expect("a list of commits");
         let lsns: Vec<u64> = commits.iter().filter_map(|commit| commit["lsn"].as_u64()).collect();
         self.note(format!("history of {name}: {:?} to {:?}", lsns.last(), lsns.first()));
