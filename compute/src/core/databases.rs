@@ -264,9 +264,16 @@ impl Core {
     ) -> Result<(), OpenError> {
         let (name, settings) = (open.database.name.clone(), open.head.borrow().value.settings);
         // What an undelete brings back has to be all that was acknowledged, and what stays after all is opened anew.
-        let _turn = match settings.retention_secs > 0 || settings.expires_micros > 0 {
-            true => Some(self.end_after_folding(open, "the database was deleted").await?),
-            false => {
+        let folds = settings.retention_secs > 0 || settings.expires_micros > 0;
+        let ended = match folds {
+            true => self.end_after_folding(open, "the database was deleted").await.map(Some),
+            false => Ok(None),
+        };
+        let turn = match ended {
+            Ok(Some(turn)) => Some(turn),
+            // One that cannot be folded any more must not stay for ever: from here on it goes, whatever is found.
+            Err(error) if settings.retention_secs > 0 || !is_to_go(&open.head.borrow().value) => return Err(error.into()),
+            Ok(None) | Err(_) => {
                 open.database.lose("the database was deleted");
                 None
             }
@@ -276,7 +283,7 @@ impl Core {
         let mut head = open.head.borrow().clone();
         let mut backoff = Backoff::default();
         loop {
-            if !is_to_go(&head.value) {
+            if turn.is_some() && !is_to_go(&head.value) {
                 self.after_replacing(open, None).await;
                 return Ok(());
             }

@@ -17,7 +17,7 @@ use super::claim::Claim;
 use super::create::{CreateError, write_head};
 use super::fork::occupy;
 use super::names::{note_made, resolve_head};
-use crate::head::Head;
+use crate::head::{Head, HeadState};
 use crate::name::Name;
 use crate::record::Origin;
 
@@ -71,7 +71,8 @@ pub async fn abort_import(
 ) -> Result<Aborted, CreateError> {
     let failed = |source: RecordError| CreateError::Record { name: name.clone(), source };
     let stands = occupy(store, seam, name, database, None, patience).await.map_err(failed)?;
-    if !stands.value.state.is_final() {
+    // It may have lived and ended since, by somebody else's doing, and forks of it may need what it stored.
+    if stands.value.state != HeadState::Aborted {
         return Ok(Aborted::Lives(Box::new(stands)));
     }
     // It meets the aborted head and frees the name.
