@@ -17,7 +17,7 @@ use walstore::store::probe::{self, ProbeError};
 use walstore::store::{Condition, Store, StoreError};
 
 /// The layout of keys and objects. A bucket with another version is refused.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 const OBJECT_VERSION: u8 = 1;
 const BODY_BYTES_MAX: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -7,9 +7,11 @@ use segments::keys;
 use segments::map::PageMap;
 use segments::tip::{ChainHash, Tip};
 use tenant::head::{Folded, Head, MapField};
+use tokio::sync::oneshot;
 use walstore::envelope::Corrupt;
 use walstore::id::DatabaseId;
 use walstore::register::RecordError;
+use walstore::seam::Seam;
 
 use crate::fetcher::Fetcher;
 
@@ -84,11 +86,49 @@ pub async fn base_of(fetcher: &Fetcher, head: &Head) -> Result<BaseParts, Record
     }
     let shared = shared_of(head).map_err(at_head)?.expect("BUG: a map that stands neither here nor elsewhere");
     let base = stored_base(fetcher, head.database, &shared).await?;
+    parts_of(head, &base, &shared)
+}
+
+/// What is folded, from the stored base to which the head refers.
+fn parts_of(head: &Head, base: &StoredBase, shared: &BaseRef) -> Result<BaseParts, RecordError> {
     if base.tip != tip_of(head) {
         let reason = format!("folded up to {:?}, but its base is as of {:?}", head.folded.lsn, base.tip.lsn);
-        return Err(at_head(Corrupt::new(reason)).into());
+        return Err(Corrupt::new(reason).at(tenant::keys::head(head.database)).into());
     }
-    parts(&base, &shared)
+    parts(base, shared)
+}
+
+/// A stored base that is being read although no head has led to it yet, only a hint.
+pub struct Ahead {
+    reference: BaseRef,
+    read: oneshot::Receiver<StoredBase>,
+}
+
+impl Ahead {
+    /// Begins to read it, on behalf of the database `of`. What cannot be read is left to whoever needs it after all.
+    pub fn read(fetcher: &Fetcher, seam: &Seam, of: DatabaseId, reference: BaseRef) -> Self {
+        let (sender, read) = oneshot::channel();
+        let fetcher = fetcher.clone();
+        seam.spawn(async move {
+            if let Ok(base) = stored_base(&fetcher, of, &reference).await {
+                drop(sender.send(base));
+            }
+        });
+        Self { reference, read }
+    }
+}
+
+/// The same as [`base_of`]: no GET more if `ahead` is what the head leads to.
+pub async fn base_of_ahead(fetcher: &Fetcher, head: &Head, ahead: Option<Ahead>) -> Result<BaseParts, RecordError> {
+    let shared = shared_of(head).ok().flatten();
+    let base = match ahead.filter(|ahead| Some(ahead.reference) == shared) {
+        Some(ahead) => ahead.read.await.ok(),
+        None => None,
+    };
+    match base.zip(shared) {
+        Some((base, shared)) => parts_of(head, &base, &shared),
+        None => base_of(fetcher, head).await,
+    }
 }
 
 /// A stored base, on behalf of the database `of`.

@@ -23,14 +23,20 @@ pub async fn unlinked(store: &dyn Store, written: &[Key], (epoch, seq): (u64, u3
         FoldFailure::Lost(found) => !may_refer(&found.value, written, (epoch, seq)),
         // It was never sent.
         FoldFailure::Swap(SwapHeadError::Invariant { .. })
-        | FoldFailure::NotFolded(_) => true,
+        | FoldFailure::NotFolded(_)
+        | FoldFailure::Name(_) => true,
         _ => false,
     };
     if is_certain {
-        for key in written {
-            if let Err(error) = store.delete(key).await {
-                debug!(%error, "cannot delete what a lost fold has written; left to a sweep");
-            }
+        never_sent(store, written).await;
+    }
+}
+
+/// The same for a fold whose CAS was not sent, and never will be.
+pub async fn never_sent(store: &dyn Store, written: &[Key]) {
+    for key in written {
+        if let Err(error) = store.delete(key).await {
+            debug!(%error, "cannot delete what a lost fold has written; left to a sweep");
         }
     }
 }

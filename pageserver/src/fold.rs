@@ -27,7 +27,8 @@ use segments::pack::{Frame, FrameAt, FrameIndex, Pack, Section};
 use segments::tip::Tip;
 use tenant::head::{Head, MapField, PackRef};
 use tenant::lifecycle::{self, ForkRefused, NotFolded};
-use tenant::registry::{self, SwapHeadError};
+use tenant::registry::{self, ResolveError, SwapHeadError};
+use tracing::warn;
 use walstore::envelope::Corrupt;
 use walstore::id::{DatabaseId, Lsn, PutId};
 use walstore::mutant::{self, Mutant};
@@ -105,6 +106,23 @@ pub(crate) struct Made {
     pub written: Vec<Key>,
 }
 
+/// A fold that has uploaded everything, and is not linked.
+pub(crate) struct Prepared {
+    job: FoldJob,
+    /// Before it.
+    image: Option<Image>,
+    made: Option<Made>,
+    kept: Kept,
+    written: Vec<Key>,
+}
+
+impl Prepared {
+    /// At which the fork begins that it is to pin.
+    pub fn base(&self) -> Option<BaseRef> {
+        self.kept.pinned.map(|(_, base)| base)
+    }
+}
+
 /// A fold's pack and map.
 struct Built {
     folded: fold::Folded,
@@ -125,6 +143,9 @@ pub enum FoldFailure {
     Swap(#[from] SwapHeadError),
     #[error(transparent)]
     NotFolded(#[from] NotFolded),
+    /// The name record does not say yet that the database was made. The head was not written.
+    #[error(transparent)]
+    Name(#[from] ResolveError),
     #[error("planning a fold asks for more and more")]
     Endless,
     #[error("forks of this database begin at too many different commits")]
@@ -171,6 +192,19 @@ impl Folder<'_> {
         let image = base_of(self.fetcher, &job.head.value).await?.image;
         let made = self.make(&mut job, image.as_ref(), maker, patience).await?;
         self.finish(job, image, made, patience).await
+    }
+
+    /// Uploads all that the head will refer to.
+    pub(crate) async fn prepare(&self, mut job: FoldJob) -> Result<Prepared, FoldFailure> {
+        let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
+        let image = base_of(self.fetcher, &job.head.value).await?.image;
+        let made = self.make(&mut job, image.as_ref(), None, patience).await?;
+        self.complete(job, image, made, patience).await
+    }
+
+    /// Deletes what was uploaded for a fold that nobody will ever link.
+    pub(crate) async fn discard(&self, prepared: Prepared) {
+        discard::never_sent(self.store, &prepared.written).await;
     }
 
     /// Folds for a head that is still to come: uploads what it will refer to, and answers its page map and image.
@@ -230,9 +264,20 @@ impl Folder<'_> {
         &self,
         job: FoldJob,
         image: Option<Image>,
-        mut made: Option<Made>,
+        made: Option<Made>,
         patience: Patience,
     ) -> Result<Linked, FoldFailure> {
+        let prepared = self.complete(job, image, made, patience).await?;
+        self.link_prepared(prepared).await
+    }
+
+    async fn complete(
+        &self,
+        job: FoldJob,
+        image: Option<Image>,
+        mut made: Option<Made>,
+        patience: Patience,
+    ) -> Result<Prepared, FoldFailure> {
         if let Some(made) = &mut made
             && made.image.is_none()
         {
@@ -240,6 +285,12 @@ impl Folder<'_> {
         }
         let mut written = made.as_ref().map(|made| made.written.clone()).unwrap_or_default();
         let kept = self.keep_past(&job, made.as_ref(), patience, &mut written).await?;
+        Ok(Prepared { job, image, made, kept, written })
+    }
+
+    /// On success the new head is in the bucket.
+    pub(crate) async fn link_prepared(&self, prepared: Prepared) -> Result<Linked, FoldFailure> {
+        let Prepared { job, image, made, kept, written } = prepared;
         if let Some(made) = made.as_ref().filter(|_| mutant::is_on(Mutant::DeleteBeforeUnlink)) {
             garbage::delete(self.store, made.dead.clone()).await;
         }
@@ -419,11 +470,29 @@ impl Folder<'_> {
         if let Some(pin) = &job.pin {
             self.add_pin(job, pin, kept, &mut next).await?;
         }
+        if !head.has_folded() {
+            self.note_made(&next).await?;
+        }
         // The outcome of a head CAS must be known before anything goes on, so it is asked for without end.
         match registry::swap_head(self.store, self.seam, &job.head, next, Patience::endless()).await? {
             Swap::Won(head) => Ok(head),
             Swap::Lost(Some(found)) => Err(FoldFailure::Lost(Box::new(found))),
             Swap::Lost(None) => unreachable!("BUG: swap_head reports a missing head as an error"),
+        }
+    }
+}
+
+impl Folder<'_> {
+    /// Before commits leave the logs: from then on nothing else tells that there was a head, should it get lost.
+    async fn note_made(&self, next: &Head) -> Result<(), FoldFailure> {
+        let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
+        match registry::note_made(self.store, self.seam, next, patience).await {
+            // The commits are safer in packs, whatever has become of the name.
+            Err(ResolveError::Record { source: RecordError::Corrupt(corrupt), .. }) => {
+                warn!(%corrupt, database = %next.database, "folding a database whose name record is damaged");
+                Ok(())
+            }
+            noted => Ok(noted?),
         }
     }
 }

@@ -113,8 +113,9 @@ pub const PACK_REST_BYTES_MAX: usize = 4 << 10;
 /// Pages that one request may ask for: 4 MiB, as much as other programs' gRPC takes in one message.
 pub const PAGES_AT_ONCE_MAX: usize = 1000;
 
-/// Commits of databases of which a page reader remembers where their pages are.
-pub const VIEWS_MAX: usize = 4096;
+/// Commits of databases of which a page reader remembers where their pages are. One of them takes what the page map has, a
+/// megabyte for a database of 10 GB, and up to 32 KiB of pages.
+pub const VIEWS_MAX: usize = 64;
 
 /// Pages that these have in memory, one of them and all together: 32 MiB, twice of what lies between two bases of a history
 /// ([`segments::limits::HISTORY_BASE_PAGES_MAX`]), if no commit is larger.

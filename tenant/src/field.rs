@@ -17,9 +17,14 @@ pub fn read_optional<T>(
     reader: &mut Reader<'_>,
     read: impl FnOnce(&mut Reader<'_>) -> Result<T, Corrupt>,
 ) -> Result<Option<T>, Corrupt> {
+    if read_flag(reader)? { read(reader).map(Some) } else { Ok(None) }
+}
+
+/// A flag byte, 0 or 1.
+pub fn read_flag(reader: &mut Reader<'_>) -> Result<bool, Corrupt> {
     match reader.u8()? {
-        0 => Ok(None),
-        1 => read(reader).map(Some),
+        0 => Ok(false),
+        1 => Ok(true),
         flag => Err(Corrupt::new(format!("{flag} where 0 or 1 must be"))),
     }
 }

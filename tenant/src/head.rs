@@ -177,6 +177,19 @@ impl Head {
         !self.pins.is_empty() || !self.pin_chunks.is_empty()
     }
 
+    /// The object in which the folded state stands, if it is not this head.
+    pub fn shared(&self) -> Option<&ChunkRef> {
+        match &self.map {
+            MapField::Inline(_) => None,
+            MapField::Shared(base) => Some(base),
+        }
+    }
+
+    /// Whether it has folded anything since it was created or forked.
+    pub fn has_folded(&self) -> bool {
+        self.folded.lsn > self.parent.and_then(|parent| parent.lsn)
+    }
+
     /// Whether it has ended and its content is no longer kept, but for what its pins need. So it stays.
     pub fn is_emptied(&self) -> bool {
         let has_map = match &self.map {

@@ -218,7 +218,7 @@ pub fn create(
     over: Option<&NameRecord>,
     put_ids: [PutId; 2],
 ) -> (NameRecord, Head) {
-    let state = NameState::Live { database, origin: Origin::Empty(settings), incarnation: me };
+    let state = NameState::Live { database, origin: Origin::Empty(settings), incarnation: me, is_made: false };
     let record = match over {
         None => NameRecord::new(put_ids[0], name.clone(), state),
         Some(record) => record.led_to(state, put_ids[0]),

@@ -25,6 +25,8 @@ pub enum NamePlan {
     UndoOnceSealed { database: DatabaseId, incarnation: IncarnationId, parent: Option<ForkPoint> },
     /// The database is over: the record has to say so.
     Free { database: DatabaseId },
+    /// The database had a head, which is gone or another's: damage, and nothing may be made in its place.
+    Lost { database: DatabaseId },
     /// The database was restored in place: the record has to lead to the new one.
     Swing { from: DatabaseId, to: DatabaseId },
 }
@@ -35,15 +37,19 @@ pub enum NamePlan {
 /// If `head` belongs to another database.
 pub fn plan_name(record: Option<&NameRecord>, head: Option<&Head>) -> NamePlan {
     let Some(record) = record else { return NamePlan::Missing };
-    let (database, origin, incarnation) = match record.state {
+    let (database, origin, incarnation, is_made) = match record.state {
         NameState::Deleted { database, at_micros } => return NamePlan::Deleted { database, at_micros },
-        NameState::Live { database, origin, incarnation } => (database, origin, incarnation),
+        NameState::Live { database, origin, incarnation, is_made } => (database, origin, incarnation, is_made),
     };
-    let Some(head) = head else { return without_head(database, origin, incarnation) };
+    let Some(head) = head else {
+        return if is_made { NamePlan::Lost { database } } else { without_head(database, origin, incarnation) };
+    };
     assert_eq!(head.database, database, "BUG: the head of another database");
     match head.state {
         HeadState::Live => NamePlan::Live(database),
         HeadState::Moved { new } => NamePlan::Swing { from: database, to: new },
+        // Only where no head was could one be put that never lives.
+        HeadState::Aborted if is_made => NamePlan::Lost { database },
         HeadState::Renamed { .. } | HeadState::Deleted { .. } | HeadState::Aborted => NamePlan::Free { database },
     }
 }
@@ -70,7 +76,7 @@ mod tests {
     const PUT: PutId = PutId::from_bytes([4; 16]);
 
     fn record(origin: Origin) -> NameRecord {
-        let state = NameState::Live { database: DATABASE, origin, incarnation: ME };
+        let state = NameState::Live { database: DATABASE, origin, incarnation: ME, is_made: false };
         NameRecord::new(PUT, Name::parse("app").unwrap(), state)
     }
 
@@ -101,6 +107,25 @@ mod tests {
             assert_eq!(plan_name(Some(&deleted), head.as_ref()), plan);
         }
         assert_eq!(plan_name(None, None), NamePlan::Missing);
+    }
+
+    #[test]
+    fn a_name_that_had_a_head_is_never_given_away_without_it() {
+        let lost = NamePlan::Lost { database: DATABASE };
+        let point = ForkPoint { parent: NEW, lsn: Lsn::new(3) };
+        for origin in [Origin::Empty(Settings::new(5)), Origin::Fork(point), Origin::Import] {
+            let live = head(HeadState::Live);
+            let made = record(origin).made(&live, PUT).expect("news");
+            assert_eq!(made.made(&live, PUT), None, "it says so already");
+            assert_eq!(plan_name(Some(&made), None), lost);
+            assert_eq!(plan_name(Some(&made), Some(&head(HeadState::Aborted))), lost);
+            assert_eq!(plan_name(Some(&made), Some(&live)), NamePlan::Live(DATABASE));
+            let over = head(HeadState::Deleted { at_micros: 6 });
+            assert_eq!(plan_name(Some(&made), Some(&over)), NamePlan::Free { database: DATABASE });
+            assert_eq!(made.deleted(7, PUT).made(&live, PUT), None, "it leads nowhere");
+            let state = NameState::Live { database: NEW, origin, incarnation: ME, is_made: false };
+            assert_eq!(made.led_to(state, PUT).made(&live, PUT), None, "it leads elsewhere");
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@
 //! | 16 | live or deleted: the database |
 //! | 16 | live: incarnation that wrote the record |
 //! | 1 + … | live: origin: 1 empty, and 27 bytes of [settings](crate::settings); 2 fork, 16 parent, 8 LSN; 3 import |
+//! | 1 | live: 1 if the database is known to have had a head, else 0 |
+//! | 1 + 4 + n | live, optional: where the database's folded state probably stands, as its head refers to it |
 //! | 8 | deleted: when, microseconds since the Unix epoch |
 //! | 4 + n·16 | earlier databases of this name, the oldest first |
 //!
@@ -22,8 +24,15 @@
 //!   (no record) ──────▶ live{database} ──────▶ deleted{database}
 //!                         │  ▲    ▲                 │
 //!                  swing  └──┘    └─────────────────┘
-//!               (moved{new})        create over it
+//!            (moved{new}), made      create over it
 //! ```
+//!
+//! **Made.** A record is written before its head, so one without a head is a creation that was not finished, or one
+//! whose head was lost. From the first fold on, when commits begin to leave the logs, the record says that there was a
+//! head: then it is the latter.
+//!
+//! **The base** is a hint. Whoever comes by the name can read it at the same time as the head, and drops it if the head
+//! says otherwise.
 
 use bytes::Bytes;
 use walstore::envelope::{self, Corrupt, Kind, Reader, Writer};
@@ -31,12 +40,12 @@ use walstore::id::{DatabaseId, IncarnationId, PutId};
 use walstore::register::Record;
 
 use crate::field;
-use crate::head::ForkPoint;
+use crate::head::{ChunkRef, ForkPoint, Head};
 use crate::limits;
 use crate::name::Name;
 use crate::settings::Settings;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// How a database came to be, and so what to do about a record whose database has no head yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +60,8 @@ pub enum Origin {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameState {
-    Live { database: DatabaseId, origin: Origin, incarnation: IncarnationId },
+    /// `is_made`: the database is known to have had a head.
+    Live { database: DatabaseId, origin: Origin, incarnation: IncarnationId, is_made: bool },
     Deleted { database: DatabaseId, at_micros: u64 },
 }
 
@@ -62,13 +72,15 @@ pub struct NameRecord {
     pub version: u64,
     pub name: Name,
     pub state: NameState,
+    /// Where the folded state of a live database probably stands, if not in its head.
+    pub base: Option<ChunkRef>,
     pub past: Vec<DatabaseId>,
 }
 
 impl NameRecord {
     /// The first record of a name.
     pub fn new(put_id: PutId, name: Name, state: NameState) -> Self {
-        Self { put_id, version: 1, name, state, past: Vec::new() }
+        Self { put_id, version: 1, name, state, base: None, past: Vec::new() }
     }
 
     /// The successor that leads to another database, to be written by a CAS.
@@ -77,13 +89,24 @@ impl NameRecord {
         past.push(self.database());
         let forgotten = past.len().saturating_sub(limits::PAST_DATABASES_MAX);
         past.drain(..forgotten);
-        Self { put_id, version: self.version + 1, name: self.name.clone(), state, past }
+        Self { put_id, version: self.version + 1, name: self.name.clone(), state, base: None, past }
     }
 
     /// The successor that leads nowhere.
     pub fn deleted(&self, at_micros: u64, put_id: PutId) -> Self {
         let state = NameState::Deleted { database: self.database(), at_micros };
-        Self { put_id, version: self.version + 1, state, ..self.clone() }
+        Self { put_id, version: self.version + 1, state, base: None, ..self.clone() }
+    }
+
+    /// The successor that says that its database, whose head is about to become `head`, has been made. `None` if it
+    /// leads elsewhere by now, or says so already.
+    pub fn made(&self, head: &Head, put_id: PutId) -> Option<Self> {
+        let NameState::Live { database, origin, incarnation, .. } = self.state else { return None };
+        let state = NameState::Live { database, origin, incarnation, is_made: true };
+        let base = head.shared().cloned();
+        let is_news = (state, &base) != (self.state, &self.base);
+        let next = Self { put_id, version: self.version + 1, state, base, ..self.clone() };
+        (database == head.database && is_news).then_some(next)
     }
 
     /// The database that the name leads to, or led to last.
@@ -91,6 +114,11 @@ impl NameRecord {
         match self.state {
             NameState::Live { database, .. } | NameState::Deleted { database, .. } => database,
         }
+    }
+
+    /// Whether the name leads to `database`.
+    pub fn leads_to(&self, database: DatabaseId) -> bool {
+        matches!(self.state, NameState::Live { database: to, .. } if to == database)
     }
 
     /// Whether the name leads or led to `database`, as far as the record remembers.
@@ -107,13 +135,14 @@ impl Record for NameRecord {
     fn decode(object: &Bytes) -> Result<Self, Corrupt> {
         let body = envelope::open_as(object, Kind::NameRecord, VERSION, limits::NAME_RECORD_BYTES_MAX)?;
         let mut reader = Reader::new(&body);
-        let record = Self {
-            put_id: PutId::from_bytes(reader.array()?),
-            version: reader.u64()?,
-            name: field::read_name(&mut reader)?,
-            state: read_state(&mut reader)?,
-            past: field::read_all(&mut reader, 16, |reader| Ok(DatabaseId::from_bytes(reader.array()?)))?,
+        let (put_id, version) = (PutId::from_bytes(reader.array()?), reader.u64()?);
+        let (name, state) = (field::read_name(&mut reader)?, read_state(&mut reader)?);
+        let base = match state {
+            NameState::Live { .. } => field::read_optional(&mut reader, read_base)?,
+            NameState::Deleted { .. } => None,
         };
+        let past = field::read_all(&mut reader, 16, |reader| Ok(DatabaseId::from_bytes(reader.array()?)))?;
+        let record = Self { put_id, version, name, state, base, past };
         reader.end()?;
         field::at_most(record.past.len(), limits::PAST_DATABASES_MAX, "earlier databases")?;
         Ok(record)
@@ -132,6 +161,10 @@ impl NameRecord {
         body.u64(self.version);
         field::write_name(&mut body, &self.name);
         write_state(&mut body, &self.state);
+        match self.state {
+            NameState::Live { .. } => field::write_optional(&mut body, self.base.as_ref(), |body, base| body.blob(&base.0)),
+            NameState::Deleted { .. } => assert!(self.base.is_none(), "BUG: {} leads nowhere", self.name),
+        }
         field::write_all(&mut body, &self.past, |body, database| body.raw(database.as_bytes()));
         body.finish()
     }
@@ -139,11 +172,12 @@ impl NameRecord {
 
 fn write_state(body: &mut Writer, state: &NameState) {
     match state {
-        NameState::Live { database, origin, incarnation } => {
+        NameState::Live { database, origin, incarnation, is_made } => {
             body.u8(1);
             body.raw(database.as_bytes());
             body.raw(incarnation.as_bytes());
             write_origin(body, origin);
+            body.u8(u8::from(*is_made));
         }
         NameState::Deleted { database, at_micros } => {
             body.u8(2);
@@ -174,7 +208,8 @@ fn read_state(reader: &mut Reader<'_>) -> Result<NameState, Corrupt> {
         1 => {
             let incarnation = IncarnationId::from_bytes(reader.array()?);
             let origin = read_origin(reader)?;
-            Ok(NameState::Live { database, origin, incarnation })
+            let is_made = field::read_flag(reader)?;
+            Ok(NameState::Live { database, origin, incarnation, is_made })
         }
         2 => Ok(NameState::Deleted { database, at_micros: reader.u64()? }),
         state => Err(Corrupt::new(format!("unknown state {state} of a name"))),
@@ -188,6 +223,12 @@ fn read_origin(reader: &mut Reader<'_>) -> Result<Origin, Corrupt> {
         3 => Ok(Origin::Import),
         origin => Err(Corrupt::new(format!("unknown origin {origin} of a database"))),
     }
+}
+
+fn read_base(reader: &mut Reader<'_>) -> Result<ChunkRef, Corrupt> {
+    let base = reader.blob()?;
+    field::at_most(base.len(), limits::CHUNK_REFERENCE_BYTES_MAX, "bytes of a reference")?;
+    Ok(ChunkRef(Bytes::copy_from_slice(base)))
 }
 
 #[cfg(test)]
@@ -206,12 +247,13 @@ mod tests {
             version: 3,
             name: Name::parse("app.prod").unwrap(),
             state: leads_to(2, origin),
+            base: Some(ChunkRef(Bytes::from_static(b"base"))),
             past: vec![database(4), database(5)],
         }
     }
 
     fn leads_to(byte: u8, origin: Origin) -> NameState {
-        NameState::Live { database: database(byte), origin, incarnation: IncarnationId::from_bytes([3; 16]) }
+        NameState::Live { database: database(byte), origin, incarnation: IncarnationId::from_bytes([3; 16]), is_made: true }
     }
 
     fn settings() -> Settings {

@@ -25,5 +25,5 @@ pub use given_up::GivenUp;
 pub use import::{Aborted, abort_import, begin_import, finish_import};
 pub use heads::{SwapHeadError, read_head, swap_head};
 pub use list::{ListError, NamePage, list};
-pub use names::{ResolveError, free_name, read_name, resolve, resolve_head};
+pub use names::{Ahead, ResolveError, free_name, note_made, read_name, resolve, resolve_head, resolve_head_ahead};
 pub use pins::{Pins, read_pins, unpinned};

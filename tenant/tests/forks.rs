@@ -67,7 +67,7 @@ fn child_of(seam: &Seam, parent: &Head, text: &str, child: DatabaseId) -> Head {
 
 /// Forks `head` as `fork`. `None`: it was cut off.
 async fn fork(store: &dyn Store, seam: &Seam, head: &Versioned<Head>, child: DatabaseId) -> Option<Versioned<Head>> {
-    claim_fork(store, seam, &name("fork"), child, point(&head.value), A, patience()).await.ok()?;
+    claim_fork(store, seam, (&name("fork"), child), point(&head.value), None, A, patience()).await.ok()?;
     pin(store, seam, head, child).await?;
     create_child(store, seam, child_of(seam, &head.value, "fork", child), patience()).await.ok()
 }
@@ -78,7 +78,7 @@ async fn restore(store: &dyn Store, seam: &Seam, head: &Versioned<Head>, child: 
     create_child(store, seam, child_of(seam, &head.value, "app", child), patience()).await.ok()?;
     let next = lifecycle::moved(&pinned.value, child, Lsn::new(AT), PutId::random(seam)).unwrap();
     let moved = won(swap_head(store, seam, &pinned, next, patience()).await.ok()?);
-    swing_name(store, seam, &moved.value, A, patience()).await.ok()
+    swing_name(store, seam, &moved.value, None, A, patience()).await.ok()
 }
 
 /// A is over, and nobody owns what it owned.
@@ -139,7 +139,7 @@ async fn a_death_at_any_write_of_a_fork_leaves_it_or_nothing() {
             let pins = read_pins(&store, &seam, &head.value, patience()).await.unwrap();
             assert_eq!(pins.all().count(), usize::from(found.is_some()), "a pin for a fork, and none for nothing");
             let next = DatabaseId::random(&seam);
-            let claimed = claim_fork(&store, &seam, &name("fork"), next, point(&head.value), B, patience()).await;
+            let claimed = claim_fork(&store, &seam, (&name("fork"), next), point(&head.value), None, B, patience()).await;
             assert_eq!(claimed.is_ok(), found.is_none(), "the name is free again");
             if !mortal.is_dead() {
                 assert!(made.is_some());
@@ -199,7 +199,7 @@ async fn a_fork_that_was_given_up_frees_its_name_and_one_that_was_undone_says_so
     let (store, seam) = (MemoryStore::new(), Seam::production());
     let head = parent(&store, &seam).await;
     let child = DatabaseId::random(&seam);
-    let claimed = claim_fork(&store, &seam, &name("fork"), child, point(&head.value), A, patience()).await.unwrap();
+    let claimed = claim_fork(&store, &seam, (&name("fork"), child), point(&head.value), None, A, patience()).await.unwrap();
     assert!(abandon_fork(&store, &seam, &claimed, patience()).await.unwrap());
     assert_eq!(resolve(&store, &seam, &name("fork"), patience()).await.unwrap(), None);
     let late = create_child(&store, &seam, child_of(&seam, &head.value, "fork", child), patience()).await;

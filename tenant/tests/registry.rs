@@ -13,8 +13,8 @@ use tenant::lifecycle;
 use tenant::name::Name;
 use tenant::record::{NameRecord, NameState, Origin};
 use tenant::registry::{
-    CreateError, DeleteError, NamePage, ResolveError, SwapHeadError, create_database, delete_database, list,
-    read_head, read_name, resolve, resolve_head, swap_head,
+    CreateError, DeleteError, NamePage, ResolveError, SwapHeadError, claim_fork, create_database, delete_database, list,
+    note_made, read_head, read_name, resolve, resolve_head, swap_head,
 };
 use tenant::settings::Settings;
 use walstore::id::{DatabaseId, IncarnationId, Lsn, PutId, Slot};
@@ -37,7 +37,7 @@ async fn put_incarnation(store: &dyn Store, seam: &Seam, id: IncarnationId, stat
 /// A name record whose maker has not written the head.
 async fn put_record(store: &dyn Store, seam: &Seam, text: &str, origin: Origin) -> DatabaseId {
     let database = DatabaseId::random(seam);
-    let state = NameState::Live { database, origin, incarnation: A };
+    let state = NameState::Live { database, origin, incarnation: A, is_made: false };
     let record = NameRecord::new(PutId::random(seam), name(text), state);
     won(register::create(store, seam, &keys::name(&name(text)), record, patience()).await.unwrap());
     database
@@ -215,10 +215,10 @@ async fn a_fork_whose_head_arrives_late_is_not_undone() {
 }
 
 /// Database of a restore in place whose name was not swung, and the one that took its place.
-async fn half_restored(store: &dyn Store, seam: &Seam) -> (Versioned<Head>, DatabaseId) {
-    let old = create(store, seam, "app", A).await.unwrap();
+async fn half_restored(store: &dyn Store, seam: &Seam, text: &str) -> (Versioned<Head>, DatabaseId) {
+    let old = create(store, seam, text, A).await.unwrap();
     let new = DatabaseId::random(seam);
-    let mut head = lifecycle::first_head(&name("app"), new, A, settings(), PutId::random(seam));
+    let mut head = lifecycle::first_head(&name(text), new, A, settings(), PutId::random(seam));
     head.parent = Some(ForkPoint { parent: old.value.database, lsn: None });
     won(register::create(store, seam, &keys::head(new), head, patience()).await.unwrap());
     let moved = lifecycle::release(&old.value, None, PutId::random(seam)).unwrap();
@@ -229,7 +229,7 @@ async fn half_restored(store: &dyn Store, seam: &Seam) -> (Versioned<Head>, Data
 #[tokio::test]
 async fn a_restore_in_place_is_finished_by_whoever_meets_the_moved_head() {
     let (store, seam) = (MemoryStore::new(), Seam::production());
-    let (old, new) = half_restored(&store, &seam).await;
+    let (old, new) = half_restored(&store, &seam, "app").await;
     let found = resolve_head(&store, &seam, &name("app"), B, patience()).await.unwrap().unwrap();
     assert_eq!(found.value.database, new);
     let record = read_name(&store, &seam, &name("app"), patience()).await.unwrap().unwrap().value;
@@ -239,10 +239,70 @@ async fn a_restore_in_place_is_finished_by_whoever_meets_the_moved_head() {
 #[tokio::test]
 async fn a_moved_head_that_leads_nowhere_is_corruption_that_names_it() {
     let (store, seam) = (MemoryStore::new(), Seam::production());
-    let (old, new) = half_restored(&store, &seam).await;
+    let (old, new) = half_restored(&store, &seam, "app").await;
     store.delete(&keys::head(new)).await.unwrap();
     let error = resolve_head(&store, &seam, &name("app"), B, patience()).await.unwrap_err().to_string();
     assert!(error.contains(keys::head(old.value.database).as_str()) && error.contains("no head"), "{error}");
+}
+
+#[tokio::test]
+async fn a_lost_head_of_a_database_that_was_made_is_corruption_and_its_name_stays_taken() {
+    let (store, seam) = (CountedStore::new(MemoryStore::new()), Seam::production());
+    let head = create(&store, &seam, "app", A).await.unwrap();
+    store.take();
+    note_made(&store, &seam, &head.value, patience()).await.unwrap();
+    assert_eq!(puts_and_gets(&store.take()), cost(&[(Op::Get, "n", 1), (Op::Put, "n", 1)]));
+    note_made(&store, &seam, &head.value, patience()).await.unwrap();
+    assert_eq!(puts_and_gets(&store.take()), cost(&[(Op::Get, "n", 1)]), "it says so already");
+
+    let key = keys::head(head.value.database);
+    let aborted = lifecycle::abort(&name("app"), head.value.database, None, 1, PutId::random(&seam));
+    store.delete(&key).await.unwrap();
+    for instead in [None, Some(aborted.encode())] {
+        if let Some(instead) = instead {
+            store.put(&key, instead, &Condition::None).await.unwrap();
+        }
+        let found = resolve_head(&store, &seam, &name("app"), B, patience()).await.unwrap_err().to_string();
+        let created = create(&store, &seam, "app", B).await.unwrap_err().to_string();
+        assert!(found.contains(key.as_str()) && created.contains(key.as_str()), "{found}, {created}");
+    }
+    let record = read_name(&store, &seam, &name("app"), patience()).await.unwrap().unwrap().value;
+    assert!(record.leads_to(head.value.database), "{record:?}");
+}
+
+#[tokio::test]
+async fn a_name_that_leads_elsewhere_or_nowhere_is_not_noted_as_made() {
+    let (store, seam) = (MemoryStore::new(), Seam::production());
+    let first = create(&store, &seam, "app", A).await.unwrap();
+    delete_database(&store, &seam, &first, A, patience()).await.unwrap();
+    let record = || async { read_name(&store, &seam, &name("app"), patience()).await.unwrap().unwrap().value };
+    let deleted = record().await;
+    note_made(&store, &seam, &first.value, patience()).await.unwrap();
+    assert_eq!(record().await, deleted);
+    create(&store, &seam, "app", B).await.unwrap();
+    let second = record().await;
+    note_made(&store, &seam, &first.value, patience()).await.unwrap();
+    assert_eq!(record().await, second);
+
+    let (old, new) = half_restored(&store, &seam, "other").await;
+    resolve_head(&store, &seam, &name("other"), B, patience()).await.unwrap();
+    note_made(&store, &seam, &old.value, patience()).await.unwrap();
+    let swung = read_name(&store, &seam, &name("other"), patience()).await.unwrap().unwrap().value.state;
+    assert!(matches!(swung, NameState::Live { database, is_made: true, .. } if database == new), "{swung:?}");
+}
+
+/// A's answers get lost, and meanwhile B has finished the database and folded it.
+#[tokio::test]
+async fn a_creator_whose_database_was_finished_and_folded_by_another_has_created_it() {
+    let (store, seam) = (MemoryStore::new(), Seam::production());
+    let database = DatabaseId::random(&seam);
+    let point = ForkPoint { parent: DatabaseId::random(&seam), lsn: None };
+    let child = (&name("app"), database);
+    claim_fork(&store, &seam, child, point, None, A, patience()).await.unwrap();
+    let head = lifecycle::first_head(&name("app"), database, B, settings(), PutId::random(&seam));
+    note_made(&store, &seam, &head, patience()).await.unwrap();
+    let again = claim_fork(&store, &seam, child, point, None, A, patience()).await.unwrap();
+    assert!(again.value.leads_to(database));
 }
 
 #[tokio::test]

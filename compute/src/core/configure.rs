@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use pageserver::service::follow::Ending;
 use pageserver::tail::keeps_commits;
+use tenant::head::Head;
 use tenant::lifecycle;
 use tenant::name::Name;
 use tenant::registry::{self, SwapHeadError};
@@ -14,6 +15,7 @@ use walstore::store::{StoreError, StoreErrorKind};
 
 use super::Core;
 use super::databases::OpenError;
+use super::open_database::OpenDatabase;
 use crate::error::{Fault, ServerError};
 
 /// What is to be changed; the rest stays.
@@ -47,6 +49,7 @@ impl Core {
             let before = open.head.borrow().clone();
             let settings = configure.applied(before.value.settings);
             if settings == before.value.settings {
+                self.after_configuring(&open, &before.value).await;
                 return Ok(settings);
             }
             let next = lifecycle::with_settings(&before.value, settings, PutId::random(&self.node.seam));
@@ -55,22 +58,26 @@ impl Core {
                 registry::swap_head(&*node.stores.main, &node.seam, &before, next, patience).await
             });
             match swap.await?.map_err(unknown_or_refused)? {
-                Swap::Won(head) => {
-                    // Of what is not folded yet, only commits from here on can be kept.
-                    open.database.keep_commits(keeps_commits(&head.value));
-                    *open.head.borrow_mut() = head.clone();
-                    if configure.expires_micros.is_some() {
-                        // Who shows the database as well looks at its head anew.
-                        open.database.feed.send_away(&Ending::Over("its settings have changed".into()));
-                        self.announce_end(&head.value).await;
-                    }
-                }
+                Swap::Won(head) => *open.head.borrow_mut() = head,
                 Swap::Lost(Some(found)) if self.adopt(&open, &found) => {}
                 Swap::Lost(_) => {
                     let text = format!("`{name}` has another owner by now; ask there");
                     return Err(ServerError::new(Fault::Fenced, text).into());
                 }
             }
+        }
+    }
+}
+
+impl Core {
+    /// What belongs to a change of settings, also to one whose answer was lost, and which was asked for again.
+    async fn after_configuring(&self, open: &OpenDatabase, head: &Head) {
+        // Of what is not folded yet, only commits from here on can be kept.
+        open.database.keep_commits(keeps_commits(head));
+        // Who shows the database as well looks at its head anew.
+        open.database.feed.send_away(&Ending::Over("its settings may have changed".into()));
+        if head.settings.expires_micros > 0 {
+            self.announce_end(head).await;
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
+use pageserver::base::Ahead;
 use tenant::head::Head;
 use tenant::name::Name;
 use tenant::registry::{self, CreateError, DeleteError};
@@ -15,7 +16,7 @@ use walstore::register::{Backoff, Patience, Versioned};
 
 use super::Core;
 use super::eviction::Sleepers;
-use super::names::KnownNames;
+use super::names::{Known, KnownNames};
 use super::open_database::OpenDatabase;
 use crate::error::{Fault, ServerError};
 
@@ -24,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Claims that are lost to other nodes before a caller is told to come back.
 const CLAIMS_MAX: usize = 8;
+
+/// A head, and what is being read because it will probably be needed.
+pub type FoundHead = (Versioned<Head>, Option<Ahead>);
 
 /// Why a database cannot be opened.
 #[derive(Clone, Debug)]
@@ -184,31 +188,40 @@ impl Core {
 
     /// The head of the database that has this name. It is not looked up where it is known.
     pub(super) async fn resolve(&self, name: &Name) -> Result<Option<Versioned<Head>>, ServerError> {
+        Ok(self.find_head(name, false).await?.map(|(head, _)| head))
+    }
+
+    /// The same, for somebody who will read what is folded. If that probably does not stand in the head, it is being read
+    /// beside the head.
+    pub(super) async fn resolve_to_open(&self, name: &Name) -> Result<Option<FoundHead>, ServerError> {
+        self.find_head(name, true).await
+    }
+
+    async fn find_head(&self, name: &Name, reads_ahead: bool) -> Result<Option<FoundHead>, ServerError> {
         let names = &self.databases.names;
-        let (wanted, patience) = (name.clone(), self.patience());
+        let patience = self.patience();
         let known = names.borrow_mut().get(name);
-        if let Some(id) = known {
-            let head = self.node.io(move |node| async move {
-                registry::read_head(&*node.stores.main, &node.seam, id, patience).await
+        if let Some(known) = known {
+            let found = self.node.io(move |node| async move {
+                let base = known.base.filter(|_| reads_ahead);
+                let ahead = base.map(|base| Ahead::read(&node.fetcher, &node.seam, known.id, base));
+                let head = registry::read_head(&*node.stores.main, &node.seam, known.id, patience).await;
+                head.map(|head| head.map(|head| (head, ahead)))
             });
-            let head = head.await?.map_err(ServerError::from)?;
-            if head.as_ref().is_some_and(|head| !head.value.state.is_final() && head.value.name == *name) {
-                return Ok(head);
+            let found = found.await?.map_err(ServerError::from)?;
+            if let Some((head, ahead)) = found.filter(|(head, _)| !head.value.state.is_final() && head.value.name == *name) {
+                names.borrow_mut().learn(name, Known::of(&head.value));
+                return Ok(Some((head, ahead)));
             }
             names.borrow_mut().forget(name);
         }
-        let resolved = self.node.io(move |node| async move {
-            let try_once = || registry::resolve_head(&*node.stores.main, &node.seam, &wanted, node.id, patience);
-            match try_once().await {
-                Err(error) if node.end_unfinished(&error).await? => Ok(try_once().await?),
-                resolved => Ok::<_, ServerError>(resolved?),
-            }
-        });
-        let head = resolved.await??;
-        if let Some(head) = &head {
-            names.borrow_mut().learn(name, head.value.database);
+        let wanted = name.clone();
+        let found = self.node.io(move |node| async move { node.look_up(&wanted, reads_ahead, patience).await });
+        let found = found.await??;
+        if let Some((head, _)) = &found {
+            names.borrow_mut().learn(name, Known::of(&head.value));
         }
-        Ok(head)
+        Ok(found)
     }
 
     pub(super) async fn create_head(&self, name: &Name) -> Result<Result<Versioned<Head>, CreateError>, ServerError> {
@@ -251,9 +264,16 @@ impl Core {
     ) -> Result<(), OpenError> {
         let (name, settings) = (open.database.name.clone(), open.head.borrow().value.settings);
         // What an undelete brings back has to be all that was acknowledged, and what stays after all is opened anew.
-        let _turn = match settings.retention_secs > 0 || settings.expires_micros > 0 {
-            true => Some(self.end_after_folding(open, "the database was deleted").await?),
-            false => {
+        let folds = settings.retention_secs > 0 || settings.expires_micros > 0;
+        let ended = match folds {
+            true => self.end_after_folding(open, "the database was deleted").await.map(Some),
+            false => Ok(None),
+        };
+        let turn = match ended {
+            Ok(Some(turn)) => Some(turn),
+            // One that cannot be folded any more must not stay for ever: from here on it goes, whatever is found.
+            Err(error) if settings.retention_secs > 0 || !is_to_go(&open.head.borrow().value) => return Err(error.into()),
+            Ok(None) | Err(_) => {
                 open.database.lose("the database was deleted");
                 None
             }
@@ -263,7 +283,7 @@ impl Core {
         let mut head = open.head.borrow().clone();
         let mut backoff = Backoff::default();
         loop {
-            if !is_to_go(&head.value) {
+            if turn.is_some() && !is_to_go(&head.value) {
                 self.after_replacing(open, None).await;
                 return Ok(());
             }

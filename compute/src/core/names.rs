@@ -1,37 +1,55 @@
 //! Which databases names led to, so that a name that is used again costs no request of its own.
 //!
 //! A hint, no more: the head is the authority. One that is final, absent or of another name says that the hint is
-//! out of date, and then the name is looked up.
+//! out of date, and then the name is looked up. So is the base at which a fork begins: who opens the fork again reads it
+//! at the same time as the head.
 
 use std::collections::BTreeMap;
 
+use pageserver::base::shared_of;
+use segments::base::BaseRef;
+use tenant::head::Head;
 use tenant::name::Name;
 use walstore::id::DatabaseId;
 
 use crate::limits;
 
+/// Where a name led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    pub id: DatabaseId,
+    /// What its head referred to for the folded state.
+    pub base: Option<BaseRef>,
+}
+
+impl Known {
+    pub fn of(head: &Head) -> Self {
+        Self { id: head.database, base: shared_of(head).ok().flatten() }
+    }
+}
+
 /// Names in two halves: what was used since the newer one began stays when the older one goes.
 #[derive(Default)]
 pub struct KnownNames {
-    newer: BTreeMap<Name, DatabaseId>,
-    older: BTreeMap<Name, DatabaseId>,
+    newer: BTreeMap<Name, Known>,
+    older: BTreeMap<Name, Known>,
 }
 
 impl KnownNames {
-    pub fn get(&mut self, name: &Name) -> Option<DatabaseId> {
-        if let Some(id) = self.newer.get(name) {
-            return Some(*id);
+    pub fn get(&mut self, name: &Name) -> Option<Known> {
+        if let Some(known) = self.newer.get(name) {
+            return Some(*known);
         }
-        let id = self.older.remove(name)?;
-        self.learn(name, id);
-        Some(id)
+        let known = self.older.remove(name)?;
+        self.learn(name, known);
+        Some(known)
     }
 
-    pub fn learn(&mut self, name: &Name, id: DatabaseId) {
+    pub fn learn(&mut self, name: &Name, known: Known) {
         if self.newer.len() >= limits::KNOWN_NAMES_MAX / 2 && !self.newer.contains_key(name) {
             self.older = std::mem::take(&mut self.newer);
         }
-        self.newer.insert(name.clone(), id);
+        self.newer.insert(name.clone(), known);
     }
 
     pub fn forget(&mut self, name: &Name) {
@@ -47,7 +65,7 @@ mod tests {
     #[test]
     fn names_in_use_are_kept_and_there_are_never_too_many() {
         let name = |number: usize| Name::parse(&format!("db-{number}")).unwrap();
-        let id = |number: usize| DatabaseId::from_bytes((number as u128).to_le_bytes());
+        let id = |number: usize| Known { id: DatabaseId::from_bytes((number as u128).to_le_bytes()), base: None };
         let mut names = KnownNames::default();
         let count = 2 * limits::KNOWN_NAMES_MAX;
         for number in 0..count {

@@ -28,6 +28,7 @@ use walstore::register::{Backoff, Swap, Versioned};
 use super::Core;
 use super::databases::OpenError;
 use super::forking::{Changed, Origin, forker};
+use super::names::Known;
 use super::open_database::OpenDatabase;
 use crate::database::past_room::PastRoom;
 use crate::database::turn::TurnGuard;
@@ -112,7 +113,7 @@ impl Core {
     /// Takes the database that has ended out, so that its name is looked up anew. `new` is what has its place.
     pub(super) async fn after_replacing(self: &Rc<Self>, open: &Rc<OpenDatabase>, new: Option<&Versioned<Head>>) {
         match new {
-            Some(new) => self.databases.names.borrow_mut().learn(&open.database.name, new.value.database),
+            Some(new) => self.databases.names.borrow_mut().learn(&open.database.name, Known::of(&new.value)),
             None => self.make_void(open).await,
         }
         // All of it is folded.

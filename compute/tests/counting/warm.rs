@@ -57,5 +57,6 @@ fn a_node_that_was_killed_reads_its_pages_from_the_disk_and_what_is_damaged_from
     assert!(scan(&rig) < read, "what was fetched again is kept again");
 
     rig.restart_with_empty_cache();
-    assert!(scan(&rig) > 5 << 20, "and without the disk it all comes from the bucket");
+    // The last answer, of up to a megabyte, may be counted a moment too late.
+    assert!(scan(&rig) > 4 << 20, "and without the disk it all comes from the bucket");
 }

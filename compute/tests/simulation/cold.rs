@@ -8,12 +8,14 @@ use compute::node::{Node, Settings};
 use futures_util::future::join;
 use serde_json::json;
 use tenant::lifecycle;
+use tenant::name::Name;
+use tenant::record::NameRecord;
 use tenant::registry;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 use walstore::id::{DatabaseId, IncarnationId, PutId};
 use walstore::life::Stores;
-use walstore::register::{Patience, Swap};
+use walstore::register::{self, Patience, Swap};
 use walstore::store::{Faults, FaultyStore, Latency, MemoryStore, Op, Trace};
 
 use crate::client::rows;
@@ -91,6 +93,24 @@ impl World {
         assert!(matches!(answer, Answer::Done(_)), "{path}: {answer:?}");
     }
 
+    async fn fork(&self, of: &str, to: &str) {
+        let answer = self.cluster.admin_with(0, "POST", format!("/v1/namespaces/{of}/fork/{to}"), &json!({})).await;
+        assert!(matches!(answer, Answer::Done(_)), "{of} to {to}: {answer:?}");
+    }
+
+    /// Gives a name the hint that another one has, as if it were out of date.
+    async fn mislead(&self, name: &str, like: &str) {
+        let [name, like] = [name, like].map(|name| Name::parse(name).expect("a name"));
+        let (seam, patience) = (&self.network.seam, Patience::endless());
+        let read = async |name| registry::read_name(&self.bucket, seam, name, patience).await.unwrap().unwrap();
+        let (record, base) = (read(&name).await, read(&like).await.value.base);
+        assert!(record.value.base.is_none() && base.is_some(), "its first fold has taken it away");
+        let misled = NameRecord { base, put_id: PutId::random(seam), version: record.value.version + 1, ..record.value };
+        let key = tenant::keys::name(&name);
+        let swap = register::replace(&self.bucket, seam, &key, &record.etag, misled, patience).await.unwrap();
+        assert!(matches!(swap, Swap::Won(_)), "{swap:?}");
+    }
+
     async fn query(&self, database: &str, sql: &str) -> String {
         let requests = json!([{"type": "execute", "stmt": {"sql": sql}}]);
         match self.cluster.pipeline(0, database, None, &requests).await {
@@ -101,6 +121,8 @@ impl World {
 
     /// What a query costs whose answer is `expected`.
     async fn cost(&self, database: &str, sql: &str, expected: &str) -> Cost {
+        // What was asked for before is over.
+        sleep(ROUND_TRIP).await;
         self.requests.lock().unwrap().clear();
         let store = self.store.as_ref().expect("a node runs");
         store.set_faults(Faults { latency: Latency::uniform(ROUND_TRIP, ROUND_TRIP), ..Faults::default() });
@@ -211,6 +233,50 @@ fn a_point_query_in_a_larger_database_fetches_two_segments_one_after_the_other()
         world.next_node().await;
         let cost = world.cost("app", "SELECT count(*) FROM other", "0").await;
         assert_eq!(cost, Cost { round_trips: 3, page_gets: 0 }, "the new table's page stands in the head");
+    });
+}
+
+/// What a fork begins with is read beside its head: its name says where that is.
+#[test]
+fn a_fork_of_a_fork_of_a_fork_opens_in_as_many_round_trips_as_its_root() {
+    const DEPTH: usize = 20;
+    run(|mut world| async move {
+        let name = |depth: usize| if depth == 0 { "app".to_owned() } else { format!("fork-{depth}") };
+        world.next_node().await;
+        world.admin("/v1/namespaces/app/create").await;
+        world.query("app", "CREATE TABLE t(id INTEGER PRIMARY KEY, body BLOB)").await;
+        let rows = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 2000)";
+        world.query("app", &format!("{rows} INSERT INTO t SELECT n, zeroblob(3900) FROM n")).await;
+        world.fork("app", "with-a-tail").await;
+        for depth in 0..DEPTH {
+            world.fork(&name(depth), &name(depth + 1)).await;
+        }
+        for depth in 0..=DEPTH {
+            world.admin(&format!("/v1/namespaces/{}/release", name(depth))).await;
+        }
+        let query = "SELECT length(body) FROM t WHERE id = 700";
+        let mut costs = Vec::new();
+        for database in [name(0), name(1), name(DEPTH), "with-a-tail".to_owned()] {
+            world.next_node().await;
+            costs.push(world.cost(&database, query, "3900").await);
+            sleep(LEASE).await;
+            let again = world.cost(&database, query, "3900").await.round_trips;
+            assert_eq!(again, 1, "{database}, closed, name known, ours: the head, and the base beside it");
+            world.admin(&format!("/v1/namespaces/{database}/release")).await;
+        }
+        let (root, forks) = costs.split_first().expect("a root");
+        assert_eq!(*root, Cost { round_trips: 3, page_gets: 1 }, "name, head, a segment beside the CAS");
+        for fork in forks {
+            assert_eq!(*fork, Cost { page_gets: 2, ..*root }, "and the base");
+        }
+
+        // The base that the name tells of is not that of the head: a request in vain, and nothing else.
+        world.next_node().await;
+        world.query("fork-1", "INSERT INTO t VALUES (-1, 'new')").await;
+        world.admin("/v1/namespaces/fork-1/release").await;
+        world.mislead("fork-1", &name(DEPTH)).await;
+        world.next_node().await;
+        assert_eq!(world.cost("fork-1", "SELECT body FROM t WHERE id = -1", "new").await.round_trips, root.round_trips);
     });
 }
 

@@ -42,6 +42,12 @@ impl From<Corrupt> for DrainError {
     }
 }
 
+/// Somebody took a head that was lost for one that never was. The log is kept, since all of the database is there.
+fn made_anew(head: &Head, id: IncarnationId, lsn: Lsn) -> Corrupt {
+    let reason = format!("it knows nothing of commit {lsn}, which is in the log of {id}: it was lost, and made anew");
+    Corrupt::new(reason).at(tenant::keys::head(head.database))
+}
+
 /// A commit of a tail, and in whose log it is.
 type TailCommit = (IncarnationId, LoggedCommit);
 
@@ -59,6 +65,9 @@ impl Drainer {
             // Heads are never deleted, and nobody logs commits before his head is there.
             let key = tenant::keys::head(database);
             let head = head.ok_or_else(|| Corrupt::new(format!("{id} has commits of it, but it is not there")).at(key))?;
+            if let Some(lsn) = draining::unknown_to(&head.value, id, last) {
+                return Err(made_anew(&head.value, id, lsn).into());
+            }
             if !draining::needs(&head.value, id, last) {
                 return Ok(Outcome::NotNeeded);
             }

@@ -1,7 +1,7 @@
 //! **Forks** and restores in place: new databases that begin with a state of another one, and share its packs.
 //!
 //! ```text
-//!  fork:     name record ─▶ [base] ─▶ parent's head: pin ─▶ head of the child
+//!  fork:     [pack, base] ─▶ name record ─▶ [base] ─▶ parent's head: pin ─▶ head of the child
 //!  restore:                 [base] ─▶ parent's head: pin ─▶ head of the child ─▶ old head: moved ─▶ name record
 //! ```
 //!
@@ -12,6 +12,9 @@
 //! A fork of a past state begins with the newest base before it, which is pinned; the commits from there on are replayed
 //! and folded into a pack of its own.
 //!
+//! The name record says which base the child will begin with, as a hint for whoever opens it. So what a fold has yet to
+//! store comes before it.
+//!
 //! What a crash leaves is undone by whoever meets it: a claimed name by [`tenant::registry::resolve_head`], a pin
 //! without a child and a child without a name by the [sweep](crate::sweep).
 //!
@@ -21,9 +24,10 @@
 mod beginning;
 mod restore;
 
+use segments::base::BaseRef;
 use segments::id::MapChunkId;
 use segments::keys;
-use tenant::head::{ForkPoint, Head};
+use tenant::head::{ChunkRef, ForkPoint, Head};
 use tenant::keys::Written;
 use tenant::lifecycle::{self, Beginning, ForkRefused, NotFolded};
 use tenant::name::Name;
@@ -120,10 +124,14 @@ impl Forker<'_> {
         lifecycle::check_fork(&parent.value, at)?;
         let child = DatabaseId::random(self.seam);
         let point = ForkPoint { parent: parent.value.database, lsn: at };
-        let (store, seam, patience) = (self.store, self.seam, self.patience);
-        let claimed = registry::claim_fork(store, seam, name, child, point, self.me, patience).await;
-        let claimed = claimed.inspect_err(|error| self.given_up.add_if_unknown(child, error))?;
-        let made = self.make(parent, at, name, child, settings).await;
+        // Whoever opens the fork finds in its name where to begin. Of the newest state that is known without a request.
+        let source = if parent.value.folded.lsn == at { Some(self.source(&parent.value, at).await?) } else { None };
+        let base = match &source {
+            Some(source) => source.base().map(|(_, base)| base),
+            None => at.map(|lsn| Ok::<_, ForkFailure>(index_of(&parent.value)?.base_at(lsn))).transpose()?.flatten(),
+        };
+        let claimed = self.claim(name, child, point, base).await?;
+        let made = self.make(parent, at, (name, child), settings, source).await;
         if made.is_err() {
             self.give_up(&claimed).await;
         }
@@ -140,11 +148,17 @@ impl Forker<'_> {
     ) -> Result<(Linked, Result<Versioned<Head>, ForkFailure>), ForkFailure> {
         let child = DatabaseId::random(self.seam);
         let point = ForkPoint { parent: job.head.value.database, lsn: job.tip.lsn };
-        let (store, seam, patience) = (self.store, self.seam, self.patience);
-        let claimed = registry::claim_fork(store, seam, name, child, point, self.me, patience).await;
-        let claimed = claimed.inspect_err(|error| self.given_up.add_if_unknown(child, error))?;
         let job = FoldJob { pin: Some(FoldPin { child, at: PinAt::Folded }), ..job };
-        let linked = match (Folder { store, seam, fetcher: self.fetcher }).fold(job).await {
+        let folder = Folder { store: self.store, seam: self.seam, fetcher: self.fetcher };
+        let prepared = folder.prepare(job).await?;
+        let claimed = match self.claim(name, child, point, prepared.base()).await {
+            Ok(claimed) => claimed,
+            Err(failure) => {
+                folder.discard(prepared).await;
+                return Err(failure);
+            }
+        };
+        let linked = match folder.link_prepared(prepared).await {
             Ok(linked) => linked,
             Err(failure) => {
                 self.give_up(&claimed).await;
@@ -157,6 +171,20 @@ impl Forker<'_> {
             self.give_up(&claimed).await;
         }
         Ok((linked, made))
+    }
+
+    /// Claims the name, which is to lead to a fork that begins with `base`.
+    async fn claim(
+        &self,
+        name: &Name,
+        child: DatabaseId,
+        point: ForkPoint,
+        base: Option<BaseRef>,
+    ) -> Result<Versioned<NameRecord>, ForkFailure> {
+        let (store, seam, patience) = (self.store, self.seam, self.patience);
+        let base = base.map(|base| ChunkRef(base.to_bytes()));
+        let claimed = registry::claim_fork(store, seam, (name, child), point, base, self.me, patience).await;
+        Ok(claimed.inspect_err(|error| self.given_up.add_if_unknown(child, error))?)
     }
 
     /// Only who owns a living parent knows that nothing else of its head is being written.
@@ -176,18 +204,21 @@ impl Forker<'_> {
         }
     }
 
-    /// Pins what the child begins with, and brings it to life.
+    /// Pins what the child begins with, and brings it to life. `source` is that of `parent` as it is, if it is known.
     async fn make(
         &self,
         mut parent: Versioned<Head>,
         at: Option<Lsn>,
-        name: &Name,
-        child: DatabaseId,
+        (name, child): (&Name, DatabaseId),
         settings: Settings,
+        mut source: Option<Source>,
     ) -> Result<Forked, ForkFailure> {
         for _ in 0..limits::FORK_ROUNDS_MAX {
             lifecycle::check_fork(&parent.value, at)?;
-            let source = self.source(&parent.value, at).await?;
+            let source = match source.take() {
+                Some(source) => source,
+                None => self.source(&parent.value, at).await?,
+            };
             let pinned = match &source {
                 // Nothing of the parent's is needed, and nothing is written before the child.
                 Source::Empty => Ok(parent.clone()),

@@ -44,11 +44,11 @@ impl Forker<'_> {
         let child = DatabaseId::random(self.seam);
         lifecycle::moved(&ends.value, child, last, PutId::random(self.seam))?;
         let name = ends.value.name.clone();
-        let Forked { child: new, parent } = self.make(source, at, &name, child, settings).await?;
+        let Forked { child: new, parent } = self.make(source, at, (&name, child), settings, None).await?;
         let ends = replaced.unwrap_or(parent);
         let next = lifecycle::moved(&ends.value, child, last, PutId::random(self.seam))?;
         let old = self.swap(&ends, next).await?.map_err(ForkFailure::Lost)?;
-        registry::swing_name(self.store, self.seam, &old.value, self.me, self.patience).await?;
+        registry::swing_name(self.store, self.seam, &old.value, new.value.shared(), self.me, self.patience).await?;
         Ok(Restored { new, old })
     }
 }

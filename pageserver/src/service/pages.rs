@@ -11,6 +11,7 @@ use bytes::Bytes;
 use segments::image::Image;
 use segments::map::PageMap;
 use segments::page::{Page, PageNo};
+use tenant::head::Head;
 use tenant::registry;
 use tokio::sync::Mutex as AsyncMutex;
 use walstore::id::{DatabaseId, Lsn};
@@ -77,30 +78,49 @@ pub struct PageReader {
 /// By database and commit.
 #[derive(Default)]
 struct Views {
-    known: BTreeMap<(DatabaseId, u64), Arc<View>>,
+    known: BTreeMap<(DatabaseId, u64), Known>,
+    /// Rises with each use.
+    clock: u64,
     /// [Changed](View::changed) pages of all.
     changed: usize,
 }
 
+struct Known {
+    view: Arc<View>,
+    used: u64,
+}
+
 impl Views {
+    fn get(&mut self, key: (DatabaseId, u64)) -> Option<Arc<View>> {
+        self.clock += 1;
+        let known = self.known.get_mut(&key)?;
+        known.used = self.clock;
+        Some(known.view.clone())
+    }
+
     fn insert(&mut self, key: (DatabaseId, u64), view: Arc<View>) {
         self.remove(key);
         if self.known.len() >= limits::VIEWS_MAX {
-            // A view costs a few GETs to have again: which of them goes hardly matters.
-            let first = self.known.keys().next().copied();
-            first.into_iter().for_each(|key| self.remove(key));
+            self.remove_oldest(|_| true);
         }
         let pages = view.changed.len();
         while pages > 0 && self.changed + pages > limits::VIEW_PAGES_MAX {
-            let first = self.known.iter().find(|(_, view)| !view.changed.is_empty()).map(|(key, _)| *key);
-            self.remove(first.expect("BUG: one view alone has more pages than it may"));
+            self.remove_oldest(|view| !view.changed.is_empty());
         }
         self.changed += pages;
-        self.known.insert(key, view);
+        self.clock += 1;
+        self.known.insert(key, Known { view, used: self.clock });
+    }
+
+    /// Forgets the longest unused of these.
+    fn remove_oldest(&mut self, is_one: impl Fn(&View) -> bool) {
+        let those = self.known.iter().filter(|(_, known)| is_one(&known.view));
+        let oldest = those.min_by_key(|(_, known)| known.used).map(|(key, _)| *key);
+        self.remove(oldest.expect("BUG: one view alone has more than all may have"));
     }
 
     fn remove(&mut self, key: (DatabaseId, u64)) {
-        self.changed -= self.known.remove(&key).map_or(0, |view| view.changed.len());
+        self.changed -= self.known.remove(&key).map_or(0, |known| known.view.changed.len());
     }
 }
 
@@ -119,43 +139,54 @@ impl PageReader {
         if let Some(view) = self.known(database, lsn) {
             match self.pages(database, lsn, &view, &numbers).await {
                 // What it was read from may have been replaced, and deleted, meanwhile.
-                Err(RecordError::Corrupt(_)) => {}
+                Err(RecordError::Corrupt(_)) => self.views().remove((database, lsn)),
                 result => return Ok(result?),
             }
         }
-        let (found, view) = self.look(database, lsn).await?;
-        match self.pages(database, found, &view, &numbers).await {
-            Err(RecordError::Corrupt(corrupt)) => {
-                // The same, if the head is another one by now.
-                let (again, view) = self.look(database, lsn).await?;
-                match self.pages(database, again, &view, &numbers).await {
-                    Err(RecordError::Corrupt(_)) => Err(RecordError::Corrupt(corrupt).into()),
-                    result => Ok(result?),
-                }
-            }
-            result => Ok(result?),
+        match self.look_and_read(database, lsn, &numbers).await {
+            // The same, if the head is another one by now.
+            Err(PagesError::Record(RecordError::Corrupt(_))) => self.look_and_read(database, lsn, &numbers).await,
+            result => result,
         }
     }
 
+    async fn look_and_read(&self, database: DatabaseId, lsn: u64, numbers: &[PageNo]) -> Result<PagesReply, PagesError> {
+        let (found, view) = self.look(database, lsn).await?;
+        let reply = self.pages(database, found, &view, numbers).await;
+        if let Err(RecordError::Corrupt(_)) = &reply {
+            self.views().remove((database, found));
+        }
+        Ok(reply?)
+    }
+
     fn known(&self, database: DatabaseId, lsn: u64) -> Option<Arc<View>> {
-        self.views().known.get(&(database, lsn)).cloned()
+        self.views().get((database, lsn))
     }
 
     fn views(&self) -> MutexGuard<'_, Views> {
         self.views.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the head, and which commit's view it is.
-    async fn look(&self, database: DatabaseId, lsn: u64) -> Result<(u64, Arc<View>), PagesError> {
+    async fn head(&self, database: DatabaseId) -> Result<Head, PagesError> {
         let patience = Patience::for_duration(&self.seam, limits::FETCH_PATIENCE);
         let head = registry::read_head(&*self.store, &self.seam, database, patience).await?;
-        let head = head.filter(|head| !head.value.state.is_final()).ok_or(PagesError::NoSuchDatabase(database))?;
-        let head = head.value;
+        let is_over = |head: &Head| head.state.is_final() || head.settings.is_expired(self.seam.wall_micros());
+        head.map(|head| head.value).filter(|head| !is_over(head)).ok_or(PagesError::NoSuchDatabase(database))
+    }
+
+    /// Makes a view, and answers which commit's it is.
+    async fn look(&self, database: DatabaseId, lsn: u64) -> Result<(u64, Arc<View>), PagesError> {
+        let mut head = self.head(database).await?;
         let found = if lsn == 0 { Lsn::raw(head.folded.lsn) } else { lsn };
-        let _one = match head.folded.lsn == Lsn::new(found) {
-            true => None,
-            false => Some(self.replaying.lock().await),
-        };
+        let mut _one = None;
+        if head.folded.lsn != Lsn::new(found) {
+            _one = Some(self.replaying.lock().await);
+            if let Some(view) = self.known(database, found) {
+                return Ok((found, view));
+            }
+            // Meanwhile what it was made of may have been collected.
+            head = self.head(database).await?;
+        }
         let state = history::materialise(&self.fetcher, &head, found, &ViewRoom).await.map_err(|error| match error {
             PastError::TooOld(kept) | PastError::NotFolded(kept) | PastError::Future(kept) => {
                 PagesError::NotKept { kept, asked: lsn }

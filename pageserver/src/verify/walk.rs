@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use segments::cache::PageCache;
 use tenant::due::DueMarker;
+use tenant::head::HeadState;
 use tenant::name::Name;
 use tenant::record::{NameRecord, NameState};
 use tenant::{keys, registry};
@@ -97,8 +98,8 @@ impl<'a> Walk<'a> {
 
     /// One database, and the logs of its tail.
     pub async fn named(&mut self, name: &Name) -> Result<(), VerifyError> {
-        let database = match registry::read_name(&*self.stores.main, self.seam, name, self.access().patience).await {
-            Ok(Some(Versioned { value: NameRecord { state: NameState::Live { database, .. }, .. }, .. })) => database,
+        let (database, state) = match registry::read_name(&*self.stores.main, self.seam, name, self.access().patience).await {
+            Ok(Some(Versioned { value: NameRecord { state: state @ NameState::Live { database, .. }, .. }, .. })) => (database, state),
             Ok(_) => return Err(VerifyError::NoSuchDatabase(name.clone())),
             Err(error) => {
                 let corrupt = damage_of(error)?;
@@ -110,7 +111,10 @@ impl<'a> Walk<'a> {
         let prefix = keys::database_prefix(database);
         let group = Listing::new(&*main, self.seam, &prefix).next_group().await?;
         match group {
-            Some(Group::Database(_, keys)) => self.database(database, keys).await,
+            Some(Group::Database(_, keys)) => {
+                self.database(database, keys).await?;
+                if !self.live.contains(&database) { self.name_without_head(name, state).await } else { Ok(()) }
+            }
             _ => {
                 self.damage(Corrupt::new("its name leads to it, but it is not there").at(keys::head(database)), Some(name));
                 Ok(())
@@ -280,10 +284,10 @@ impl<'a> Walk<'a> {
                 }
             };
             match record.map(|record| record.value.state) {
-                Some(NameState::Live { database, .. }) if !self.live.contains(&database) => {
-                    self.name_without_head(&name, database, false).await?;
+                Some(state @ NameState::Live { database, .. }) if !self.live.contains(&database) => {
+                    self.name_without_head(&name, state).await?;
                 }
-                Some(NameState::Deleted { database, .. }) => self.name_without_head(&name, database, true).await?,
+                Some(state @ NameState::Deleted { .. }) => self.name_without_head(&name, state).await?,
                 Some(NameState::Live { .. }) | None => {}
             }
         }
@@ -294,15 +298,24 @@ impl<'a> Walk<'a> {
     async fn name_without_head(
         &mut self,
         name: &Name,
-        database: DatabaseId,
-        is_deleted: bool,
+        state: NameState,
     ) -> Result<(), VerifyError> {
+        let (database, is_deleted, is_made) = match state {
+            NameState::Live { database, is_made, .. } => (database, false, is_made),
+            NameState::Deleted { database, .. } => (database, true, false),
+        };
         let key = keys::head(database);
         match registry::read_head(&*self.stores.main, self.seam, database, self.access().patience).await {
+            Ok(Some(head)) if is_made && head.value.state == HeadState::Aborted => {
+                self.damage(Corrupt::new("the database was there, but its head says that it never was").at(key), Some(name));
+            }
             // Created since, or over: whoever meets the name frees it. A live one was looked at with its own name.
             Ok(Some(_)) => {}
             Ok(None) if is_deleted => {
                 self.damage(Corrupt::new("a deleted database's head is not there; final heads stay").at(key), Some(name));
+            }
+            Ok(None) if is_made => {
+                self.damage(Corrupt::new("a name leads to it, and it was there, but it is gone").at(key), Some(name));
             }
             Ok(None) if self.logged.contains(&database) || self.headless.contains(&database) => {
                 self.damage(Corrupt::new("the database has objects and a name, but no head").at(key), Some(name));

@@ -91,7 +91,9 @@ const DELETED: usize = 4;
 const EMPTY: usize = 5;
 /// Goes on in the log that is open.
 const OPEN: usize = 6;
-const COUNT: usize = 7;
+/// Folded, and small: its head is all that there is.
+const SMALL: usize = 7;
+const COUNT: usize = 8;
 
 impl Bucket {
     /// Without a side object, because those are large.
@@ -113,6 +115,7 @@ impl Bucket {
         registry::delete_database(&world.memory, &world.seam, &head, first.id, Patience::endless()).await.unwrap();
         world.fold(FOLDED).await;
         world.fold(CHUNKED).await;
+        world.fold(SMALL).await;
         add_history(&world, CHUNKED, &first).await;
         cut_chunk(&world, CHUNKED).await;
 
@@ -207,12 +210,11 @@ impl Bucket {
         }
     }
 
-    /// A live database's head, and nothing else under its prefix.
-    pub fn is_head_alone(&self, key: &Key) -> bool {
+    /// The head of a living database that has not folded anything: it is in logs only, if anywhere.
+    pub fn is_not_folded(&self, key: &Key) -> bool {
         let Some(id) = tenant::keys::parse_database(key) else { return false };
-        let prefix = tenant::keys::database_prefix(id);
-        let is_live = !Head::decode(&self.objects[&tenant::keys::head(id)]).unwrap().state.is_final();
-        is_live && self.objects.keys().filter(|other| other.as_str().starts_with(&prefix)).count() == 1
+        let Ok(head) = Head::decode(&self.objects[&tenant::keys::head(id)]) else { return false };
+        *key == tenant::keys::head(id) && !head.state.is_final() && !head.has_folded()
     }
 
     /// The head of a live database that has commits.

@@ -111,8 +111,8 @@ async fn is_named(bucket: &Bucket, store: &MemoryStore, damage: Damage, keys: &[
 /// Nothing else tells that these objects were ever there.
 fn is_silent(bucket: &Bucket, damage: Damage, key: &Key) -> bool {
     let is_help = matches!(bucket.kind_of(key), Kind::Live | Kind::Due | Kind::Probed);
-    // Of a database without packs the head is all that there is: its creation may not have been finished.
-    let is_only_head = bucket.is_head_alone(key);
+    // Of a database that has folded nothing the head is all that there is: its creation may not have been finished.
+    let is_only_head = bucket.is_not_folded(key);
     // The last slots of a log that is still open, above its hint: a PUT that never came looks the same.
     damage == Damage::Deleted && (is_help || is_only_head || bucket.is_above_hint(key))
 }

@@ -106,6 +106,28 @@ async fn another_node_drains_what_a_dead_one_left() {
     assert_eq!(drain(&world, world.memory.clone()).await, Swept::default());
 }
 
+/// The head of a database that was never folded cannot be told from one that was never written, by who meets the name.
+/// But the log tells, and stays.
+#[tokio::test(start_paused = true)]
+async fn a_log_with_commits_of_a_lost_head_is_kept() {
+    let (world, node) = a_dead_node(3).await;
+    let (lost, anew) = (tenant::keys::head(world.databases[0].id), tenant::keys::head(world.databases[1].id));
+    for key in [&lost, &anew] {
+        world.memory.delete(key).await.unwrap();
+    }
+    let (me, name) = (IncarnationId::random(&world.seam), tenant::name::Name::parse("db-1").unwrap());
+    let patience = walstore::register::Patience::endless();
+    let found = tenant::registry::resolve_head(&world.memory, &world.seam, &name, me, patience).await.unwrap();
+    assert_eq!(found.unwrap().value.folded.lsn, None, "an empty database in its place");
+    assert_eq!(drain(&world, world.memory.clone()).await, Swept { waiting: 1, databases: 1, ..Swept::default() });
+    let stores = world.stores();
+    let access = Access { stores: &stores, seam: &world.seam, patience };
+    let log = walstore::recovery::SealedLog::open(access, node.id).await.unwrap();
+    for known in &world.databases[..2] {
+        assert_eq!(log.commits(access, known.id, None).await.unwrap().len(), 5);
+    }
+}
+
 /// A log of more than a bundle is several, and a database may have commits in each of them.
 #[tokio::test(start_paused = true)]
 async fn a_log_of_several_bundles_is_drained() {

@@ -9,6 +9,8 @@ use pageserver::fork::Restore;
 use pageserver::tail::Tail;
 use tenant::head::Head;
 use tenant::name::Name;
+use tenant::registry;
+use walstore::register::Patience;
 use walstore::store::{CountedStore, MemoryStore, Op};
 
 use crate::forest::{Forest, RETENTION_SECS};
@@ -78,6 +80,8 @@ async fn a_tail_costs_one_put_more() {
     let requests = taken(&counted);
     assert_eq!(count(&requests, Op::Put), 5, "{requests:?}");
     let child = child.unwrap().value;
+    let record = registry::read_name(&*store, &forest.seam, &name, Patience::endless()).await.unwrap().unwrap().value;
+    assert_eq!((record.base.as_ref(), record.base.is_some()), (child.shared(), true), "the name tells where it begins");
     assert_eq!(child.folded, linked.head.value.folded);
     let fork = forest.grow(root, tip.lsn.unwrap().get(), child.database, name);
     forest.settle(fork).await;

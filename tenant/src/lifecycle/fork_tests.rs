@@ -194,7 +194,7 @@ fn only_what_was_deleted_is_undeleted() {
     assert_eq!(databases(&record), Ok(vec![PARENT]));
     // An undelete that was cut off: its fork never lived.
     let point = ForkPoint { parent: PARENT, lsn: lsn(10) };
-    let claimed = NameState::Live { database: CHILD, origin: Origin::Fork(point), incarnation: ME };
+    let claimed = NameState::Live { database: CHILD, origin: Origin::Fork(point), incarnation: ME, is_made: false };
     let record = record.led_to(claimed, put(4)).deleted(6, put(5));
     assert_eq!(databases(&record), Ok(vec![CHILD, PARENT]));
 }

@@ -8,6 +8,7 @@ use walstore::store::Store;
 
 use super::create::CreateError;
 use super::names::{read_name, resolve_head};
+use crate::head::ChunkRef;
 use crate::keys;
 use crate::limits;
 use crate::name::Name;
@@ -25,8 +26,9 @@ pub(super) struct Claim<'a> {
 
 impl Claim<'_> {
     /// Writes the record: one PUT if the name is new. Who wins it makes the database, whoever else wants the name.
-    pub async fn take(&self, origin: Origin) -> Result<Versioned<NameRecord>, CreateError> {
-        let state = NameState::Live { database: self.database, origin, incarnation: self.me };
+    /// `base` is where its folded state will stand, if it is known.
+    pub async fn take(&self, origin: Origin, base: Option<ChunkRef>) -> Result<Versioned<NameRecord>, CreateError> {
+        let state = NameState::Live { database: self.database, origin, incarnation: self.me, is_made: false };
         let mut over = None;
         for _ in 0..limits::NAME_ROUNDS_MAX {
             let put_id = PutId::random(self.seam);
@@ -34,8 +36,10 @@ impl Claim<'_> {
                 None => NameRecord::new(put_id, self.name.clone(), state),
                 Some(Versioned { value, .. }) => NameRecord::led_to(value, state, put_id),
             };
-            match self.write(over.as_ref(), record).await? {
+            match self.write(over.as_ref(), NameRecord { base: base.clone(), ..record }).await? {
                 Swap::Won(won) => return Ok(won),
+                // Our answer was lost. Somebody has finished the database meanwhile, and noted in the record that it is made.
+                Swap::Lost(Some(found)) if found.value.leads_to(self.database) => return Ok(found),
                 Swap::Lost(Some(found)) => over = self.free(found).await?,
                 Swap::Lost(None) => {
                     let corrupt = Corrupt::new("a name record was deleted; they never are").at(keys::name(self.name));

@@ -54,7 +54,7 @@ pub async fn create_database(
     }
     let database = DatabaseId::random(seam);
     let claim = Claim { store, seam, name, database, me, patience };
-    claim.take(Origin::Empty(settings)).await?;
+    claim.take(Origin::Empty(settings), None).await?;
     write_head(&claim, lifecycle::first_head(name, database, me, settings, PutId::random(seam))).await
 }
 

@@ -25,7 +25,7 @@ use super::claim::Claim;
 use super::create::CreateError;
 use super::heads::read_head;
 use super::names::{ResolveError, read_name};
-use crate::head::{ForkPoint, Head, HeadState};
+use crate::head::{ChunkRef, ForkPoint, Head, HeadState};
 use crate::keys;
 use crate::lifecycle;
 use crate::limits;
@@ -44,17 +44,17 @@ pub enum ChildError {
     Record(#[from] RecordError),
 }
 
-/// Claims `name` for the fork `child` of `point`: one PUT if the name is new.
+/// Claims `name` for the fork `child` of `point`, which will begin with `base`: one PUT if the name is new.
 pub async fn claim_fork(
     store: &dyn Store,
     seam: &Seam,
-    name: &Name,
-    child: DatabaseId,
+    (name, child): (&Name, DatabaseId),
     point: ForkPoint,
+    base: Option<ChunkRef>,
     me: IncarnationId,
     patience: Patience,
 ) -> Result<Versioned<NameRecord>, CreateError> {
-    Claim { store, seam, name, database: child, me, patience }.take(Origin::Fork(point)).await
+    Claim { store, seam, name, database: child, me, patience }.take(Origin::Fork(point), base).await
 }
 
 /// Brings the fork to life: one PUT, if absent. The parent's pin stands.
@@ -117,12 +117,13 @@ pub async fn abandon_fork(
     Ok(true)
 }
 
-/// Leads the name of `moved`, a head restored in place, to the database that took its place: one GET and one PUT, none
-/// if it is done.
+/// Leads the name of `moved`, a head restored in place, to the database that took its place, which begins with `base`:
+/// one GET and one PUT, none if it is done.
 pub async fn swing_name(
     store: &dyn Store,
     seam: &Seam,
     moved: &Head,
+    base: Option<&ChunkRef>,
     me: IncarnationId,
     patience: Patience,
 ) -> Result<(), ResolveError> {
@@ -132,21 +133,17 @@ pub async fn swing_name(
     for _ in 0..limits::NAME_ROUNDS_MAX {
         let record = read_name(store, seam, &moved.name, patience).await.map_err(failed)?;
         // It leads elsewhere already: there, or further.
-        let Some(record) = record.filter(|record| leads_to(&record.value, moved.database)) else { return Ok(()) };
+        let Some(record) = record.filter(|record| record.value.leads_to(moved.database)) else { return Ok(()) };
         // A crash before this write leaves the same name to whoever meets it; he finds the point in the new head.
         let origin = Origin::Fork(ForkPoint { parent: moved.database, lsn: moved.folded.lsn });
-        let state = NameState::Live { database: new, origin, incarnation: me };
-        let next = record.value.led_to(state, PutId::random(seam));
+        let state = NameState::Live { database: new, origin, incarnation: me, is_made: true };
+        let next = NameRecord { base: base.cloned(), ..record.value.led_to(state, PutId::random(seam)) };
         let swap = register::replace(store, seam, &key, &record.etag, next, patience).await.map_err(failed)?;
         if matches!(swap, Swap::Won(_)) {
             return Ok(());
         }
     }
     Err(ResolveError::Busy { name: moved.name.clone() })
-}
-
-fn leads_to(record: &NameRecord, database: DatabaseId) -> bool {
-    matches!(record.state, NameState::Live { database: to, .. } if to == database)
 }
 
 /// The living database that `name` leads to now or once what was interrupted is finished, past heads that were restored

@@ -5,8 +5,9 @@
 //! |---|---|---|
 //! | the name record | a name without a head: "still being made" | [`abort_import`], or after the node's death whoever meets the name |
 //! | some objects | the same, and objects of a database that has ended | [`abort_import`] with its caller, or a sweep |
-//! | the head | the database | |
+//! | the head | the database, of whose head the name does not know that it was there | |
 
+use tracing::warn;
 use walstore::id::{DatabaseId, IncarnationId};
 use walstore::register::{Patience, RecordError, Versioned};
 use walstore::seam::Seam;
@@ -15,8 +16,8 @@ use walstore::store::Store;
 use super::claim::Claim;
 use super::create::{CreateError, write_head};
 use super::fork::occupy;
-use super::names::resolve_head;
-use crate::head::Head;
+use super::names::{note_made, resolve_head};
+use crate::head::{Head, HeadState};
 use crate::name::Name;
 use crate::record::Origin;
 
@@ -38,7 +39,7 @@ pub async fn begin_import(
     me: IncarnationId,
     patience: Patience,
 ) -> Result<(), CreateError> {
-    Claim { store, seam, name, database, me, patience }.take(Origin::Import).await.map(drop)
+    Claim { store, seam, name, database, me, patience }.take(Origin::Import, None).await.map(drop)
 }
 
 /// Writes the head of an import: from now on the database exists.
@@ -50,7 +51,12 @@ pub async fn finish_import(
     patience: Patience,
 ) -> Result<Versioned<Head>, CreateError> {
     let (name, database) = (head.name.clone(), head.database);
-    write_head(&Claim { store, seam, name: &name, database, me, patience }, head).await
+    let head = write_head(&Claim { store, seam, name: &name, database, me, patience }, head).await?;
+    // It may never be written to, so no fold notes it.
+    if let Err(error) = note_made(store, seam, &head.value, patience).await {
+        warn!(%error, %name, %database, "imported, but a loss of its head would not be noticed");
+    }
+    Ok(head)
 }
 
 /// Gives an import up that `me` has begun: occupies its head's key, so that a head that was sent cannot land any more,
@@ -65,7 +71,8 @@ pub async fn abort_import(
 ) -> Result<Aborted, CreateError> {
     let failed = |source: RecordError| CreateError::Record { name: name.clone(), source };
     let stands = occupy(store, seam, name, database, None, patience).await.map_err(failed)?;
-    if !stands.value.state.is_final() {
+    // It may have lived and ended since, by somebody else's doing, and forks of it may need what it stored.
+    if stands.value.state != HeadState::Aborted {
         return Ok(Aborted::Lives(Box::new(stands)));
     }
     // It meets the aborted head and frees the name.

@@ -8,7 +8,7 @@ use walstore::register::{self, Patience, RecordError, Swap, Versioned};
 use walstore::seam::Seam;
 use walstore::store::Store;
 
-use crate::head::{ForkPoint, Head, HeadState};
+use crate::head::{ChunkRef, ForkPoint, Head, HeadState};
 use crate::keys;
 use crate::lifecycle;
 use crate::limits;
@@ -80,7 +80,22 @@ pub async fn resolve_head(
     me: IncarnationId,
     patience: Patience,
 ) -> Result<Option<Versioned<Head>>, ResolveError> {
-    let bucket = Bucket { store, seam, name, patience };
+    resolve_head_ahead(store, seam, name, me, patience, &|_, _| ()).await
+}
+
+/// Is told which base a database's head will probably lead to.
+pub type Ahead<'a> = &'a (dyn Fn(DatabaseId, &ChunkRef) + Send + Sync);
+
+/// The same. As soon as the name record is there, and so before its head, `ahead` is told where that will probably lead.
+pub async fn resolve_head_ahead(
+    store: &dyn Store,
+    seam: &Seam,
+    name: &Name,
+    me: IncarnationId,
+    patience: Patience,
+    ahead: Ahead<'_>,
+) -> Result<Option<Versioned<Head>>, ResolveError> {
+    let bucket = Bucket { store, seam, name, patience, ahead };
     for _ in 0..limits::NAME_ROUNDS_MAX {
         match bucket.round(me).await.map_err(|error| error.of(name))? {
             Round::Found(head) => return Ok(Some(*head)),
@@ -126,6 +141,7 @@ struct Bucket<'a> {
     seam: &'a Seam,
     name: &'a Name,
     patience: Patience,
+    ahead: Ahead<'a>,
 }
 
 impl Bucket<'_> {
@@ -134,6 +150,9 @@ impl Bucket<'_> {
         let Some(record) = read_name(self.store, self.seam, self.name, self.patience).await? else {
             return Ok(Round::Nothing);
         };
+        if let Some(base) = &record.value.base {
+            (self.ahead)(record.value.database(), base);
+        }
         let head = match record.value.state {
             NameState::Live { database, .. } => self.head(database).await?,
             NameState::Deleted { .. } => None,
@@ -145,6 +164,10 @@ impl Bucket<'_> {
             NamePlan::CreateHead { database, settings } => self.create_head(database, me, settings).await,
             NamePlan::UndoOnceSealed { database, incarnation, parent } => {
                 self.undo(database, incarnation, parent).await
+            }
+            NamePlan::Lost { database } => {
+                let reason = format!("`{}` leads to it, and it was there, but it is gone", self.name);
+                Err(RecordError::from(Corrupt::new(reason).at(keys::head(database))).into())
             }
             NamePlan::Free { database } => {
                 info!(name = %self.name, %database, "freeing the name of a database that is over");
@@ -230,8 +253,9 @@ impl Bucket<'_> {
         // Its fate is its own: if it is over too, the next round follows it from there.
         info!(name = %self.name, %from, %to, state = ?head.value.state, "finishing a restore in place");
         let origin = head.value.parent.map_or(Origin::Import, Origin::Fork);
-        let state = NameState::Live { database: to, origin, incarnation: me };
-        self.replace(record, record.value.led_to(state, PutId::random(self.seam))).await
+        let state = NameState::Live { database: to, origin, incarnation: me, is_made: true };
+        let base = head.value.shared().cloned();
+        self.replace(record, NameRecord { base, ..record.value.led_to(state, PutId::random(self.seam)) }).await
     }
 
     /// Whoever wins, the next round reads what stands there.
@@ -240,6 +264,26 @@ impl Bucket<'_> {
         register::replace(self.store, self.seam, &key, &record.etag, next, self.patience).await?;
         Ok(Round::Again)
     }
+}
+
+/// Notes in the name record of a database that it has had a head, which is about to become `next`: one GET and one PUT,
+/// or only the GET if that is known. To be called before commits of it leave the logs.
+///
+/// A name that leads elsewhere, or nowhere, is left as it is: so it is if the database is about to end, or to take the
+/// place of another one.
+pub async fn note_made(store: &dyn Store, seam: &Seam, next: &Head, patience: Patience) -> Result<(), ResolveError> {
+    let failed = |error: RecordError| ResolveError::record(&next.name, error);
+    let key = keys::name(&next.name);
+    for _ in 0..limits::NAME_ROUNDS_MAX {
+        let record = read_name(store, seam, &next.name, patience).await.map_err(failed)?;
+        let made = record.and_then(|record| Some((record.value.made(next, PutId::random(seam))?, record.etag)));
+        let Some((made, etag)) = made else { return Ok(()) };
+        let swap = register::replace(store, seam, &key, &etag, made, patience).await.map_err(failed)?;
+        if matches!(swap, Swap::Won(_)) {
+            return Ok(());
+        }
+    }
+    Err(ResolveError::Busy { name: next.name.clone() })
 }
 
 /// Says that a database is over where its name still leads to it.
@@ -256,8 +300,7 @@ pub async fn free_name(
         let Some(record) = read_name(store, seam, &head.name, patience).await.map_err(failed)? else {
             return Ok(());
         };
-        let NameState::Live { database, .. } = record.value.state else { return Ok(()) };
-        if database != head.database {
+        if !record.value.leads_to(head.database) {
             return Ok(());
         }
         let next = record.value.deleted(at_micros, PutId::random(seam));

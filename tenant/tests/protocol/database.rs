@@ -139,6 +139,9 @@ impl Database {
             return;
         }
         let next = lifecycle::fold(&head.value, fold, PutId::random(&node.seam));
+        if !node.note_made(&head.value, &next, node.patience()).await {
+            return;
+        }
         // The outcome must be known before anything goes on.
         match node.swap(&head, next, Patience::endless()).await {
             Ok(Swap::Won(won)) => {
@@ -216,6 +219,9 @@ impl Database {
         }
         let next = lifecycle::drain(&head.value, fold, last, PutId::random(&node.seam));
         let next = next.map_err(|error| NotOpen(error.to_string()))?;
+        if !node.note_made(&head.value, &next, node.patience()).await {
+            return Ok(());
+        }
         let waits = Duration::from_micros(node.seam.random_u64() % RELEASE_MICROS_MAX);
         let swap = tokio::select! {
             biased;

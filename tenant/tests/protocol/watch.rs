@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tenant::head::{Head, MapField};
+use tenant::head::{Head, HeadState, MapField};
+use tenant::record::{NameRecord, NameState};
 use walstore::run::Content;
 use walstore::fragment::{self, Fragment, SlotObject};
 use walstore::id::{DatabaseId, IncarnationId, Lsn, PutId, Slot};
@@ -62,6 +63,8 @@ pub struct Known {
     owners: BTreeMap<(DatabaseId, u64), Option<IncarnationId>>,
     logs: BTreeMap<IncarnationId, Logged>,
     packs: BTreeSet<String>,
+    /// Databases that their names know to have had a head.
+    made: BTreeSet<DatabaseId>,
     bundles: BTreeMap<String, Bytes>,
     /// Databases that were drained, logs that bundles took the place of, and logs that were forgotten.
     pub drained: u64,
@@ -113,6 +116,7 @@ impl Known {
         match key_class(key.as_str()) {
             "inc" => self.record_written(incarnation(parts[1]), bytes),
             "w" => self.slot_written(incarnation(parts[2]), slot_of(parts[3]), bytes),
+            "n" => self.name_written(key, bytes),
             "head" => self.head_written(DatabaseId::parse(parts[2]).expect("a database's id in a key"), bytes),
             "pack" => {
                 self.packs.insert(key.to_string());
@@ -206,6 +210,14 @@ impl Known {
         Ok(())
     }
 
+    fn name_written(&mut self, key: &Key, bytes: &Bytes) -> Result<(), String> {
+        let record = NameRecord::decode(bytes).map_err(|corrupt| format!("I7: {key}: {corrupt}"))?;
+        let NameState::Live { database, is_made: true, .. } = record.state else { return Ok(()) };
+        self.made.insert(database);
+        let has_head = self.heads.get(&database).is_some_and(|head| head.state != HeadState::Aborted);
+        demand(has_head, || format!("I7: {key} says that {database} was made, and it has no head"))
+    }
+
     fn head_written(&mut self, id: DatabaseId, bytes: &Bytes) -> Result<(), String> {
         let head = Head::decode(bytes).map_err(|corrupt| format!("I6: head of {id}: {corrupt}"))?;
         demand(!self.lost.contains(&head.put_id), || {
@@ -239,6 +251,9 @@ impl Known {
             let of = format!("LSN {lsn} of epoch {epoch} in the log of {incarnation}");
             return Err(format!("I1: the head of {id} lets go of {of}, which is acknowledged"));
         }
+        // One that another name leads to, or none, is over, or nobody writes its name any more.
+        let is_noted = head.folded.lsn.is_none() || self.made.contains(&id) || head.state.is_final();
+        demand(is_noted, || format!("I7: {id} is folded, and its name does not say that it was made"))?;
         if let Some(pack) = pack_of(&head) {
             demand(self.packs.contains(&pack), || format!("I6: the head of {id} references {pack}, which is missing"))?;
         }

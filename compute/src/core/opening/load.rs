@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use pageserver::base::{base_of, inline_base_of, tip_of};
+use pageserver::base::{Ahead, base_of, base_of_ahead, inline_base_of, tip_of};
 use pageserver::tail::keeps_commits;
 use pageserver::warm::Cold;
 use segments::base::BaseParts;
@@ -36,8 +36,8 @@ impl Core {
     }
 
     /// Begins to read what is folded as far as it is not in the head: the stored base of a fork, and the parts of the page
-    /// map. What cannot be read is left to the query that wants it.
-    pub(super) fn warm(&self, head: &Head) -> Option<Warm> {
+    /// map. `ahead` may be that base already. What cannot be read is left to the query that wants it.
+    pub(super) fn warm(&self, head: &Head, ahead: Option<Ahead>) -> Option<Warm> {
         let inline = inline_base_of(head).ok()?;
         if let Some(base) = &inline {
             Cold::of(&base.map, &self.node.cache)?;
@@ -47,7 +47,7 @@ impl Core {
         self.node.seam.spawn(async move {
             let base = match inline {
                 Some(base) => Some(base),
-                None => base_of(&node.fetcher, &head).await.ok(),
+                None => base_of_ahead(&node.fetcher, &head, ahead).await.ok(),
             };
             let Some(base) = base else { return };
             let map = match Cold::of(&base.map, &node.cache) {

@@ -13,6 +13,7 @@ mod recover;
 use std::rc::Rc;
 use std::time::Duration;
 
+use pageserver::base::Ahead;
 use tenant::head::Head;
 use tenant::name::Name;
 use tenant::registry::CreateError;
@@ -37,12 +38,13 @@ impl Core {
     pub(super) async fn open_cold(self: &Rc<Self>, name: &Name, create: bool) -> Result<Rc<OpenDatabase>, OpenError> {
         // Room for one more; what is in use stays.
         self.evict(limits::OPEN_DATABASES_MAX, Duration::ZERO);
-        let head = match self.resolve(name).await? {
-            Some(head) => head,
+        let (head, mut ahead) = match self.resolve_to_open(name).await? {
+            Some(found) => found,
             None if create => match self.create_head(name).await? {
-                Ok(head) => head,
+                Ok(head) => (head, None),
                 Err(CreateError::AlreadyExists { .. }) => {
-                    self.resolve(name).await?.ok_or_else(|| OpenError::NoSuchDatabase(name.clone()))?
+                    let found = self.resolve_to_open(name).await?;
+                    found.ok_or_else(|| OpenError::NoSuchDatabase(name.clone()))?
                 }
                 Err(error) => return Err(ServerError::from(error).into()),
             },
@@ -54,7 +56,7 @@ impl Core {
             match acquired {
                 Acquired::Owned(head) => {
                     self.close_replica_of(name, "this node owns the database by now").await;
-                    let warm = self.warm(&head.value);
+                    let warm = self.warm(&head.value, ahead.take());
                     let open = self.load(head, warm, Claim::won()).await?;
                     self.register(&open);
                     self.begin_to_serve(&open);
@@ -62,7 +64,7 @@ impl Core {
                 }
                 Acquired::Claimable(head) => {
                     self.close_replica_of(name, "this node claims the database").await;
-                    if let Some(open) = self.open_claimed(head).await? {
+                    if let Some(open) = self.open_claimed(head, ahead.take()).await? {
                         return Ok(open);
                     }
                     let head = self.resolve(name).await?.ok_or_else(|| OpenError::NoSuchDatabase(name.clone()))?;
@@ -74,9 +76,13 @@ impl Core {
     }
 
     /// Opens a database while the CAS that makes it this node's is on its way. `None`: the head is not the latest one.
-    async fn open_claimed(self: &Rc<Self>, before: Versioned<Head>) -> Result<Option<Rc<OpenDatabase>>, OpenError> {
+    async fn open_claimed(
+        self: &Rc<Self>,
+        before: Versioned<Head>,
+        ahead: Option<Ahead>,
+    ) -> Result<Option<Rc<OpenDatabase>>, OpenError> {
         self.read_ahead(&before.value);
-        let warm = self.warm(&before.value);
+        let warm = self.warm(&before.value, ahead);
         let sent = self.send_claim(before);
         let (claim, answer) = Claim::pending();
         let open = match self.load(sent.head.clone(), warm, claim).await {

@@ -152,8 +152,12 @@ impl Core {
             }
             database.rebase(base);
         }
-        *open.head.borrow_mut() = head.clone();
-        Ok(Ok(head.value))
+        // A request looks as well, beside the follower, and may have read an older one.
+        if head.value.version >= open.head.borrow().value.version {
+            *open.head.borrow_mut() = head;
+        }
+        let head = open.head.borrow().value.clone();
+        Ok(Ok(head))
     }
 
     async fn subscribe(&self, open: &OpenDatabase, owner: IncarnationId, address: &str) -> Result<Subscription, Ending> {

@@ -21,11 +21,30 @@ use crate::error::{Fault, ServerError};
 /// How long the first request to a replica waits until that has caught up.
 const PATIENCE_MICROS: u64 = 10_000_000;
 
+/// How often a replica is begun for one request: its owner may fold what it begins with meanwhile.
+const OPENINGS_MAX: usize = 4;
+
 impl Core {
     /// Opens a replica of the database, if another node that lives owns it.
     ///
     /// Nothing is written, not even to finish what somebody else has left: that is for whoever opens it as owner.
     pub(super) async fn load_replica(self: &Rc<Self>, name: &Name) -> Result<Option<Rc<OpenDatabase>>, OpenError> {
+        for _ in 0..OPENINGS_MAX {
+            let Some(open) = self.begin_replica(name).await? else { return Ok(None) };
+            match self.first_state(&open).await {
+                Ok(true) => return Ok(Some(open)),
+                // What it began with is folded by now, say: the head is another one.
+                Ok(false) => {}
+                Err(error) => {
+                    self.shut_replica(&open, "it did not become complete");
+                    return Err(error.into());
+                }
+            }
+        }
+        Err(incomplete(name).into())
+    }
+
+    async fn begin_replica(self: &Rc<Self>, name: &Name) -> Result<Option<Rc<OpenDatabase>>, OpenError> {
         let (of, patience) = (name.clone(), self.patience());
         let id = self.node.io(move |node| async move {
             registry::resolve(&*node.stores.main, &node.seam, &of, patience).await
@@ -48,26 +67,24 @@ impl Core {
         let open = Rc::new(OpenDatabase::of_replica(database, head));
         // What the owner itself has logged is in no sealed log yet, and belongs to the first answer.
         spawn_local(self.clone().keep_up(open.clone()));
-        if let Err(error) = self.first_state(&open).await {
-            self.shut_replica(&open, "it did not become complete");
-            return Err(error.into());
-        }
         Ok(Some(open))
     }
 
-    /// Waits until it is known how new the replica is.
-    async fn first_state(&self, open: &OpenDatabase) -> Result<(), ServerError> {
+    /// Waits until it is known how new the replica is. `false`: it is over before.
+    async fn first_state(&self, open: &OpenDatabase) -> Result<bool, ServerError> {
         let replica = open.database.replica.as_ref().expect("BUG: just made as one");
         let limit = self.node.seam.boot_micros().saturating_add(PATIENCE_MICROS);
         loop {
             let changed = replica.changed.notified();
+            if open.is_closed.get() {
+                return Ok(false);
+            }
             if replica.as_of_micros() > 0 {
-                return Ok(());
+                return Ok(true);
             }
             let left = Duration::from_micros(limit.saturating_sub(self.node.seam.boot_micros()));
-            if open.is_closed.get() || left.is_zero() {
-                let text = format!("`{}` could not be read as its owner has it; try again, or ask there", open.database.name);
-                return Err(ServerError::new(Fault::Retry, text));
+            if left.is_zero() {
+                return Err(incomplete(&open.database.name));
             }
             tokio::select! {
                 biased;
@@ -115,4 +132,8 @@ impl Core {
         }
         Ok(())
     }
+}
+
+fn incomplete(name: &Name) -> ServerError {
+    ServerError::new(Fault::Retry, format!("`{name}` could not be read as its owner has it; try again, or ask there"))
 }

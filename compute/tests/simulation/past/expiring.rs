@@ -63,7 +63,8 @@ impl Client {
 
     /// Whether a node may say that there is no such database, because its time is up.
     pub(super) fn has_ended(&self, past: &mut Past, name: &str, text: &str) -> bool {
-        if !text.contains("SHOAL_NO_SUCH_DATABASE") {
+        // The second is what a fork is told of its parent.
+        if !text.contains("SHOAL_NO_SUCH_DATABASE") && !text.contains("was forked from is gone") {
             return false;
         }
         if !self.may_be_over(past, name) {

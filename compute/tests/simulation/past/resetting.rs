@@ -46,12 +46,10 @@ impl Client {
                 past.did("reset without a parent");
                 Ok(())
             }
-            // It has ended by then.
-            (Answer::Refused(text), Some(_)) if text.contains("is gone") && self.may_be_over(past, parent) => Ok(()),
+            (Answer::Refused(text), _) if self.has_ended(past, parent, text) => Ok(()),
             (Answer::Refused(text), Some(_)) if text.contains("SHOAL_INVALID") => {
                 Err(format!("I8: {name} cannot be reset to {parent}, which is there: {text}"))
             }
-            (Answer::Refused(text), _) if self.has_ended(past, parent, text) => Ok(()),
             (Answer::Refused(text), _) => self.judge_error(past, name, text),
             (Answer::Done(body), None) => Err(format!("I8: {name} was reset to {parent}, which is gone: {body}")),
             (Answer::Unknown(_), None) => Ok(()),

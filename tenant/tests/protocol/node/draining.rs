@@ -122,6 +122,9 @@ impl Node {
                 self.watch.broken(format!("I7: {id} has commits of {database}, whose head is not there"));
                 return Ok(false);
             };
+            if let Some(lsn) = draining::unknown_to(&head.value, id, last) {
+                self.watch.broken(format!("I1: the head of {database} knows nothing of commit {lsn} of {id}"));
+            }
             if !draining::needs(&head.value, id, last) {
                 return Ok(true);
             }
@@ -171,6 +174,9 @@ impl Node {
                 true => lifecycle::drain(&head.value, fold, tip.lsn, put_id).map_err(not_open)?,
                 false => lifecycle::fold(&head.value, fold, put_id),
             };
+            if !self.note_made(&head.value, &next, self.patience()).await {
+                return Err(not_open("its name does not say that it was made"));
+            }
             match self.swap(&head, next, self.patience()).await? {
                 Swap::Won(won) => head = won,
                 Swap::Lost(_) => return Ok(false),

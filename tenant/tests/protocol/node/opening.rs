@@ -172,6 +172,18 @@ impl Node {
         })
     }
 
+    /// Before the first fold: notes in the name record that there is a head. `false`: that is not known to have happened.
+    pub async fn note_made(&self, before: &Head, next: &Head, patience: Patience) -> bool {
+        if before.has_folded() {
+            return true;
+        }
+        let noted = registry::note_made(&*self.stores.main, &self.seam, next, patience).await;
+        if let Err(registry::ResolveError::Record { source, .. }) = &noted {
+            self.examine(source);
+        }
+        noted.is_ok()
+    }
+
     /// After a release that was not answered: whether the database is still this node's.
     async fn confirm(&self, database: &Database) -> Result<bool, NotOpen> {
         let mut head = database.head.lock().await;
@@ -241,10 +253,13 @@ impl Node {
             let commits = self.others.commits(entry.incarnation, id).await;
             for commit in commits.inspect_err(|error| self.examine_seal(error)).map_err(not_open)? {
                 if Some(commit.lsn) > tip.lsn && entry.holds(entry.incarnation, commit.epoch, commit.lsn) {
-                    let (number, next) = toy::follow(&tip, &commit.bytes).map_err(|broken| {
-                        self.watch.broken(format!("I2: {broken} in the log of {} for {id}", entry.incarnation));
-                        not_open(broken)
-                    })?;
+                    let (number, next) = match toy::follow(&tip, &commit.bytes) {
+                        Ok(followed) => followed,
+                        Err(broken) => {
+                            let what = format!("I2: {broken} in the log of {} for {id}", entry.incarnation);
+                            return Err(self.broken_unless_moved(head, what).await);
+                        }
+                    };
                     history.push(number);
                     epochs.push((commit.epoch, commit.lsn));
                     tips.push(next);
@@ -312,12 +327,19 @@ impl Node {
         if let Some((pack, _)) = read.map_err(not_open)? {
             return Ok(toy::decode_pack(&pack));
         }
-        // Gone: an error only if the head that was won still stands.
+        Err(self.broken_unless_moved(head, format!("I10: {key} is gone, though the head references it")).await)
+    }
+
+    /// What does not fit a head is an error only if that still stands: logs are forgotten once a fold was linked.
+    async fn broken_unless_moved(&self, head: &Versioned<Head>, what: String) -> NotOpen {
         let now = registry::read_head(&*self.stores.main, &self.seam, head.value.database, self.patience()).await;
-        let now = now.map_err(not_open)?;
-        if now.is_some_and(|now| now.etag == head.etag) {
-            self.watch.broken(format!("I10: {key} is gone, though the head references it"));
+        match now {
+            Ok(Some(now)) if now.etag != head.etag => not_open("the head has changed meanwhile"),
+            Err(error) => not_open(error),
+            Ok(_) => {
+                self.watch.broken(what.clone());
+                not_open(what)
+            }
         }
-        Err(not_open("the head has changed meanwhile"))
     }
 }
