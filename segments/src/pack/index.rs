@@ -23,6 +23,9 @@ use crate::varint;
 
 const VERSION: u8 = 1;
 const ENTRY_BYTES_MIN: usize = 10;
+pub(super) const ENTRY_BYTES_MAX: usize = 18;
+/// Of the fields before the entries.
+pub(super) const FIXED_BYTES_MAX: usize = 11;
 
 /// One frame and the pages in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

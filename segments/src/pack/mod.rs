@@ -45,5 +45,11 @@ pub use writer::{DeltaParts, Pack, PackTooLarge, PackWriter};
 
 pub(crate) const VERSION: u8 = 1;
 
+/// The most that a pack of nothing but `segments` whole segments has besides their frames.
+pub fn around_bytes_max(segments: usize) -> u64 {
+    let fixed = walstore::envelope::HEADER_BYTES + crate::id::ID_BYTES + FOOTER_BYTES + index::FIXED_BYTES_MAX;
+    (fixed + segments * index::ENTRY_BYTES_MAX) as u64
+}
+
 #[cfg(test)]
 mod tests;

@@ -83,13 +83,25 @@ impl World {
 
     /// Commits a database of `page_count` pages of which `pages` were written. Those beyond do not count.
     pub fn commit(&mut self, page_count: u32, pages: &[u32]) {
+        self.commit_stamped(page_count, pages, |stamps| {
+            *stamps += 1;
+            *stamps
+        });
+    }
+
+    /// The same, and these pages are zeros.
+    pub fn commit_zeros(&mut self, page_count: u32, pages: &[u32]) {
+        self.commit_stamped(page_count, pages, |_| 0);
+    }
+
+    fn commit_stamped(&mut self, page_count: u32, pages: &[u32], next: impl Fn(&mut Stamp) -> Stamp) {
         let mut state = self.states.last().unwrap().1.clone();
         state.resize(page_count as usize, 0);
         let mut written = BTreeMap::new();
         for page in pages.iter().filter(|page| **page <= page_count) {
-            self.stamps += 1;
-            state[*page as usize - 1] = self.stamps;
-            written.insert(PageNo::new(*page).unwrap(), content(*page, self.stamps));
+            let stamp = next(&mut self.stamps);
+            state[*page as usize - 1] = stamp;
+            written.insert(PageNo::new(*page).unwrap(), content(*page, stamp));
         }
         let commit = Commit::new(&self.tip, 0, page_count, written).unwrap();
         let commit = self.through_the_log(commit);
