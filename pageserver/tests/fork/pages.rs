@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use pageserver::limits::{VIEW_AGE_MAX, VIEWS_MAX};
+use pageserver::limits::{VIEW_AGE_MAX, VIEW_PAGES_MAX, VIEWS_MAX};
 use pageserver::service::pages::{PageReader, PagesError};
 use tenant::lifecycle;
 use tenant::settings::Settings;
@@ -55,8 +55,8 @@ impl Reader {
 
     /// The error, and how often head and packs were asked for.
     async fn refused(&self, database: DatabaseId, lsn: u64) -> (PagesError, (u64, u64)) {
-        let refused = self.pages.read(database, lsn, &[40]).await.expect_err("there is nothing to be shown");
-        (refused, self.taken())
+        let reply = self.pages.read(database, lsn, &[40]).await.map(|reply| reply.lsn);
+        (reply.expect_err("there is nothing to be shown"), self.taken())
     }
 }
 
@@ -187,6 +187,29 @@ async fn the_longest_unused_of_many_views_is_forgotten() {
         assert_eq!(reader.check(&forest, root, lsn, &[1]).await, 0, "commit {lsn} was used later than the second");
     }
     assert_ne!(reader.check(&forest, root, 2, &[1]).await, 0, "the second had to go");
+}
+
+#[tokio::test(start_paused = true)]
+async fn views_that_differ_much_from_their_bases_are_fewer() {
+    let mut forest = Forest::new();
+    let count = VIEW_PAGES_MAX as u32 / 3 + 1;
+    let (root, all) = (forest.create(RETENTION_SECS).await, (1..=count).collect::<Vec<_>>());
+    forest.commit(root, &all, count).await;
+    for _ in 0..3 {
+        forest.fold(root).await;
+        for _ in 0..2 {
+            forest.commit(root, &all, count).await;
+        }
+    }
+    forest.fold(root).await;
+    let reader = Reader::of(&forest);
+    for lsn in [2, 4, 6] {
+        assert_eq!(forest.pages_to_go_back(root, lsn).await, all.len(), "commit {lsn}");
+    }
+    for (lsn, is_known) in [(2, false), (4, false), (2, true), (6, false), (2, true), (4, false), (6, false)] {
+        let heads = reader.check(&forest, root, lsn, &[1, count]).await;
+        assert_eq!(heads == 0, is_known, "commit {lsn}: two of these are as much as there may be");
+    }
 }
 
 /// Bug: views of former folds stayed though what they led to was deleted. Damage: each request for one asked for the
