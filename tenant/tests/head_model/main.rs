@@ -9,7 +9,7 @@
 //! - no two readable commits share an LSN (I2),
 //! - no write of the head breaks [`tenant::head::invariant`] (I6), and
 //! - were the head lost at that moment, whoever meets the name would make an empty database in its place only while
-//!   nothing is folded, and so all commits are in logs (I10).
+//!   nothing is folded, and so all commits are in logs (I7).
 //!
 //! For the last one the model has the name record, in which the owner notes before the first fold that there was a head.
 //!
@@ -102,5 +102,5 @@ fn taking_a_database_back_without_the_own_former_term_loses_an_acknowledged_comm
 
 #[test]
 fn a_first_fold_that_is_not_noted_lets_a_lost_head_be_made_anew() {
-    caught(Mutant::ForgetMade, "I10", "empty database");
+    caught(Mutant::ForgetMade, "I7", "empty database");
 }
