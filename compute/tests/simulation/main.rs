@@ -42,6 +42,7 @@ mod peers;
 mod rng;
 mod scratch;
 mod staleness;
+mod unreliable;
 mod world;
 
 use counts::{Counts, Run};
