@@ -30,6 +30,7 @@ use tokio::sync::OnceCell;
 use tracing::debug;
 use walstore::id::{DatabaseId, Lsn};
 
+pub(super) use self::finding::check_is_kept;
 use self::history::NotThere;
 use super::{Core, JobError};
 use super::open_database::OpenDatabase;
