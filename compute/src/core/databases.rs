@@ -312,6 +312,7 @@ impl Core {
         }
         self.databases.forget(open);
         self.end_streams_of(open).await;
+        self.end_pasts_of(&name, "the database was deleted").await;
         Ok(())
     }
 }

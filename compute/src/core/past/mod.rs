@@ -15,7 +15,9 @@
 //! | [`finding`] | from a name and a moment to a head and a commit of its history |
 //! | [`history`] | what the history in the bucket says |
 //! | [`opening`] | from a commit to an open database |
+//! | [`ending`] | when the database is over |
 
+mod ending;
 mod finding;
 mod history;
 mod opening;
@@ -105,7 +107,8 @@ impl Core {
         if let Some(baton) = baton
             && let Some(open) = self.pasts.all().into_iter().find(|open| self.streams.is_of(baton, &open.database))
         {
-            // Whatever the name leads to by now.
+            // Whatever the name leads to by now, as long as it leads to something.
+            self.check_it_goes_on(&open).await?;
             return Ok(open);
         }
         if self.fenced.borrow().is_some() {
