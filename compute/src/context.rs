@@ -28,6 +28,7 @@ use walstore::seam::Seam;
 pub use self::hot::{HotSegments, HotSets};
 pub use self::others::{OwnerProbe, Others};
 pub use self::sealed::{LoggedCommit, SealedLogs};
+pub use self::unfinished::LookedUp;
 
 use crate::database::overlay_space::OverlaySpace;
 use crate::error::{Fault, ServerError};

@@ -23,6 +23,10 @@ pub const PROGRESS_STEPS: i32 = 4_000;
 /// others.
 pub const KNOWN_NAMES_MAX: usize = 65_536;
 
+/// Names of which a core remembers the record, too: less than half a megabyte. A restore in place costs a request more
+/// after this many others.
+pub const KNOWN_RECORDS_MAX: usize = 1_024;
+
 /// Idle connections that a database keeps per pool.
 pub const POOLED_CONNECTIONS_MAX: usize = 8;
 /// SQLite's own page cache per connection, in KiB (the sign is SQLite's).

@@ -27,6 +27,7 @@ use segments::pack::{Frame, FrameAt, FrameIndex, Pack, Section};
 use segments::tip::Tip;
 use tenant::head::{Head, MapField, PackRef};
 use tenant::lifecycle::{self, ForkRefused, NotFolded};
+use tenant::record::NameRecord;
 use tenant::registry::{self, ResolveError, SwapHeadError};
 use tracing::warn;
 use walstore::envelope::Corrupt;
@@ -90,6 +91,8 @@ pub struct Linked {
     pub pinned: Option<(Lsn, BaseRef)>,
     /// Something may be unlinked that is on no dead list: [`crate::collect`] finds it.
     pub has_unlinked: bool,
+    /// The record of the database's name, if the fold has asked for it.
+    pub record: Option<Versioned<NameRecord>>,
 }
 
 /// What a fold made, before the head refers to it.
@@ -298,11 +301,11 @@ impl Folder<'_> {
         if let Err(failure) = &linked {
             discard::unlinked(self.store, &written, (job.head.value.epoch, job.seq), failure).await;
         }
-        let (head, pinned) = (linked?, kept.pinned);
+        let ((head, record), pinned) = (linked?, kept.pinned);
         let has_unlinked = keep::keeps_past(&head.value) && (!written.is_empty() || made.is_some());
         Ok(match made {
-            Some(Made { map, image, .. }) => Linked { head, map, image, pinned, has_unlinked },
-            None => Linked { head, map: job.map, image, pinned, has_unlinked },
+            Some(Made { map, image, .. }) => Linked { head, map, image, pinned, has_unlinked, record },
+            None => Linked { head, map: job.map, image, pinned, has_unlinked, record },
         })
     }
 
@@ -441,7 +444,7 @@ impl Folder<'_> {
         job: &FoldJob,
         made: Option<&Made>,
         kept: &Kept,
-    ) -> Result<Versioned<Head>, FoldFailure> {
+    ) -> Result<(Versioned<Head>, Option<Versioned<NameRecord>>), FoldFailure> {
         let head = &job.head.value;
         let mut dead_now: Vec<PackRef> = head.dead.iter().filter(|it| !job.deleted.contains(it)).cloned().collect();
         // What the past may need is not to be told by the map alone.
@@ -470,12 +473,10 @@ impl Folder<'_> {
         if let Some(pin) = &job.pin {
             self.add_pin(job, pin, kept, &mut next).await?;
         }
-        if !head.has_folded() {
-            self.note_made(&next).await?;
-        }
+        let record = if head.has_folded() { None } else { self.note_made(&next).await? };
         // The outcome of a head CAS must be known before anything goes on, so it is asked for without end.
         match registry::swap_head(self.store, self.seam, &job.head, next, Patience::endless()).await? {
-            Swap::Won(head) => Ok(head),
+            Swap::Won(head) => Ok((head, record)),
             Swap::Lost(Some(found)) => Err(FoldFailure::Lost(Box::new(found))),
             Swap::Lost(None) => unreachable!("BUG: swap_head reports a missing head as an error"),
         }
@@ -484,13 +485,13 @@ impl Folder<'_> {
 
 impl Folder<'_> {
     /// Before commits leave the logs: from then on nothing else tells that there was a head, should it get lost.
-    async fn note_made(&self, next: &Head) -> Result<(), FoldFailure> {
+    async fn note_made(&self, next: &Head) -> Result<Option<Versioned<NameRecord>>, FoldFailure> {
         let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
         match registry::note_made(self.store, self.seam, next, patience).await {
             // The commits are safer in packs, whatever has become of the name.
             Err(ResolveError::Record { source: RecordError::Corrupt(corrupt), .. }) => {
                 warn!(%corrupt, database = %next.database, "folding a database whose name record is damaged");
-                Ok(())
+                Ok(None)
             }
             noted => Ok(noted?),
         }

@@ -78,7 +78,7 @@ async fn restore(store: &dyn Store, seam: &Seam, head: &Versioned<Head>, child: 
     create_child(store, seam, child_of(seam, &head.value, "app", child), patience()).await.ok()?;
     let next = lifecycle::moved(&pinned.value, child, Lsn::new(AT), PutId::random(seam)).unwrap();
     let moved = won(swap_head(store, seam, &pinned, next, patience()).await.ok()?);
-    swing_name(store, seam, &moved.value, None, A, patience()).await.ok()
+    swing_name(store, seam, (&moved.value, None), None, A, patience()).await.ok().map(drop)
 }
 
 /// A is over, and nobody owns what it owned.

@@ -14,7 +14,7 @@ use tenant::name::Name;
 use tenant::record::{NameRecord, NameState, Origin};
 use tenant::registry::{
     CreateError, DeleteError, NamePage, ResolveError, SwapHeadError, claim_fork, create_database, delete_database, list,
-    note_made, read_head, read_name, resolve, resolve_head, swap_head,
+    note_made, read_head, read_name, resolve, resolve_head, swap_head, swing_name,
 };
 use tenant::settings::Settings;
 use walstore::id::{DatabaseId, IncarnationId, Lsn, PutId, Slot};
@@ -234,6 +234,40 @@ async fn a_restore_in_place_is_finished_by_whoever_meets_the_moved_head() {
     assert_eq!(found.value.database, new);
     let record = read_name(&store, &seam, &name("app"), patience()).await.unwrap().unwrap().value;
     assert_eq!((record.database(), &record.past[..]), (new, &[old.value.database][..]));
+}
+
+#[tokio::test]
+async fn a_name_whose_record_is_known_is_swung_with_one_put_and_an_old_record_does_no_harm() {
+    let (store, seam) = (CountedStore::new(MemoryStore::new()), Seam::production());
+    let record = async |text: &str| read_name(&store, &seam, &name(text), patience()).await.unwrap().unwrap();
+    let swing = async |old: &Versioned<Head>, known| {
+        store.take();
+        let swung = swing_name(&store, &seam, (&old.value, None), known, A, patience()).await.unwrap();
+        (swung, puts_and_gets(&store.take()))
+    };
+    for is_old in [false, true] {
+        let text = if is_old { "old" } else { "known" };
+        let (old, new) = half_restored(&store, &seam, text).await;
+        let known = record(text).await;
+        if is_old {
+            // Somebody folded it before it ended.
+            note_made(&store, &seam, &old.value, patience()).await.unwrap();
+            assert_ne!(record(text).await.etag, known.etag);
+        }
+        let (swung, spent) = swing(&old, Some(known.clone())).await;
+        let swung = swung.expect("it led to the old one");
+        assert!(swung.value.leads_to(new) && swung.value.past == [old.value.database], "{swung:?}");
+        assert_eq!((swung.value.clone(), swung.etag), (record(text).await.value, record(text).await.etag));
+        match is_old {
+            false => assert_eq!(spent, cost(&[(Op::Put, "n", 1)])),
+            true => assert_eq!(spent, cost(&[(Op::Get, "n", 1), (Op::Put, "n", 2)]), "one refused, the other on what is there"),
+        }
+        // It is done, whatever is known.
+        for known in [Some(known), Some(record(text).await), None] {
+            assert!(swing(&old, known).await.0.is_none());
+            assert_eq!(record(text).await.value, swung.value);
+        }
+    }
 }
 
 #[tokio::test]

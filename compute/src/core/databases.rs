@@ -16,8 +16,9 @@ use walstore::register::{Backoff, Patience, Versioned};
 
 use super::Core;
 use super::eviction::Sleepers;
-use super::names::{Known, KnownNames};
+use super::names::{Known, KnownNames, KnownRecords};
 use super::open_database::OpenDatabase;
+use crate::context::LookedUp;
 use crate::error::{Fault, ServerError};
 
 /// How long opening, creating or deleting keeps asking the store.
@@ -74,6 +75,7 @@ pub struct Databases {
     /// Closed while nobody used them, with commits that only this log has.
     pub sleepers: RefCell<Sleepers>,
     pub names: RefCell<KnownNames>,
+    pub records: RefCell<KnownRecords>,
 }
 
 impl Databases {
@@ -217,11 +219,10 @@ impl Core {
         }
         let wanted = name.clone();
         let found = self.node.io(move |node| async move { node.look_up(&wanted, reads_ahead, patience).await });
-        let found = found.await??;
-        if let Some((head, _)) = &found {
-            names.borrow_mut().learn(name, Known::of(&head.value));
-        }
-        Ok(found)
+        let Some(LookedUp { head, record, ahead }) = found.await?? else { return Ok(None) };
+        names.borrow_mut().learn(name, Known::of(&head.value));
+        self.databases.records.borrow_mut().learn(name, record);
+        Ok(Some((head, ahead)))
     }
 
     pub(super) async fn create_head(&self, name: &Name) -> Result<Result<Versioned<Head>, CreateError>, ServerError> {
@@ -311,6 +312,7 @@ impl Core {
         }
         self.databases.forget(open);
         self.end_streams_of(open).await;
+        self.end_pasts_of(&name, "the database was deleted").await;
         Ok(())
     }
 }

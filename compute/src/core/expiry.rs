@@ -65,6 +65,7 @@ impl Core {
                 self.clone().expire(&open);
             }
         }
+        self.end_expired_pasts();
     }
 
     /// Leads a sweep to a database that is to end. Without the marker its owner finds out all the same, some time.

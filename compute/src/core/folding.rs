@@ -198,6 +198,9 @@ impl Core {
         open.deleted.borrow_mut().clear();
         *open.head.borrow_mut() = linked.head;
         open.note_unlinked(linked.has_unlinked);
+        if let Some(record) = linked.record {
+            self.databases.records.borrow_mut().learn(&open.database.name, record);
+        }
         open.database.keep_commits(keeps_commits(&open.head.borrow().value));
         self.rebase(open, Base::new(tip, linked.map, linked.image));
     }

@@ -115,10 +115,7 @@ impl Core {
             Change::Fork { to, at, expires_micros } => self.fork_to(&name, to, at, expires_micros).await,
             Change::Restore { at } => self.restore_in_place(&name, at).await,
             Change::Undo { bookmark: Some(bookmark) } => self.restore_in_place(&name, bookmark).await,
-            Change::Undo { bookmark: None } => {
-                let bookmark = self.what_was_replaced(&name).await?;
-                self.restore_in_place(&name, bookmark).await
-            }
+            Change::Undo { bookmark: None } => self.undo(&name).await,
             Change::Undelete => self.undelete(&name).await,
         };
         done.inspect(|done| info!(%name, new = %done.name, database = %done.database, lsn = done.lsn, "forked or restored"))

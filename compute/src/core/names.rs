@@ -3,6 +3,9 @@
 //! A hint, no more: the head is the authority. One that is final, absent or of another name says that the hint is
 //! out of date, and then the name is looked up. So is the base at which a fork begins: who opens the fork again reads it
 //! at the same time as the head.
+//!
+//! Beside them the records of names that this node has seen last: whoever leads a name on (a restore in place) writes over
+//! the version that he knows, and asks for it only if that is refused.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +13,9 @@ use pageserver::base::shared_of;
 use segments::base::BaseRef;
 use tenant::head::Head;
 use tenant::name::Name;
+use tenant::record::NameRecord;
 use walstore::id::DatabaseId;
+use walstore::register::Versioned;
 
 use crate::limits;
 
@@ -28,25 +33,33 @@ impl Known {
     }
 }
 
-/// Names in two halves: what was used since the newer one began stays when the older one goes.
-#[derive(Default)]
-pub struct KnownNames {
-    newer: BTreeMap<Name, Known>,
-    older: BTreeMap<Name, Known>,
+pub type KnownNames = ByName<Known, { limits::KNOWN_NAMES_MAX }>;
+pub type KnownRecords = ByName<Versioned<NameRecord>, { limits::KNOWN_RECORDS_MAX }>;
+
+/// Something of each of `MAX` names, in two halves: what was used since the newer one began stays when the older one goes.
+pub struct ByName<T, const MAX: usize> {
+    newer: BTreeMap<Name, T>,
+    older: BTreeMap<Name, T>,
 }
 
-impl KnownNames {
-    pub fn get(&mut self, name: &Name) -> Option<Known> {
+impl<T, const MAX: usize> Default for ByName<T, MAX> {
+    fn default() -> Self {
+        Self { newer: BTreeMap::new(), older: BTreeMap::new() }
+    }
+}
+
+impl<T: Clone, const MAX: usize> ByName<T, MAX> {
+    pub fn get(&mut self, name: &Name) -> Option<T> {
         if let Some(known) = self.newer.get(name) {
-            return Some(*known);
+            return Some(known.clone());
         }
         let known = self.older.remove(name)?;
-        self.learn(name, known);
+        self.learn(name, known.clone());
         Some(known)
     }
 
-    pub fn learn(&mut self, name: &Name, known: Known) {
-        if self.newer.len() >= limits::KNOWN_NAMES_MAX / 2 && !self.newer.contains_key(name) {
+    pub fn learn(&mut self, name: &Name, known: T) {
+        if self.newer.len() >= MAX / 2 && !self.newer.contains_key(name) {
             self.older = std::mem::take(&mut self.newer);
         }
         self.newer.insert(name.clone(), known);

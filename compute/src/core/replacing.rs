@@ -18,6 +18,7 @@ use pageserver::fork::{Restore, Restored};
 use tenant::head::Head;
 use tenant::lifecycle;
 use tenant::name::Name;
+use tenant::record::NameRecord;
 use tenant::registry;
 use tenant::settings::Settings;
 use tokio::sync::oneshot;
@@ -30,6 +31,7 @@ use super::databases::OpenError;
 use super::forking::{Changed, Origin, forker};
 use super::names::Known;
 use super::open_database::OpenDatabase;
+use super::past::check_is_kept;
 use super::past::lineage::Lineage;
 use crate::database::past_room::PastRoom;
 use crate::database::turn::TurnGuard;
@@ -55,8 +57,19 @@ impl Core {
     pub(super) async fn restore_in_place(self: &Rc<Self>, name: &Name, at: Moment) -> Result<Changed, OpenError> {
         let open = self.open_living(name).await?;
         let origin = self.origin(&open, at).await?;
+        self.put_in_place(&open, origin).await
+    }
+
+    /// Puts what the last restore in place replaced back into its place.
+    pub(super) async fn undo(self: &Rc<Self>, name: &Name) -> Result<Changed, OpenError> {
+        let open = self.open_living(name).await?;
+        let replaced = self.what_was_replaced(&open).await?;
+        self.put_in_place(&open, replaced).await
+    }
+
+    async fn put_in_place(self: &Rc<Self>, open: &Rc<OpenDatabase>, origin: Origin) -> Result<Changed, OpenError> {
         let _turn = self.turn_to_fork().await?;
-        let turn = self.end_after_folding(&open, REPLACED).await?;
+        let turn = self.end_after_folding(open, REPLACED).await?;
         let _folding = open.folding.lock().await;
         let (old, last) = (open.head.borrow().clone(), open.database.newest().lsn);
         let settings = self.settings_after(&old.value);
@@ -64,10 +77,14 @@ impl Core {
             Origin::Own(at) => (old, at, None),
             Origin::Former(head, at) => (*head, at, Some(old)),
         };
-        let restored = self.restore_on_io(Restore { source, at, replaced, last, settings }).await;
-        self.after_replacing(&open, restored.as_ref().ok().map(|restored| &restored.new)).await;
+        let record = self.databases.records.borrow_mut().get(&open.database.name);
+        let restored = self.restore_on_io(Restore { source, at, replaced, last, settings, record }).await;
+        self.after_replacing(open, restored.as_ref().ok().map(|restored| &restored.new)).await;
         drop(turn);
         let restored = restored?;
+        if let Some(record) = &restored.record {
+            self.databases.records.borrow_mut().learn(&open.database.name, record.clone());
+        }
         self.announce_end(&restored.new.value).await;
         Ok(Changed::of(&restored.new.value, Some(&restored.old.value)))
     }
@@ -185,7 +202,10 @@ impl Core {
         let _folding = open.folding.lock().await;
         let source = open.head.borrow().clone();
         let (at, settings) = (source.value.folded.lsn, self.settings_after(&replaced.value));
-        let restored = self.restore_on_io(Restore { source, at, replaced: Some(replaced), last, settings }).await?;
+        // The core of the one that is replaced may know it.
+        let record = None;
+        let restore = Restore { source, at, replaced: Some(replaced), last, settings, record };
+        let restored = self.restore_on_io(restore).await?;
         // The pin is in this head.
         if let Some(head) = self.read_head(open.database.id).await? {
             self.adopt(&open, &head);
@@ -193,15 +213,38 @@ impl Core {
         Ok((Changed::of(&restored.new.value, Some(&restored.old.value)), restored.new))
     }
 
-    /// The bookmark of what the last restore in place replaced.
-    pub(super) async fn what_was_replaced(self: &Rc<Self>, name: &Name) -> Result<Moment, OpenError> {
-        let id = self.open_living(name).await?.database.id;
-        let (of, patience) = (name.clone(), self.patience());
-        let replaced = self.node.io(move |node| async move { Lineage::new(&node, patience).replaced_by(&of, id).await });
-        if let Some(Versioned { value, .. }) = replaced.await?.map_err(OpenError::Server)? {
-            return Ok(Moment::Bookmark { database: value.database, lsn: Lsn::raw(value.folded.lsn) });
+    /// What the last restore in place replaced, as it was when it ended.
+    async fn what_was_replaced(&self, open: &OpenDatabase) -> Result<Origin, OpenError> {
+        let (id, name) = (open.database.id, &open.database.name);
+        if let Some(record) = self.record_of(open).await? {
+            let patience = self.patience();
+            let replaced = self.node.io(move |node| async move { Lineage::new(&node, patience).replaced_by(&record, id).await });
+            if let Some(head) = replaced.await?.map_err(OpenError::Server)? {
+                check_is_kept(&head.value)?;
+                let last = head.value.folded.lsn;
+                return Ok(Origin::Former(Box::new(head), last));
+            }
         }
         let text = format!("`{name}` was not restored in place, so there is nothing to undo; name a bookmark to go back to");
         Err(ServerError::new(Fault::Invalid, text).into())
+    }
+
+    /// The record of the name of a database that lives. What is known of it will do if it leads there: before which
+    /// others the name led to does not change until it leads elsewhere.
+    async fn record_of(&self, open: &OpenDatabase) -> Result<Option<NameRecord>, ServerError> {
+        let name = open.database.name.clone();
+        let known = self.databases.records.borrow_mut().get(&name);
+        if let Some(known) = known.filter(|record| record.value.leads_to(open.database.id)) {
+            return Ok(Some(known.value));
+        }
+        let (of, patience) = (name.clone(), self.patience());
+        let record = self.node.io(move |node| async move {
+            registry::read_name(&*node.stores.main, &node.seam, &of, patience).await
+        });
+        let record = record.await?.map_err(ServerError::from)?;
+        if let Some(record) = &record {
+            self.databases.records.borrow_mut().learn(&name, record.clone());
+        }
+        Ok(record.map(|record| record.value))
     }
 }

@@ -9,6 +9,7 @@ use std::thread;
 
 use emulator::Emulator;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value as Json;
 
 use crate::client::Client;
 use crate::clock::PATIENCE;
@@ -64,6 +65,18 @@ impl Shoal {
         let url = format!("http://{}/v1/namespaces/{database}/fork/{to}", self.admin);
         let forked = ureq::post(&url).send("{}");
         forked.unwrap_or_else(|error| panic!("cannot fork `{database}`: {error}"));
+    }
+
+    /// Asks for something of a database, and expects to get it.
+    pub fn ask(&self, database: &str, what: &str, body: &Json) -> Json {
+        let url = format!("http://{}/v1/namespaces/{database}/{what}", self.admin);
+        let answer = ureq::post(&url).send(body.to_string());
+        let mut answer = answer.unwrap_or_else(|error| panic!("`{database}`, {what}, {body}: {error}"));
+        let text = answer.body_mut().read_to_string().expect("a body");
+        match text.is_empty() {
+            true => Json::Null,
+            false => serde_json::from_str(&text).unwrap_or_else(|error| panic!("{what}: {error}: {text}")),
+        }
     }
 
     /// Whether its log has a line with this in it.

@@ -118,3 +118,47 @@ fn a_fork_whose_time_is_up_is_gone_by_itself() {
     assert!(is_free, "its name is still taken");
     assert_eq!((shown(&brief), shown(&app)), (seen[2].shows.clone(), seen[2].shows.clone()));
 }
+
+#[test]
+fn streams_at_a_moment_end_with_their_database() {
+    let server = Server::serve(&[]);
+    let app = server.database("app");
+    history(&app, 3);
+    let store = json!([{ "type": "store_sql", "sql_id": 1, "sql": "SELECT count(*) FROM t" }]);
+    let again = json!({ "requests": [{ "type": "execute", "stmt": { "sql_id": 1 } }] });
+    // A stream with a stored text waits for its client for a minute.
+    let stream_at = |name: &str| {
+        let past = at(&server, name, 3);
+        let opened = past.post("v3/pipeline", json!({ "requests": store }).to_string()).json();
+        let again = again.clone();
+        let go_on = move |baton: &Value| {
+            let mut body = again.clone();
+            body["baton"] = baton.clone();
+            past.post("v3/pipeline", body.to_string())
+        };
+        let answer = go_on(&opened["baton"]);
+        assert_eq!(rows_of(&answer.json()["results"][0]["response"]["result"]), [json!([2])], "{answer:?}");
+        (answer.json()["baton"].clone(), go_on)
+    };
+    changed(&server, "app/fork/brief", &json!({ "expires": "2s" }));
+    changed(&server, "app/fork/saved", &json!({ "expires": "2s" }));
+    let expires = server.admin("GET", "v1/namespaces/saved/retention").json()["expires"].take();
+    let (at_brief, at_saved) = (stream_at("brief"), stream_at("saved"));
+    changed(&server, "saved/retention", &json!({ "expires": "never" }));
+    wait_until_after(compute::moment::parse_time(expires.as_str().expect("a time")).expect("a time"));
+    let (baton, go_on) = at_brief;
+    go_on(&baton).assert_refused(404, "SHOAL_NO_SUCH_DATABASE", &["brief"]);
+    // Also when there is another database of that name, which is free once somebody has asked for the present.
+    let present = server.unmade_database("brief").post("v3/pipeline", json!({ "requests": [execute("SELECT 1")] }).to_string());
+    present.assert_refused(404, "SHOAL_NO_SUCH_DATABASE", &["brief"]);
+    let is_free = (0..1000).any(|_| change(&server, "app/fork/brief", &json!({})).status == 200);
+    assert!(is_free, "its name is still taken");
+    assert_ne!(go_on(&baton).status, 200);
+    let (baton, go_on) = at_saved;
+    let answer = go_on(&baton);
+    assert_eq!(answer.json()["results"][0]["type"], "ok", "it was given more time: {answer:?}");
+
+    let (baton, go_on) = stream_at("app");
+    assert_eq!(server.admin("DELETE", "v1/namespaces/app").status, 200);
+    go_on(&baton).assert_refused(404, "SHOAL_NO_SUCH_DATABASE", &["app"]);
+}

@@ -2,6 +2,7 @@
 
 use tenant::head::Head;
 use tenant::lifecycle;
+use tenant::record::NameRecord;
 use tenant::registry;
 use tenant::settings::Settings;
 use walstore::id::{DatabaseId, Lsn, PutId};
@@ -22,6 +23,8 @@ pub struct Restore {
     pub last: Option<Lsn>,
     /// What the new database is promised.
     pub settings: Settings,
+    /// The name's record, as it was seen last: then it need not be read.
+    pub record: Option<Versioned<NameRecord>>,
 }
 
 /// A database that was restored in place.
@@ -31,13 +34,15 @@ pub struct Restored {
     pub new: Versioned<Head>,
     /// What it led to before. It is final; restoring `old` at its folded commit undoes this.
     pub old: Versioned<Head>,
+    /// The name's record, unless somebody else has written it.
+    pub record: Option<Versioned<NameRecord>>,
 }
 
 impl Forker<'_> {
     /// Puts a state into the place of a database. An error before the old head is written leaves it as it was; a fork that
     /// no name leads to is swept.
     pub async fn restore(&self, restore: Restore) -> Result<Restored, ForkFailure> {
-        let Restore { source, at, replaced, last, settings } = restore;
+        let Restore { source, at, replaced, last, settings, record } = restore;
         // Before anything is written, not after.
         self.check_owner(&source)?;
         let ends = replaced.as_ref().unwrap_or(&source);
@@ -48,7 +53,8 @@ impl Forker<'_> {
         let ends = replaced.unwrap_or(parent);
         let next = lifecycle::moved(&ends.value, child, last, PutId::random(self.seam))?;
         let old = self.swap(&ends, next).await?.map_err(ForkFailure::Lost)?;
-        registry::swing_name(self.store, self.seam, &old.value, new.value.shared(), self.me, self.patience).await?;
-        Ok(Restored { new, old })
+        let led_on = (&old.value, new.value.shared());
+        let record = registry::swing_name(self.store, self.seam, led_on, record, self.me, self.patience).await?;
+        Ok(Restored { new, old, record })
     }
 }

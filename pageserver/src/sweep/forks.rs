@@ -275,7 +275,7 @@ impl Sweeper {
     /// Finishes a restore in place whose name was not swung.
     pub(super) async fn finish_move(&self, head: &Head) {
         let (main, patience) = (&*self.stores.main, self.access().patience);
-        if let Err(error) = registry::swing_name(main, &self.seam, head, None, self.me, patience).await {
+        if let Err(error) = registry::swing_name(main, &self.seam, (head, None), None, self.me, patience).await {
             warn!(%error, name = %head.name, "cannot swing the name of a restored database yet");
         }
     }

@@ -150,7 +150,7 @@ async fn a_restore_in_place_takes_six_requests_and_the_way_back() {
     let fetcher = forest.fetcher(&store);
     let (last, settings) = (head.value.folded.lsn, forest.settings(RETENTION_SECS));
     let forker = forest.forker(&*store, &fetcher);
-    let restored = forker.restore(Restore { source: head, at: last, replaced: None, last, settings }).await;
+    let restored = forker.restore(Restore { source: head, at: last, replaced: None, last, settings, record: None }).await;
     restored.unwrap();
     let requests = taken(&counted);
     assert_eq!(requests.values().sum::<u64>(), 6, "base, pin, child, moved, and the name, read and written: {requests:?}");

@@ -110,7 +110,7 @@ async fn a_death_at_any_request_of_a_restore_leaves_one_of_the_two_databases() {
             let (head, settings) = (forest.head(root).await, forest.settings(RETENTION_SECS));
             let last = head.value.folded.lsn;
             let forker = forest.forker(&*store, &fetcher);
-            let restore = Restore { source: head, at: Lsn::new(lsn), replaced: None, last, settings };
+            let restore = Restore { source: head, at: Lsn::new(lsn), replaced: None, last, settings, record: None };
             let done = forker.restore(restore).await.is_ok();
             let has_died = dying.request_count() > at;
             // Whatever it has left is no damage.

@@ -303,9 +303,9 @@ impl Forest {
         let last = self.all[at].tip.lsn;
         let settings = self.settings(head.value.settings.retention_secs);
         let forker = self.forker(&*store, &fetcher);
-        let restore = Restore { source: source_head, at: Lsn::new(lsn), replaced, last, settings };
+        let restore = Restore { source: source_head, at: Lsn::new(lsn), replaced, last, settings, record: None };
         let restored = forker.restore(restore).await;
-        let Restored { new, old } = restored.unwrap_or_else(|failure| panic!("restore of {at} to {lsn}: {failure}"));
+        let Restored { new, old, .. } = restored.unwrap_or_else(|failure| panic!("restore of {at} to {lsn}: {failure}"));
         assert_eq!(old.value.state, HeadState::Moved { new: new.value.database });
         self.all[at].is_over = true;
         let name = self.all[at].name.clone();

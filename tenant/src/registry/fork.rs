@@ -118,29 +118,39 @@ pub async fn abandon_fork(
 }
 
 /// Leads the name of `moved`, a head restored in place, to the database that took its place, which begins with `base`:
-/// one GET and one PUT, none if it is done.
+/// one GET and one PUT, no PUT if it is done. Answers the record that it has written.
+///
+/// `known` is the record as the caller saw it last, which saves the GET. If it is out of date, the PUT is refused, and it is
+/// read after all.
 pub async fn swing_name(
     store: &dyn Store,
     seam: &Seam,
-    moved: &Head,
-    base: Option<&ChunkRef>,
+    (moved, base): (&Head, Option<&ChunkRef>),
+    known: Option<Versioned<NameRecord>>,
     me: IncarnationId,
     patience: Patience,
-) -> Result<(), ResolveError> {
-    let HeadState::Moved { new } = moved.state else { return Ok(()) };
+) -> Result<Option<Versioned<NameRecord>>, ResolveError> {
+    let HeadState::Moved { new } = moved.state else { return Ok(None) };
     let failed = |error: RecordError| ResolveError::record(&moved.name, error);
     let key = keys::name(&moved.name);
+    let leads_there = |record: &Versioned<NameRecord>| {
+        record.value.name == moved.name && record.value.leads_to(moved.database)
+    };
+    let mut known = known.filter(leads_there);
     for _ in 0..limits::NAME_ROUNDS_MAX {
-        let record = read_name(store, seam, &moved.name, patience).await.map_err(failed)?;
+        let record = match known.take() {
+            Some(record) => Some(record),
+            None => read_name(store, seam, &moved.name, patience).await.map_err(failed)?,
+        };
         // It leads elsewhere already: there, or further.
-        let Some(record) = record.filter(|record| record.value.leads_to(moved.database)) else { return Ok(()) };
+        let Some(record) = record.filter(leads_there) else { return Ok(None) };
         // A crash before this write leaves the same name to whoever meets it; he finds the point in the new head.
         let origin = Origin::Fork(ForkPoint { parent: moved.database, lsn: moved.folded.lsn });
         let state = NameState::Live { database: new, origin, incarnation: me, is_made: true };
         let next = NameRecord { base: base.cloned(), ..record.value.led_to(state, PutId::random(seam)) };
-        let swap = register::replace(store, seam, &key, &record.etag, next, patience).await.map_err(failed)?;
-        if matches!(swap, Swap::Won(_)) {
-            return Ok(());
+        match register::replace(store, seam, &key, &record.etag, next, patience).await.map_err(failed)? {
+            Swap::Won(swung) => return Ok(Some(swung)),
+            Swap::Lost(found) => known = found.filter(leads_there),
         }
     }
     Err(ResolveError::Busy { name: moved.name.clone() })

@@ -9,7 +9,7 @@ use walstore::register::{self, Patience, RecordError, Swap, Versioned};
 use walstore::seam::Seam;
 use walstore::store::Store;
 
-use crate::head::{ChunkRef, ForkPoint, Head, HeadState};
+use crate::head::{ForkPoint, Head, HeadState};
 use crate::keys;
 use crate::lifecycle;
 use crate::limits;
@@ -81,13 +81,14 @@ pub async fn resolve_head(
     me: IncarnationId,
     patience: Patience,
 ) -> Result<Option<Versioned<Head>>, ResolveError> {
-    resolve_head_ahead(store, seam, name, me, patience, &|_, _| ()).await
+    resolve_head_ahead(store, seam, name, me, patience, &|_| ()).await
 }
 
-/// Is told which base a database's head will probably lead to.
-pub type Ahead<'a> = &'a (dyn Fn(DatabaseId, &ChunkRef) + Send + Sync);
+/// Is shown a name record.
+pub type Ahead<'a> = &'a (dyn Fn(&Versioned<NameRecord>) + Send + Sync);
 
-/// The same. As soon as the name record is there, and so before its head, `ahead` is told where that will probably lead.
+/// The same. As soon as the name record is there, and so before its head, `ahead` is shown it: it says where that will
+/// probably lead. The last one that it is shown is the one that led to the head.
 pub async fn resolve_head_ahead(
     store: &dyn Store,
     seam: &Seam,
@@ -151,9 +152,7 @@ impl Bucket<'_> {
         let Some(record) = read_name(self.store, self.seam, self.name, self.patience).await? else {
             return Ok(Round::Nothing);
         };
-        if let Some(base) = &record.value.base {
-            (self.ahead)(record.value.database(), base);
-        }
+        (self.ahead)(&record);
         let head = match record.value.state {
             NameState::Live { database, .. } => self.head(database).await?,
             NameState::Deleted { .. } => None,
@@ -268,23 +267,27 @@ impl Bucket<'_> {
 }
 
 /// Notes in the name record of a database that it has had a head, which is about to become `next`: one GET and one PUT,
-/// or only the GET if that is known. To be called before commits of it leave the logs.
+/// or only the GET if that is known. To be called before commits of it leave the logs. Answers the record as it is now.
 ///
 /// A name that leads elsewhere, or nowhere, is left as it is: so it is if the database is about to end, or to take the
 /// place of another one.
-pub async fn note_made(store: &dyn Store, seam: &Seam, next: &Head, patience: Patience) -> Result<(), ResolveError> {
+pub async fn note_made(
+    store: &dyn Store,
+    seam: &Seam,
+    next: &Head,
+    patience: Patience,
+) -> Result<Option<Versioned<NameRecord>>, ResolveError> {
     if mutant::is_on(Mutant::ForgetMade) {
-        return Ok(());
+        return Ok(None);
     }
     let failed = |error: RecordError| ResolveError::record(&next.name, error);
     let key = keys::name(&next.name);
     for _ in 0..limits::NAME_ROUNDS_MAX {
-        let record = read_name(store, seam, &next.name, patience).await.map_err(failed)?;
-        let made = record.and_then(|record| Some((record.value.made(next, PutId::random(seam))?, record.etag)));
-        let Some((made, etag)) = made else { return Ok(()) };
-        let swap = register::replace(store, seam, &key, &etag, made, patience).await.map_err(failed)?;
-        if matches!(swap, Swap::Won(_)) {
-            return Ok(());
+        let Some(record) = read_name(store, seam, &next.name, patience).await.map_err(failed)? else { return Ok(None) };
+        let Some(made) = record.value.made(next, PutId::random(seam)) else { return Ok(Some(record)) };
+        let swap = register::replace(store, seam, &key, &record.etag, made, patience).await.map_err(failed)?;
+        if let Swap::Won(made) = swap {
+            return Ok(Some(made));
         }
     }
     Err(ResolveError::Busy { name: next.name.clone() })

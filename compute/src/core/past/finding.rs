@@ -37,6 +37,17 @@ fn check_is_ours(open: &OpenDatabase) -> Result<(), ServerError> {
     }
 }
 
+/// Of a database that has ended, anything may be gone.
+pub(in crate::core) fn check_is_kept(head: &Head) -> Result<(), ServerError> {
+    // Also if its horizon says that the last commit is there.
+    if head.is_emptied() && head.folded.lsn.is_some() {
+        let Head { database, name, .. } = head;
+        let text = format!("the bookmark is one of {database}, a former `{name}` of which nothing is kept any more");
+        return Err(ServerError::new(Fault::Invalid, text));
+    }
+    Ok(())
+}
+
 impl Core {
     /// Which commit of which history is meant. What this node has not folded yet is folded first.
     pub(in crate::core) async fn find(self: &Rc<Self>, name: &Name, moment: Moment) -> Result<FoundCommit, OpenError> {
@@ -167,11 +178,7 @@ impl Core {
             let text = format!("the bookmark is one of {database}, which is no former database of the name `{name}`");
             return Err(ServerError::new(Fault::Invalid, text));
         };
-        if head.value.is_emptied() && head.value.folded.lsn.is_some() {
-            // Also if its horizon says that the last commit is there.
-            let text = format!("the bookmark is one of {database}, a former `{name}` of which nothing is kept any more");
-            return Err(ServerError::new(Fault::Invalid, text));
-        }
+        check_is_kept(&head.value)?;
         Ok(head)
     }
 

@@ -14,7 +14,7 @@
 //! What a former database had is kept as long as a retention after its end.
 
 use tenant::head::{Head, HeadState};
-use tenant::name::Name;
+use tenant::record::NameRecord;
 use tenant::registry;
 use walstore::id::{DatabaseId, Lsn};
 use walstore::register::{Patience, Versioned};
@@ -72,14 +72,11 @@ impl<'n> Lineage<'n> {
         Ok(false)
     }
 
-    /// What a restore in place has replaced with this database.
-    pub async fn replaced_by(&self, name: &Name, new: DatabaseId) -> Result<Option<Versioned<Head>>, ServerError> {
-        let Self { node, patience } = *self;
-        let record = registry::read_name(&*node.stores.main, &node.seam, name, patience).await?.map(|record| record.value);
+    /// What a restore in place has replaced with this database, of those that its name has led to.
+    pub async fn replaced_by(&self, name: &NameRecord, new: DatabaseId) -> Result<Option<Versioned<Head>>, ServerError> {
         // The name may not have been led on yet.
-        let former = record.iter().flat_map(|record| std::iter::once(record.database()).chain(record.past.iter().rev().copied()));
-        for database in former.filter(|former| *former != new) {
-            let head = self.head(database).await?;
+        for database in std::iter::once(name.database()).chain(name.past.iter().rev().copied()) {
+            let head = if database == new { None } else { self.head(database).await? };
             if let Some(head) = head.filter(|head| head.value.state == HeadState::Moved { new }) {
                 return Ok(Some(head));
             }
@@ -93,7 +90,11 @@ impl<'n> Lineage<'n> {
         if origin.as_ref().is_some_and(|origin| origin.value.state == HeadState::Moved { new: head.database }) {
             return Ok(origin);
         }
-        if let Some(replaced) = self.replaced_by(&head.name, head.database).await? {
+        let Self { node, patience } = *self;
+        let record = registry::read_name(&*node.stores.main, &node.seam, &head.name, patience).await?;
+        if let Some(record) = record
+            && let Some(replaced) = self.replaced_by(&record.value, head.database).await?
+        {
             return Ok(Some(replaced));
         }
         // It was brought back.

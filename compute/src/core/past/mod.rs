@@ -16,7 +16,9 @@
 //! | [`history`] | what the history in the bucket says |
 //! | [`lineage`] | which of a name's databases a moment is one of |
 //! | [`opening`] | from a commit to an open database |
+//! | [`ending`] | when the database is over |
 
+mod ending;
 mod finding;
 mod history;
 pub mod lineage;
@@ -32,6 +34,7 @@ use tokio::sync::OnceCell;
 use tracing::debug;
 use walstore::id::{DatabaseId, Lsn};
 
+pub(super) use self::finding::check_is_kept;
 use self::history::NotThere;
 use super::{Core, JobError};
 use super::open_database::OpenDatabase;
@@ -106,7 +109,8 @@ impl Core {
         if let Some(baton) = baton
             && let Some(open) = self.pasts.all().into_iter().find(|open| self.streams.is_of(baton, &open.database))
         {
-            // Whatever the name leads to by now.
+            // Whatever the name leads to by now, as long as it leads to something.
+            self.check_it_goes_on(&open).await?;
             return Ok(open);
         }
         if self.fenced.borrow().is_some() {
