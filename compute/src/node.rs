@@ -225,7 +225,7 @@ impl Node {
             let sweeper = Sweeper::new(id, context.stores.clone(), seam.clone(), &context.fetcher);
             let sweeper = sweeper.telling(move |head| {
                 // A node that stops needs not know.
-                let _ = owner.send(&head.name, Message::LookAtForks { name: head.name.clone() });
+                let _ = owner.send(&head.name, Message::Tidy { name: head.name.clone() });
             });
             let core = inboxes[0].clone();
             seam.spawn(async move {

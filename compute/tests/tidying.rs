@@ -1,4 +1,4 @@
-//! A node that keeps a database does not keep what deleted forks of it needed.
+//! A node that keeps a database does not keep what deleted forks of it needed, nor one whose time is up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,9 +42,9 @@ async fn run(node: &NodeHandle, name: &Name, sql: &str) -> PipelineReply {
     reply
 }
 
-async fn fork(node: &NodeHandle, of: &Name, to: &Name) -> DatabaseId {
+async fn fork(node: &NodeHandle, of: &Name, to: &Name, expires_micros: u64) -> DatabaseId {
     let (reply, answer) = oneshot::channel();
-    let change = Change::Fork { to: to.clone(), at: None, expires_micros: 0 };
+    let change = Change::Fork { to: to.clone(), at: None, expires_micros };
     node.send(of, Message::Change { name: of.clone(), change, reply }).expect("a node that runs");
     answer.await.expect("an answer").unwrap_or_else(|error| panic!("{of} to {to}: {error:?}")).database
 }
@@ -92,7 +92,7 @@ fn an_owner_lets_go_of_deleted_forks_when_a_database_is_idle_and_keeps_it() {
         let names: Vec<Name> = (0..FORKS).map(|number| name(&format!("fork-{number}"))).collect();
         let mut forks = Vec::new();
         for to in &names {
-            forks.push(fork(&handle, &app, to).await);
+            forks.push(fork(&handle, &app, to, 0).await);
         }
         // It is in use until all of this is done, or it would be idle too early for the test.
         for deleted in &names[1..] {
@@ -110,6 +110,43 @@ fn an_owner_lets_go_of_deleted_forks_when_a_database_is_idle_and_keeps_it() {
             let shown = String::from_utf8(shown).expect("JSON is text");
             assert!(shown.contains(&format!("\"{ROWS}\"")) && shown.contains(&format!("\"{}\"", ROWS * 1000)), "{shown}");
         }
+        node.shut_down(Duration::from_secs(10)).await.expect("sealed");
+    });
+}
+
+/// Nobody asks for it any more, and its owner has closed it: only a sweep finds it.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "waits for a node in real time")]
+fn an_owner_deletes_what_it_has_closed_once_its_time_is_up() {
+    const LIVES: Duration = Duration::from_secs(3);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let (seam, store) = (Seam::production(), MemoryStore::new());
+        let clock = seam.clone();
+        store.set_clock(move || clock.wall_micros());
+        let settings = Settings {
+            lease: Duration::from_millis(1500),
+            idle_database_timeout: Duration::from_millis(200),
+            sweep_interval: Duration::from_secs(1),
+            ..Settings::default()
+        };
+        let me = IncarnationId::random(&seam);
+        let node = Node::start(me, Stores::one(Arc::new(store)), seam.clone(), settings, &CoreThreads).await.expect("a node");
+        let (handle, app, preview) = (node.handle(), name("app"), name("preview"));
+        run(&handle, &app, "CREATE TABLE t(a INTEGER PRIMARY KEY, b)").await;
+        let id = fork(&handle, &app, &preview, seam.wall_micros() + LIVES.as_micros() as u64).await;
+        run(&handle, &preview, "INSERT INTO t(b) VALUES (1)").await;
+        let patience = Patience::for_duration(&seam, PATIENCE);
+        let read = || registry::read_head(&*handle.context.stores.main, &seam, id, patience);
+        let is_living = |head: &Head| !head.state.is_final();
+        let head = read().await.expect("a store that works").expect("heads stay").value;
+        assert!(is_living(&head) && head.owner == Some(me), "{head:?}");
+        let until = std::time::Instant::now() + PATIENCE;
+        while is_living(&read().await.expect("a store that works").expect("heads stay").value) {
+            assert!(std::time::Instant::now() < until, "it lives on");
+            tokio::time::sleep(POLL).await;
+        }
+        run(&handle, &app, "SELECT * FROM t").await;
         node.shut_down(Duration::from_secs(10)).await.expect("sealed");
     });
 }

@@ -99,8 +99,8 @@ pub enum Message {
         last: Option<Lsn>,
         reply: oneshot::Sender<Result<(Changed, Versioned<Head>), OpenError>>,
     },
-    /// A sweep has met a database of this node that has forks, some of which may have ended.
-    LookAtForks { name: Name },
+    /// A sweep has met a database of this node that has forks, some of which may have ended, or whose own time is up.
+    Tidy { name: Name },
     /// Another node wants to follow a database of this one.
     Follow { start: Start, publisher: Publisher },
     /// Another process wants pages of a database of this one, as of a commit that is not folded.
@@ -287,9 +287,9 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
                 let core = core.clone();
                 spawn_local(async move { drop(reply.send(core.take_the_place_of(&name, *replaced, last).await)) });
             }
-            Message::LookAtForks { name } => {
+            Message::Tidy { name } => {
                 let core = core.clone();
-                spawn_local(async move { core.look_at_forks(&name).await });
+                spawn_local(async move { core.tidy(&name).await });
             }
             Message::Follow { start, publisher } => core.publish(start, publisher),
             Message::Pages { of, lsn, numbers, reply } => core.serve_pages(of, lsn, numbers, reply),

@@ -82,12 +82,13 @@ impl Core {
         Ok(())
     }
 
-    /// A sweep has met a database that this node owns and that has forks.
-    pub(super) async fn look_at_forks(self: &Rc<Self>, name: &Name) {
+    /// A sweep has met a database that this node owns, and that has forks or is to end.
+    pub(super) async fn tidy(self: &Rc<Self>, name: &Name) {
         match self.open(name, false).await {
+            Ok(open) if self.has_expired(&open) => self.clone().expire(&open),
             Ok(open) if open.head.borrow().value.is_pinned() => self.tidy_forks(&open).await,
             Ok(_) => {}
-            Err(error) => debug!(%name, ?error, "cannot open it to look at its forks"),
+            Err(error) => debug!(%name, ?error, "cannot open it to tidy what it leads to"),
         }
     }
 }

@@ -30,12 +30,7 @@ impl Sweeper {
         }
         for _ in 0..limits::DRAIN_ROUNDS_MAX {
             let Some(head) = self.head(database).await? else { return Ok(()) };
-            if head.value.owner == Some(self.me)
-                && head.value.is_pinned()
-                && let Some(tell) = &self.tell
-            {
-                tell(&head.value);
-            }
+            self.tell_owner(&head.value);
             let head = self.lift_pins(head, collected).await?;
             self.collect_pins(&head.value, &pins, collected).await?;
             if matches!(head.value.state, HeadState::Moved { .. }) {

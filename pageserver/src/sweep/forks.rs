@@ -246,6 +246,7 @@ impl Sweeper {
             return Ok(true);
         }
         if head.value.owner.is_some() {
+            self.tell_owner(&head.value);
             return Ok(false);
         }
         info!(%database, name = %head.value.name, "deleting a database whose time is up");

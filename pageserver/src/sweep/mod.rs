@@ -6,7 +6,7 @@
 //! | packs and chunks on a dead list | owners that died, or gave the database up | nobody owns the database |
 //! | everything of a deleted database | its deletion | its retention has passed and no fork needs it |
 //! | pins without a fork, forks without a name | forks and restores that were cut off | nobody owns the parent; [the fork's key is occupied first](tenant::lifecycle::plan_pin) |
-//! | databases whose time is up | their expiry | nobody owns them |
+//! | databases whose time is up | their expiry | nobody owns them; an owner on this node is told |
 //! | slots below `low` or behind the end | late duplicates, keepers that died | the record says so |
 //! | bundles and side objects of a drained log | late duplicates, lost races | the log is bundled, or drained |
 //! | due markers | deletes | what they announce is done |
@@ -91,7 +91,7 @@ pub struct Sweeper {
     fetcher: Fetcher,
     drainer: Drainer,
     pause: Duration,
-    /// Is told of databases that this node owns and that have forks: their pins are its business.
+    /// Is told of databases that this node owns and that have forks, or whose time is up: these are its own business.
     tell: Option<Tell>,
 }
 
@@ -109,7 +109,7 @@ impl Sweeper {
         Self { me, stores, seam, fetcher: fetcher.clone(), drainer, pause: limits::SWEEP_PAUSE, tell: None }
     }
 
-    /// Has it tell whoever owns databases here which of them have forks.
+    /// Has it tell whoever owns databases here which of them have forks, and which are to end. Of one it may tell twice.
     pub fn telling(self, tell: impl Fn(&Head) + Send + Sync + 'static) -> Self {
         Self { tell: Some(Box::new(tell)), ..self }
     }
@@ -199,6 +199,13 @@ impl Sweeper {
     /// clock alone.
     fn agreed_micros(&self) -> Option<u64> {
         agreed_micros(self.seam.wall_micros(), self.stores.main.date_micros())
+    }
+
+    fn tell_owner(&self, head: &Head) {
+        let is_to_look = head.is_pinned() || (!head.state.is_final() && self.has_expired(head));
+        if head.owner == Some(self.me) && is_to_look && let Some(tell) = &self.tell {
+            tell(head);
+        }
     }
 
     fn access(&self) -> Access<'_> {
