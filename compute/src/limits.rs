@@ -145,6 +145,10 @@ pub const FOLLOWER_NOTICES_MAX: usize = 16 << 10;
 /// A follower that asks for nothing, or takes nothing, for so long is forgotten.
 pub const FOLLOWER_SILENCE: Duration = Duration::from_secs(10);
 
+/// How often a pipeline is run at most whose answer must not be shown, or that reads at a replica what its owner replaces
+/// meanwhile. Who reads for longer than it takes to fold is overtaken each time.
+pub const PIPELINE_TRIES_MAX: usize = 3;
+
 /// How often a replica asks its owner whether it has everything. With the way there and back this stays below the
 /// second that replicas promise.
 pub const REPLICA_TICK: Duration = Duration::from_millis(400);

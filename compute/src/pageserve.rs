@@ -1,6 +1,7 @@
 //! `shoal pageserver`: the background work without SQL. It drains the logs of nodes that are over, sweeps
 //! the bucket, makes packs for the folds of nodes that ask for it (`shoal serve --page-server`), and serves pages of any
-//! database as of any commit that is folded and kept, from a cache of its own.
+//! database: as of any commit that is folded and kept from a cache of its own, and as of later ones that are durable by
+//! asking the owner, if that has an address (`--advertise-url`).
 //!
 //! It owns nothing and has no record in the bucket, so it can be started, stopped and killed at any time: every step of
 //! a drain is a CAS that others may win, or a delete of what nobody can reach.
@@ -14,6 +15,8 @@ use axum::Router;
 use axum::routing::get;
 use pageserver::drain::Drainer;
 use pageserver::fetcher::Fetcher;
+use pageserver::service::client::GrpcPeers;
+use pageserver::service::owners::OwnersElsewhere;
 use pageserver::service::packs::PackBuilder;
 use pageserver::service::pages::PageReader;
 use pageserver::service::server::PageServer;
@@ -49,8 +52,9 @@ pub async fn run(config: &ServeConfig, drain_interval: Duration) -> anyhow::Resu
     let cache = PageCache::new((config.memory.as_usize() - fetch_bytes_max - orders_bytes_max) as u64);
     let fetcher = Fetcher::new(store.clone(), seam.clone(), cache, fetch_bytes_max);
     let packs = PackBuilder::new(store.clone(), seam.clone(), fetcher.clone(), orders_bytes_max);
-    let pages = PageServer::new(None, Arc::new(PageReader::new(store.clone(), seam.clone(), fetcher.clone())));
-    let pages = pages.with_packs(Arc::new(packs));
+    let owners = OwnersElsewhere::new(GrpcPeers::new(seam.clone()), store.clone(), seam.clone());
+    let pages = PageReader::new(store.clone(), seam.clone(), fetcher.clone()).asking(Arc::new(owners));
+    let pages = PageServer::new(None, Arc::new(pages)).with_packs(Arc::new(packs));
     let router = Router::new().route("/health", get(|| async {})).merge(data::peers_router(pages));
     info!(http_addr = %listener.local_addr()?, store = store.describe(), "serving pages");
     let (stop, stopped) = watch::channel(false);

@@ -85,8 +85,9 @@ impl Server {
             node.context.has_packs_made_by(PackMaker::new(url, others.clone(), seam.clone()));
         }
         node.context.reaches_others_by(others);
-        let (pages, publish) = (PageReader::new(store.clone(), seam.clone(), node.context.fetcher.clone()), node.handle());
-        let peers = data::peers_router(PageServer::new(Some(Arc::new(publish)), Arc::new(pages)));
+        let owner = Arc::new(node.handle());
+        let pages = PageReader::new(store.clone(), seam.clone(), node.context.fetcher.clone()).asking(owner.clone());
+        let peers = data::peers_router(PageServer::new(Some(owner), Arc::new(pages)));
         let (stop, stopped) = watch::channel(false);
         let plane = data::DataPlane {
             node: node.handle(),

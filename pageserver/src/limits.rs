@@ -125,6 +125,12 @@ pub const VIEW_AGE_MAX: Duration = Duration::from_secs(5);
 /// ([`segments::limits::HISTORY_BASE_PAGES_MAX`]), if no commit is larger.
 pub const VIEW_PAGES_MAX: usize = 8192;
 
+/// Owners that a page reader remembers, by database, and their addresses.
+pub const OWNERS_MAX: usize = 1024;
+
+/// How long the owner of a database may take for pages that are not folded, and how long its record is asked for.
+pub const OWNER_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How long a walk through the bucket keeps asking the store for one thing.
 pub const WALK_PATIENCE: Duration = Duration::from_secs(60);
 

@@ -25,6 +25,18 @@ use crate::session::stream::Stream;
 /// Pieces of a cursor that may wait for a slow client.
 const CURSOR_PIECES_MAX: usize = 4;
 
+type PipelineSender = Rc<RefCell<Option<oneshot::Sender<Result<PipelineReply, JobError>>>>>;
+
+/// What a pipeline was asked with, to ask again.
+#[derive(Clone, Copy)]
+struct PipelineJob<'a> {
+    name: &'a tenant::name::Name,
+    create: bool,
+    baton: Option<&'a Baton>,
+    asks: Asks,
+    version: HranaVersion,
+}
+
 impl Core {
     /// Starts a request. Its task runs to the end even if the client goes away: then it is told to stop.
     pub(super) fn start(self: Rc<Self>, job: Job) {
@@ -36,22 +48,10 @@ impl Core {
             let opened = self.begin(&database, create, baton.as_ref(), asks, may_claim).await;
             match work {
                 Work::Pipeline { requests, reply } => match opened {
-                    Ok((mut open, id, stream)) => {
+                    Ok((open, id, stream)) => {
                         let reply = Rc::new(RefCell::new(Some(reply)));
-                        let again = (!open.claim.is_won()).then(|| requests.clone());
-                        let client = Client::of_reply(&reply);
-                        let mut answer = self.pipeline(&open, (id, stream), requests, version, client).await;
-                        if let Some(requests) = again.filter(|_| open.claim.is_overtaken()) {
-                            // It has seen what it must not show, and had no turn to write.
-                            answer = match self.begin(&database, create, None, asks, false).await {
-                                Ok((opened, id, stream)) => {
-                                    open = opened;
-                                    let client = Client::of_reply(&reply);
-                                    self.pipeline(&open, (id, stream), requests, version, client).await
-                                }
-                                Err(error) => Err(error),
-                            };
-                        }
+                        let job = PipelineJob { name: &database, create, baton: baton.as_ref(), asks, version };
+                        let (open, answer) = self.pipeline_until_good((open, id, stream), job, requests.into(), &reply).await;
                         let reply = reply.borrow_mut().take().expect("BUG: a pipeline is answered once");
                         if let Err(Ok(PipelineReply { baton: Some(baton), .. })) = reply.send(answer) {
                             self.end_unreachable(&open, &baton).await;
@@ -163,31 +163,65 @@ impl Core {
         ServerError::new(Fault::Retry, text)
     }
 
+    /// Runs a pipeline, and once more from the start if it has seen what it must not show, or what it read at a replica has
+    /// gone meanwhile. Nothing of the answer has been sent by then, and in both cases nothing was written.
+    async fn pipeline_until_good(
+        self: &Rc<Self>,
+        (mut open, mut id, mut stream): (Rc<OpenDatabase>, u64, Stream),
+        job: PipelineJob<'_>,
+        requests: Rc<[StreamRequest]>,
+        reply: &PipelineSender,
+    ) -> (Rc<OpenDatabase>, Result<PipelineReply, JobError>) {
+        let mut tries = 1;
+        loop {
+            let was_won = open.claim.is_won();
+            let client = Client::of_reply(reply);
+            let (answer, is_outdated) = self.pipeline(&open, (id, stream), requests.clone(), job.version, client).await;
+            // It had no turn to write.
+            let is_overtaken = !was_won && open.claim.is_overtaken();
+            // What a former request has left in its stream is bound to its snapshot.
+            let is_outdated = is_outdated && job.baton.is_none();
+            if !(is_overtaken || is_outdated) || tries == limits::PIPELINE_TRIES_MAX {
+                return (open, answer);
+            }
+            if let Ok(PipelineReply { baton: Some(baton), .. }) = &answer {
+                self.end_unreachable(&open, baton).await;
+            }
+            (open, id, stream) = match self.begin(job.name, job.create, None, job.asks, false).await {
+                Ok(begun) => begun,
+                Err(error) => return (open, Err(error)),
+            };
+            tries += 1;
+        }
+    }
+
+    /// Also whether it failed because a replica's snapshot was too old.
     async fn pipeline(
         self: &Rc<Self>,
         open: &Rc<OpenDatabase>,
         (id, mut stream): (u64, Stream),
-        requests: Vec<StreamRequest>,
+        requests: Rc<[StreamRequest]>,
         version: HranaVersion,
         client: Client,
-    ) -> Result<PipelineReply, JobError> {
+    ) -> (Result<PipelineReply, JobError>, bool) {
         let commits_before = stream.commits();
         let as_of = as_of(open, &stream);
         let count = requests.len();
         let running = stream.running.clone();
         let body = move || {
             let results = stream.pipeline(&requests, version);
+            let is_outdated = stream.is_outdated();
             if !stream.has_state() {
                 stream.release();
             }
-            (results, stream)
+            (results, stream, is_outdated)
         };
         let ran = self.run(open, running, body, client).await;
-        let (results, stream) = match ran {
+        let (results, stream, is_outdated) = match ran {
             Ok(ran) => ran,
             Err(error) => {
                 self.streams.remove(id);
-                return Err(error.into());
+                return (Err(error.into()), false);
             }
         };
         let wrote = stream.commits() > commits_before;
@@ -195,19 +229,20 @@ impl Core {
         let results = match (results, gate) {
             (Err(error), _) => {
                 self.end(open, id, stream).await;
-                return Err(error.into());
+                return (Err(error.into()), false);
             }
             (Ok(_), Err(error)) => {
                 // What these results say must not be shown; each request is told why.
                 self.end(open, id, stream).await;
                 let told = HranaError::from(error);
-                return Ok(PipelineReply { baton: None, results: vec![Err(told); count], shown: Shown::default() });
+                let reply = PipelineReply { baton: None, results: vec![Err(told); count], shown: Shown::default() };
+                return (Ok(reply), is_outdated);
             }
             (Ok(results), Ok(())) => results,
         };
         let shown = self.shown(open, stream.seen(), as_of);
         let baton = self.park(open, id, stream);
-        Ok(PipelineReply { baton, results, shown })
+        (Ok(PipelineReply { baton, results, shown }), is_outdated)
     }
 
     /// Code of this process: its stream ends with it, and it has no client who could go away.

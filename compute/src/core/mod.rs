@@ -25,6 +25,7 @@ mod replicas;
 mod running;
 mod streams;
 mod tidying;
+mod unfolded;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -34,6 +35,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pageserver::service::follow::{Publisher, Start};
+use pageserver::service::owners::Owned;
+use segments::page::PageNo;
 use tenant::head::Head;
 use tenant::name::Name;
 use tenant::settings::Settings;
@@ -49,6 +52,7 @@ pub use self::downloads::DownloadReply;
 pub use self::forking::{Change, Changed};
 pub use self::opening::recover;
 pub use self::replacing::Lent;
+pub use self::unfolded::PagesAnswer;
 
 use self::databases::Databases;
 use self::past::Pasts;
@@ -100,6 +104,8 @@ pub enum Message {
     Tidy { name: Name },
     /// Another node wants to follow a database of this one.
     Follow { start: Start, publisher: Publisher },
+    /// Another process wants pages of a database of this one, as of a commit that is not folded.
+    Pages { of: Owned, lsn: Lsn, numbers: Vec<PageNo>, reply: PagesAnswer },
     /// The node is about to stop. Roll back what no request is running for, now and from now on, and send followers
     /// away.
     EndIdleStreams,
@@ -287,6 +293,7 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
                 spawn_local(async move { core.tidy(&name).await });
             }
             Message::Follow { start, publisher } => core.publish(start, publisher),
+            Message::Pages { of, lsn, numbers, reply } => core.serve_pages(of, lsn, numbers, reply),
             Message::EndIdleStreams => {
                 core.is_stopping.set(true);
                 core.send_followers_away();

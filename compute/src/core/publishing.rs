@@ -7,9 +7,10 @@
 use std::rc::Rc;
 
 use pageserver::service::follow::{Ending, Notice, Publisher, Start};
+use tenant::name::Name;
 use tenant::registry;
 use tracing::{debug, info};
-use walstore::id::Lsn;
+use walstore::id::{DatabaseId, IncarnationId, Lsn};
 
 use super::databases::OpenError;
 use super::open_database::OpenDatabase;
@@ -21,7 +22,7 @@ impl Core {
         let core = self.clone();
         spawn_local(async move {
             let mut publisher = publisher;
-            let ending = match core.open_for(&start).await {
+            let ending = match core.owned(start.database, &start.name, start.incarnation).await {
                 Ok(open) => {
                     info!(database = %start.name, after = Lsn::raw(start.after), "followed");
                     core.send_commits(&open, start.after, &mut publisher).await
@@ -33,17 +34,22 @@ impl Core {
         });
     }
 
-    /// The database, if it is this node's. Following it is no reason to take it.
-    async fn open_for(self: &Rc<Self>, start: &Start) -> Result<Rc<OpenDatabase>, Ending> {
-        let elsewhere = || Ending::NotHere(format!("`{}` is not owned by this node", start.name));
-        if start.incarnation != self.node.id || self.is_stopping.get() {
+    /// The database, if it is this node's. Following it, or asking for its pages, is no reason to take it.
+    pub(super) async fn owned(
+        self: &Rc<Self>,
+        database: DatabaseId,
+        name: &Name,
+        incarnation: IncarnationId,
+    ) -> Result<Rc<OpenDatabase>, Ending> {
+        let elsewhere = || Ending::NotHere(format!("`{name}` is not owned by this node"));
+        if incarnation != self.node.id || self.is_stopping.get() {
             return Err(elsewhere());
         }
         // One that is only claimed yet may be another node's.
-        if let Some(open) = self.databases.by_id(start.database).filter(|open| open.claim.is_won()) {
+        if let Some(open) = self.databases.by_id(database).filter(|open| open.claim.is_won()) {
             return Ok(open);
         }
-        let (database, patience) = (start.database, self.patience());
+        let patience = self.patience();
         let head = self.node.io(move |node| async move {
             registry::read_head(&*node.stores.main, &node.seam, database, patience).await
         });
@@ -53,8 +59,8 @@ impl Core {
         if !is_mine {
             return Err(elsewhere());
         }
-        match self.open(&start.name, false).await {
-            Ok(open) if open.database.id == start.database => Ok(open),
+        match self.open(name, false).await {
+            Ok(open) if open.database.id == database => Ok(open),
             Ok(_) | Err(OpenError::NoSuchDatabase(_)) => Err(elsewhere()),
             Err(OpenError::Server(error)) => Err(broken(&error)),
         }

@@ -105,7 +105,14 @@ impl Core {
                 // What it reads may be gone because this node has no say in it any more: that is no damage.
                 (base, Err(error)) => Wake::Failed(match open.database.lost() {
                     Some(reason) => ServerError::new(Fault::Fenced, reason),
-                    None if open.database.replica.is_some() => self.look_why(&open, base, error).await,
+                    None if open.database.replica.is_some() => {
+                        let is_gone = error.fault == Fault::Corrupt;
+                        let error = self.look_why(&open, base, error).await;
+                        if let Some(file) = file.filter(|_| is_gone && error.fault == Fault::Retry) {
+                            file.note_outdated();
+                        }
+                        error
+                    }
                     None if open.database.past.is_some() => self.look_why_past(&open, error).await,
                     None => error,
                 }),

@@ -63,6 +63,8 @@ pub struct Connection {
     /// Size in pages as of the running transaction; `None` while nothing was written.
     size: Cell<Option<u32>>,
     cause: RefCell<Option<ServerError>>,
+    /// A read has failed because what a replica's snapshot refers to is gone: on a newer one it succeeds.
+    is_outdated: Cell<bool>,
     commits: Cell<u64>,
 }
 
@@ -84,6 +86,7 @@ impl Connection {
             written: RefCell::default(),
             size: Cell::new(None),
             cause: RefCell::new(None),
+            is_outdated: Cell::new(false),
             commits: Cell::new(0),
         })
     }
@@ -135,6 +138,7 @@ impl Connection {
         self.reads.set(Reads::Durable);
         self.cancelled.borrow_mut().take();
         self.cause.borrow_mut().take();
+        self.is_outdated.set(false);
         self.commits.set(0);
     }
 
@@ -187,6 +191,16 @@ impl Connection {
     fn fail(&self, code: Code, error: ServerError) -> Code {
         self.cause.borrow_mut().get_or_insert(error);
         code
+    }
+
+    /// What a read of this connection refers to is gone, as the owner has replaced it.
+    pub fn note_outdated(&self) {
+        self.is_outdated.set(true);
+    }
+
+    /// Whether a statement has failed for that since the connection was last reset.
+    pub fn is_outdated(&self) -> bool {
+        self.is_outdated.get()
     }
 
     /// How many commits this connection has published.
@@ -261,6 +275,7 @@ impl Connection {
         let moves = self.database.replica.is_some() && fits && self.cancelled.borrow().is_none();
         if moves && let Some(snapshot) = &mut *self.snapshot.borrow_mut() {
             snapshot.base = base;
+            self.is_outdated.set(false);
         }
         moves
     }

@@ -214,6 +214,16 @@ impl Database {
         Snapshot { lsn, page_count, base }
     }
 
+    /// The state after a durable commit that folds have not passed; `None` if there is no such commit.
+    pub fn durable_snapshot_at(&self, lsn: Lsn) -> Option<Snapshot> {
+        let base = self.base.borrow().clone();
+        if lsn.get() > self.gate.durable() || Some(lsn) < base.tip.lsn {
+            return None;
+        }
+        let tip = if base.tip.lsn == Some(lsn) { base.tip } else { self.overlay.borrow().tip(lsn)? };
+        Some(Snapshot { lsn: Some(lsn), page_count: tip.page_count, base })
+    }
+
     /// Whether `snapshot` is the state that a writer must build on.
     pub fn is_newest(&self, snapshot: &Snapshot) -> bool {
         snapshot.lsn == self.newest.get().lsn

@@ -206,8 +206,12 @@ pub fn read(connection: &Connection, snapshot: &Snapshot, page_no: PageNo) -> Re
 impl Database {
     /// The newest version of a page, outside of any coroutine.
     pub async fn page_for_recovery(&self, page_no: PageNo) -> Result<Page, ServerError> {
-        let snapshot = self.newest_snapshot();
-        if let Some(page) = self.overlay_page(page_no, &snapshot) {
+        self.page_at(&self.newest_snapshot(), page_no).await
+    }
+
+    /// A page as a snapshot sees it, outside of any coroutine.
+    pub async fn page_at(&self, snapshot: &Snapshot, page_no: PageNo) -> Result<Page, ServerError> {
+        if let Some(page) = self.overlay_page(page_no, snapshot) {
             return Ok(page);
         }
         let held = Rc::new(RefCell::new(Held::default()));

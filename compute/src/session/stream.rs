@@ -46,6 +46,8 @@ pub struct Stream {
     /// The highest LSN (raw) that any connection of this stream has shown.
     seen: u64,
     commits: u64,
+    /// See [`Stream::is_outdated`].
+    is_outdated: bool,
 }
 
 impl Stream {
@@ -65,6 +67,7 @@ impl Stream {
             stopped: None,
             seen: 0,
             commits: 0,
+            is_outdated: false,
         }
     }
 
@@ -82,6 +85,11 @@ impl Stream {
     /// How many commits this stream has made on its present connections.
     pub fn commits(&self) -> u64 {
         self.connection.as_ref().map_or(0, |(_, connection)| connection.file.commits()) + self.commits
+    }
+
+    /// Whether a statement at a replica has failed because its snapshot was too old: begun anew, it would succeed.
+    pub fn is_outdated(&self) -> bool {
+        self.is_outdated || self.connection.as_ref().is_some_and(|(_, connection)| connection.file.is_outdated())
     }
 
     /// The VFS's side of the present connection.
@@ -106,6 +114,7 @@ impl Stream {
             self.seen = self.seen.max(connection.file.seen.get());
             self.floor.set(self.seen);
             self.commits += connection.file.commits();
+            self.is_outdated |= connection.file.is_outdated();
             self.running.borrow_mut().take();
             self.pool.give_back(role, connection);
         }

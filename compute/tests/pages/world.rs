@@ -56,6 +56,8 @@ pub struct Counts {
     past: u64,
     /// Pages of these that were asked for by another node, and compared.
     served: u64,
+    /// Pages as of durable commits that are not folded, as an owner serves them.
+    unfolded: u64,
     /// Commits that the horizon has left behind.
     trimmed: u64,
     /// Comparisons of what a fork begins with, once the database had gone on.
@@ -78,15 +80,17 @@ impl Counts {
         self.drains += more.drains;
         self.past += more.past;
         self.served += more.served;
+        self.unfolded += more.unfolded;
         self.trimmed += more.trimmed;
         self.forks += more.forks;
     }
 
     pub fn assert_all_happened(&self) {
         let Self { commits, pages_compared, folds, merges, collected, old_snapshots, shrinks, .. } = *self;
-        let Self { evictions, takeovers, lost, drains, compactions, past, served, trimmed, forks, .. } = *self;
+        let Self { evictions, takeovers, lost, drains, compactions, past, served, unfolded, .. } = *self;
+        let Self { trimmed, forks, .. } = *self;
         let all = [commits, pages_compared, folds, merges, collected, old_snapshots, shrinks];
-        let all = all.into_iter().chain([evictions, takeovers, lost, drains, compactions, past, served, trimmed, forks]).collect::<Vec<_>>();
+        let all = all.into_iter().chain([evictions, takeovers, lost, drains, compactions, past, served, unfolded, trimmed, forks]).collect::<Vec<_>>();
         assert!(all.iter().all(|count| *count > 0), "something never happened: {self:?}");
     }
 }
@@ -267,7 +271,39 @@ impl World {
             _ => (0..24).map(|_| 1 + self.rng.below(count) as u32).chain([1, snapshot.page_count]).collect(),
         };
         self.compare(open, &snapshot, lsn, numbers).await?;
+        if lsn % 4 == 0 {
+            self.compare_durable(open)?;
+        }
         self.ask_beyond(open, &snapshot).await
+    }
+
+    /// What an owner serves of commits that are durable and not folded, as far as it is in the overlay; the rest comes from
+    /// a base as it does for the newest snapshot. Nothing else is to be had.
+    fn compare_durable(&mut self, open: &Open) -> Result<(), String> {
+        let (database, newest) = (&open.database, self.plain.lsn());
+        let (folded, durable) = (Lsn::raw(database.base().tip.lsn), database.gate.durable());
+        let shown = |lsn| Lsn::new(lsn).and_then(|lsn| database.durable_snapshot_at(lsn));
+        for lsn in (1..folded).chain(durable + 1..=newest) {
+            if shown(lsn).is_some() {
+                return Err(format!("I5: commit {lsn} is shown; {folded} is folded, {durable} is durable"));
+            }
+        }
+        for lsn in folded.max(1)..=durable {
+            let snapshot = shown(lsn).ok_or_else(|| format!("I9: commit {lsn} is durable and cannot be shown"))?;
+            let image = self.plain.image(lsn);
+            if snapshot.page_count as usize != image.len() {
+                return Err(format!("I9: {} pages at LSN {lsn}, and {} in SQLite's file", snapshot.page_count, image.len()));
+            }
+            let free = Free::of(image);
+            for number in (1..=snapshot.page_count).filter_map(PageNo::new) {
+                let Some(page) = database.overlay_page(number, &snapshot) else { continue };
+                self.counts.unfolded += u64::from(lsn > folded);
+                if !free.is_as_in_image(number.get() as usize - 1, page.as_bytes()) {
+                    return Err(format!("I9: page {number} of LSN {lsn}, not folded, is not that of SQLite's file"));
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn compare_held(&mut self, open: &Open) -> Result<(), String> {

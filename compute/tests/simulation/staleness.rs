@@ -8,6 +8,10 @@
 //! - what was acknowledged longer before its end than the staleness that it states is in it;
 //! - nothing is in it that was not durable when it was given: now and then PUTs take seconds, in which commits stand in
 //!   the owner's memory, and that is where the replica must not have them from.
+//!
+//! And each is an answer. A read may have begun before the last commit of a fold that then replaces and deletes what it is
+//! about to fetch: the replica's new base is later than its snapshot. Once in these seeds (in the second) that happens, and
+//! the node runs the request again.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -68,7 +72,7 @@ struct Tally {
     rows: usize,
     folds: usize,
     reads: usize,
-    /// Reads whose pages the owner has replaced and deleted meanwhile: the client is told to try again.
+    /// Reads whose pages the owner has replaced and deleted meanwhile, and whose clients are told to try again.
     too_old: usize,
     /// Reads while the owner had a commit that was not durable yet.
     reads_beside_a_commit: usize,
@@ -208,7 +212,7 @@ fn a_replica_is_less_than_a_second_behind_and_never_ahead_of_what_is_durable() {
         let tally = runtime.block_on(LocalSet::new().run_until(async { World::new(seed).await.story(seed).await }));
         println!("seed {seed}: {tally:?}");
         assert!(tally.rows >= 50 && tally.reads >= 100 && tally.folds > 0, "seed {seed} did too little: {tally:?}");
-        assert!(tally.too_old * 100 <= tally.reads, "seed {seed}: {tally:?}");
+        assert_eq!(tally.too_old, 0, "seed {seed}: {tally:?}");
         assert!(tally.reads_beside_a_commit >= 20, "seed {seed}: nothing was held back: {tally:?}");
     }
 }

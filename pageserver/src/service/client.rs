@@ -13,7 +13,8 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::mpsc;
 use tonic::body::Body;
 use tonic::client::Grpc;
-use tonic::{Request, Status, Streaming};
+pub use tonic::{Code, Status};
+use tonic::{Request, Streaming};
 use tonic_prost::ProstCodec;
 use walstore::id::DatabaseId;
 use walstore::seam::Seam;
@@ -52,7 +53,7 @@ impl GrpcPeers {
         Ok(grpc.max_decoding_message_size(limits::MESSAGE_BYTES_MAX))
     }
 
-    /// Pages of a database as of a folded commit (0: the last).
+    /// Pages of a database as of a commit (0: the last one that is folded).
     pub async fn pages(&self, address: &str, database: DatabaseId, lsn: u64, pages: Vec<u32>) -> Result<PagesReply, Status> {
         let database = Bytes::copy_from_slice(database.as_bytes());
         let request = Request::new(PagesRequest { database, lsn, pages });

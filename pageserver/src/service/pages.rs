@@ -1,8 +1,15 @@
-//! Pages as of any commit that is folded and kept, out of caches of one's own.
+//! Pages as of any commit that is folded and kept, out of caches of one's own; later ones are the owner's to show.
 //!
-//! The last folded commit is always one of these, and with a history so are those back to the horizon. Whoever asks for
-//! pages as of another one is told which these are. So nothing here has to be kept alive for anybody, and what is
-//! answered is always of the very commit that was asked for.
+//! ```text
+//!   LSN:  1 … horizon … folded … durable … newest
+//!             └── kept ───┘└ owner's ┘
+//! ```
+//!
+//! The last folded commit is always kept, and with a history so are those back to the horizon: these are read from the
+//! bucket, whoever owns the database, and nothing has to be kept alive for anybody. What follows, up to the last durable
+//! commit, its owner has in memory, and is asked for it ([`super::owners`]). Whoever asks for pages as of another commit
+//! is told which there are. What is answered is always of the very commit that was asked for; LSN 0 asks for the last
+//! one that is folded, so that this answer needs no owner and can be had while nobody owns the database.
 //!
 //! Where the pages of a commit are is remembered ([`View`]), and what the head said of the database beside it ([`Seen`]).
 //! That is believed for [`limits::VIEW_AGE_MAX`]; then the head is looked at again, once for all views of the database.
@@ -26,6 +33,7 @@ use walstore::seam::Seam;
 use walstore::store::Store;
 
 use super::messages::{self, PagesReply};
+use super::owners::{Owned, Owners, Unserved};
 use crate::at_rest;
 use crate::fetcher::Fetcher;
 use crate::history::{self, PastError, Room, Window};
@@ -39,12 +47,24 @@ pub enum PagesError {
     TooMany(usize),
     #[error("page numbers begin with 1")]
     NoPage,
-    #[error("commits {} to {} are folded and kept, not {asked}; ask for one of these", kept.oldest.lsn, kept.newest.lsn)]
+    #[error("{}; ask for one of these, or a later one that is durable", folded(kept, *asked))]
     NotKept { kept: Window, asked: u64 },
+    /// Its owner has no such commit, and says which it has.
+    #[error("{}; of later ones its owner says: {why}", folded(kept, *asked))]
+    NotDurable { kept: Window, asked: u64, why: String },
+    /// It may be durable: its owner knows, who cannot be asked from here.
+    #[error("{}; later ones only its owner has: {why}", folded(kept, *asked))]
+    Elsewhere { kept: Window, asked: u64, why: String },
+    #[error("{0}")]
+    Damaged(String),
     #[error("commit {lsn} differs from what is stored beside it by {pages} pages and more: {max} at most", max = limits::VIEW_PAGES_MAX)]
     NoRoom { lsn: u64, pages: usize },
     #[error(transparent)]
     Record(#[from] RecordError),
+}
+
+fn folded(kept: &Window, asked: u64) -> String {
+    format!("commits {} to {} are folded and kept, not {asked}", kept.oldest.lsn, kept.newest.lsn)
 }
 
 /// A database as of one commit. The map learns chunks as they are read.
@@ -81,11 +101,29 @@ impl Room for ViewRoom {
     }
 }
 
-/// Reads pages at rest of any database.
+/// What a look at the head comes to.
+enum Looked {
+    /// At the commit of this (raw) LSN.
+    View(u64, Arc<View>),
+    /// What is asked for is not folded, and only the owner knows more.
+    Later(Box<Head>, Owned),
+}
+
+/// Who was asked for what was not folded when everything up to this (raw) LSN was.
+struct Asked {
+    of: Owned,
+    folded: u64,
+}
+
+/// Reads pages of any database.
 pub struct PageReader {
     store: Arc<dyn Store>,
     seam: Seam,
     fetcher: Fetcher,
+    /// The way to what is not folded. `None`: there is none from here.
+    owners: Option<Arc<dyn Owners>>,
+    /// Owners that had an answer lately: they are asked again without a look at the head.
+    asked: Mutex<BTreeMap<DatabaseId, Asked>>,
     views: Mutex<Views>,
     /// One state of the past is put together at a time: each may take as much memory as all that are known.
     replaying: AsyncMutex<()>,
@@ -160,7 +198,13 @@ impl Views {
 
 impl PageReader {
     pub fn new(store: Arc<dyn Store>, seam: Seam, fetcher: Fetcher) -> Self {
-        Self { store, seam, fetcher, views: Mutex::default(), replaying: AsyncMutex::default() }
+        let (asked, views, replaying) = Default::default();
+        Self { store, seam, fetcher, owners: None, asked, views, replaying }
+    }
+
+    /// The same, and it asks owners for what is not folded.
+    pub fn asking(self, owners: Arc<dyn Owners>) -> Self {
+        Self { owners: Some(owners), ..self }
     }
 
     /// These pages as of commit `lsn`, or of the last folded one if that is 0.
@@ -177,6 +221,13 @@ impl PageReader {
                 result => return Ok(result?),
             }
         }
+        if let Some(of) = self.asked_before(database, lsn) {
+            match self.ask(&of, lsn, &numbers).await {
+                Ok(reply) => return Ok(reply),
+                // The head says who it is by now.
+                Err(_) => drop(self.asked().remove(&database)),
+            }
+        }
         match self.look_and_read(database, lsn, &numbers).await {
             // The same, if the head is another one by now.
             Err(PagesError::Record(RecordError::Corrupt(_))) => self.look_and_read(database, lsn, &numbers).await,
@@ -185,12 +236,62 @@ impl PageReader {
     }
 
     async fn look_and_read(&self, database: DatabaseId, lsn: u64, numbers: &[PageNo]) -> Result<PagesReply, PagesError> {
-        let (found, view) = self.look(database, lsn).await?;
+        let (found, view) = match self.look(database, lsn).await? {
+            Looked::View(found, view) => (found, view),
+            Looked::Later(head, of) => match self.ask_and_remember(&head, of, lsn, numbers).await {
+                Ok(reply) => return Ok(reply),
+                // So the head has it that is read now.
+                Err(folded @ Unserved::Folded(_)) => match self.look(database, lsn).await? {
+                    Looked::View(found, view) => (found, view),
+                    Looked::Later(head, _) => return Err(self.refused(&head, lsn, folded).await),
+                },
+                Err(why) => return Err(self.refused(&head, lsn, why).await),
+            },
+        };
         let reply = self.pages(database, found, &view, numbers).await;
         if let Err(RecordError::Corrupt(_)) = &reply {
             self.views().remove((database, found));
         }
         Ok(reply?)
+    }
+
+    fn asked(&self) -> MutexGuard<'_, BTreeMap<DatabaseId, Asked>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who has probably still what was not folded lately.
+    fn asked_before(&self, database: DatabaseId, lsn: u64) -> Option<Owned> {
+        let asked = self.asked();
+        asked.get(&database).filter(|asked| lsn > asked.folded).map(|asked| asked.of.clone())
+    }
+
+    async fn ask(&self, of: &Owned, lsn: u64, numbers: &[PageNo]) -> Result<PagesReply, Unserved> {
+        let none = || Unserved::Elsewhere(format!("{} owns it, and this process asks no owners", of.incarnation));
+        let owners = self.owners.as_ref().ok_or_else(none)?;
+        owners.pages(of, Lsn::new(lsn).expect("BUG: 0 is folded"), numbers).await
+    }
+
+    async fn ask_and_remember(&self, head: &Head, of: Owned, lsn: u64, numbers: &[PageNo]) -> Result<PagesReply, Unserved> {
+        let reply = self.ask(&of, lsn, numbers).await?;
+        let mut asked = self.asked();
+        if asked.len() >= limits::OWNERS_MAX {
+            asked.clear();
+        }
+        asked.insert(head.database, Asked { of, folded: Lsn::raw(head.folded.lsn) });
+        Ok(reply)
+    }
+
+    /// What to tell whoever asked for what is not folded.
+    async fn refused(&self, head: &Head, asked: u64, why: Unserved) -> PagesError {
+        let kept = match history::window(&self.fetcher, head).await {
+            Ok(kept) => kept,
+            Err(error) => return error.into(),
+        };
+        match why {
+            Unserved::NotDurable(why) => PagesError::NotDurable { kept, asked, why },
+            Unserved::Damaged(text) => PagesError::Damaged(text),
+            Unserved::Folded(_) | Unserved::Elsewhere(_) => PagesError::Elsewhere { kept, asked, why: why.to_string() },
+        }
     }
 
     fn known(&self, database: DatabaseId, lsn: u64) -> Option<(Arc<View>, SharedSeen)> {
@@ -227,15 +328,18 @@ impl PageReader {
         Ok((head, seen))
     }
 
-    /// Makes a view, and answers which commit's it is.
-    async fn look(&self, database: DatabaseId, lsn: u64) -> Result<(u64, Arc<View>), PagesError> {
+    /// Makes a view, if the commit is folded.
+    async fn look(&self, database: DatabaseId, lsn: u64) -> Result<Looked, PagesError> {
         let (mut head, mut seen) = self.head(database).await?;
         let found = if lsn == 0 { Lsn::raw(head.folded.lsn) } else { lsn };
+        if let Some(of) = Owned::of(&head).filter(|_| found > Lsn::raw(head.folded.lsn)) {
+            return Ok(Looked::Later(Box::new(head), of));
+        }
         let mut _one = None;
         if head.folded.lsn != Lsn::new(found) {
             _one = Some(self.replaying.lock().await);
             if let Some(view) = self.shown(database, found).await? {
-                return Ok((found, view));
+                return Ok(Looked::View(found, view));
             }
             // Meanwhile what it was made of may have been collected.
             (head, seen) = self.head(database).await?;
@@ -253,7 +357,7 @@ impl PageReader {
         if found != 0 {
             self.views().insert((database, found), view.clone(), seen);
         }
-        Ok((found, view))
+        Ok(Looked::View(found, view))
     }
 
     async fn pages(

@@ -82,7 +82,9 @@ impl From<PagesError> for Status {
         match error {
             PagesError::NoSuchDatabase(_) => Self::not_found(text),
             PagesError::TooMany(_) | PagesError::NoPage => Self::invalid_argument(text),
-            PagesError::NotKept { .. } => Self::failed_precondition(text),
+            PagesError::NotKept { .. } | PagesError::NotDurable { .. } => Self::failed_precondition(text),
+            PagesError::Elsewhere { .. } => Self::unavailable(text),
+            PagesError::Damaged(_) => Self::data_loss(text),
             PagesError::NoRoom { .. } => Self::resource_exhausted(text),
             PagesError::Record(walstore::register::RecordError::Corrupt(_)) => Self::data_loss(text),
             PagesError::Record(_) => Self::unavailable(text),

@@ -1,92 +1,33 @@
 //! The gRPC service between nodes, over a real socket: who follows a database is sent what is durable, and told why it
-//! ends; pages at rest are those of the folded commit; packs of folds are made for the node that asks.
+//! ends; pages are those of the commit that was asked for, folded or durable only ([`unfolded`]); packs of folds are made
+//! for the node that asks.
+
+mod held;
+#[path = "../pages/history.rs"]
+#[expect(dead_code, reason = "the test of pages begins with a script of its own")]
+mod history;
+#[path = "../pages/plain.rs"]
+#[expect(dead_code, reason = "the test of pages also loses commits")]
+mod plain;
+mod rig;
+#[path = "../simulation/rng.rs"]
+#[expect(dead_code, reason = "shared with the simulation")]
+mod rng;
+mod unfolded;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use compute::core::Message;
-use compute::hrana::HranaVersion;
-use compute::hrana::request::{SqlSource, Stmt, StreamRequest};
-use compute::http::{data, listen};
-use compute::node::{CoreThreads, Node, NodeHandle, Settings};
-use pageserver::fetcher::Fetcher;
+use compute::node::Settings;
 use pageserver::fold::PackMaker;
 use pageserver::service::client::GrpcPeers;
 use pageserver::service::follow::{Ending, Notice, Peers, Start, Subscription};
-use pageserver::service::packs::PackBuilder;
-use pageserver::service::pages::PageReader;
-use pageserver::service::server::PageServer;
-use segments::cache::PageCache;
-use tenant::name::Name;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use walstore::id::{DatabaseId, IncarnationId, Lsn};
-use walstore::life::Stores;
 use walstore::seam::Seam;
-use walstore::store::{CountedStore, MemoryStore, Op, Store};
+use walstore::store::{CountedStore, MemoryStore, Op};
 
-struct Rig {
-    node: Node,
-    name: Name,
-    database: DatabaseId,
-    address: String,
-    peers: GrpcPeers,
-    stop: watch::Sender<bool>,
-}
-
-impl Rig {
-    async fn start() -> Self {
-        Self::start_on(Arc::new(MemoryStore::new()), Settings::default()).await
-    }
-
-    async fn start_on(store: Arc<dyn Store>, settings: Settings) -> Self {
-        let seam = Seam::production();
-        let stores = Stores::one(store);
-        let id = IncarnationId::random(&seam);
-        let settings = Settings { cores: 1, ..settings };
-        let node = Node::start(id, stores.clone(), seam.clone(), settings, &CoreThreads).await.expect("a node");
-        let reader = PageReader::new(stores.main, seam.clone(), node.context.fetcher.clone());
-        let server = PageServer::new(Some(Arc::new(node.handle())), Arc::new(reader));
-        let listener = listen::bind("127.0.0.1:0".parse().expect("an address")).await.expect("a port");
-        let address = format!("http://{}", listener.local_addr().expect("bound"));
-        let (stop, stopped) = watch::channel(false);
-        seam.spawn(listen::serve(listener, data::peers_router(server), seam.clone(), stopped));
-        let name = Name::parse("app").expect("a name");
-        let (reply, created) = oneshot::channel();
-        node.handle().send(&name, Message::Create { name: name.clone(), reply }).expect("a node that runs");
-        let database = created.await.expect("an answer").expect("created");
-        Self { node, name, database, address, peers: GrpcPeers::new(seam), stop }
-    }
-
-    fn start_after(&self, after: u64) -> Start {
-        let (database, name) = (self.database, self.name.clone());
-        Start { database, name, incarnation: self.node.context.id, after: Lsn::new(after) }
-    }
-
-    async fn follow(&self, after: u64) -> Subscription {
-        self.peers.follow(&self.address, self.start_after(after)).await.expect("a subscription")
-    }
-
-    async fn write(&self, sql: &str) {
-        run(&self.node.handle(), &self.name, sql).await;
-    }
-
-    async fn release(&self) {
-        let (reply, released) = oneshot::channel();
-        let message = Message::Release { name: self.name.clone(), reply };
-        self.node.handle().send(&self.name, message).expect("a node that runs");
-        released.await.expect("an answer").expect("released");
-    }
-}
-
-async fn run(node: &NodeHandle, name: &Name, sql: &str) {
-    let sql = SqlSource { sql: Some(sql.to_owned()), sql_id: None };
-    let results = node.run(name, move |stream| {
-        let stmt = Stmt { sql, args: Vec::new(), named_args: Vec::new(), want_rows: true, replication_index: None };
-        stream.pipeline(&[StreamRequest::Execute { stmt }], HranaVersion::Hrana3)
-    });
-    let results = results.await.expect("it runs").expect("a request that makes sense");
-    assert!(results.iter().all(Result::is_ok), "{results:?}");
-}
+use crate::rig::{Rig, page_server};
 
 /// The next notices: LSNs of commits, until there are so many.
 async fn commits(subscription: &mut Subscription, count: usize) -> Vec<u64> {
@@ -160,17 +101,6 @@ fn commits_come_when_they_are_durable_and_pages_as_they_are_folded() {
         let _ = rig.stop.send(true);
         rig.node.shut_down(Duration::from_secs(10)).await.expect("sealed");
     });
-}
-
-/// A page server in this process, with a way to the bucket of its own. Its address.
-async fn page_server(store: Arc<dyn Store>, seam: &Seam, stopped: watch::Receiver<bool>) -> String {
-    let fetcher = Fetcher::new(store.clone(), seam.clone(), PageCache::new(1 << 20), 8 << 20);
-    let pages = PageServer::new(None, Arc::new(PageReader::new(store.clone(), seam.clone(), fetcher.clone())));
-    let server = pages.with_packs(Arc::new(PackBuilder::new(store, seam.clone(), fetcher, 64 << 20)));
-    let listener = listen::bind("127.0.0.1:0".parse().expect("an address")).await.expect("a port");
-    let address = format!("http://{}", listener.local_addr().expect("bound"));
-    seam.spawn(listen::serve(listener, data::peers_router(server), seam.clone(), stopped));
-    address
 }
 
 fn puts(store: &CountedStore<MemoryStore>, class: &str) -> u64 {
