@@ -11,7 +11,7 @@
 //! | `GET …/history?before=&limit=` | see [`history`] |
 //! | `GET …/retention` | `{"retention":"7d","expires":"…"\|null}` |
 //! | `POST …/retention`, `{"retention"?,"expires"?}` | the same, as it is then |
-//! | `GET …/tree` | `{"tree":{"name","database","state","lsn","this","children":[…]},"complete":true}` |
+//! | `GET …/tree` | `{"tree":[{"name","database","depth",…}],"complete":true}`, see [`tree`] |
 //! | `GET /health` | 200 |
 
 mod bodies;

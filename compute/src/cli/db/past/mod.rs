@@ -7,7 +7,7 @@
 //! | `undo` | `POST …/undo`, `{"bookmark"?}` | as `restore` |
 //! | `reset` | `POST …/reset` | as `restore` |
 //! | `history` | `GET …/history?before=&limit=` | `{"history":[{"bookmark","lsn","time","bytes"}],"next"}` |
-//! | `tree` | `GET …/tree` | `{"tree":{"name","state","lsn","this","children":[…]},"complete"}` |
+//! | `tree` | `GET …/tree` | `{"tree":[{"name","database","state","lsn","parent","depth","this"}],"complete"}` |
 //! | `undelete` | `POST …/undelete` | `{"name","database","lsn"}` |
 //! | `retention` | `GET` or `POST …/retention`, `{"retention"?,"expires"?}` | `{"retention","expires"}` |
 //!
