@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 use http::StatusCode;
@@ -38,7 +38,7 @@ use walstore::register::Patience;
 
 use super::data::job_failure;
 use super::route::Target;
-use super::{download, failure, going_down, import, json, read_body, server_failure};
+use super::{Parameters, download, failure, going_down, import, json, read_body, server_failure};
 use crate::core::{Message, OpenError};
 use crate::error::Fault;
 use crate::moment::Moment;
@@ -186,6 +186,14 @@ fn refusal(error: OpenError) -> Box<Response> {
     })
 }
 
+/// How many entries a list is to have. None would be no list, and lead to no next page.
+fn limit(asked: Option<usize>, default: usize) -> Result<usize, Box<Response>> {
+    match asked.unwrap_or(default) {
+        0 => Err(bodies::invalid("`limit` is how many entries to list, at least 1")),
+        limit => Ok(limit),
+    }
+}
+
 #[derive(Deserialize)]
 struct ListQuery {
     #[serde(default)]
@@ -205,14 +213,17 @@ struct ListAnswer {
     next: Option<String>,
 }
 
-async fn list(State(node): State<Arc<NodeHandle>>, Query(query): Query<ListQuery>) -> Response {
+async fn list(State(node): State<Arc<NodeHandle>>, Parameters(query): Parameters<ListQuery>) -> Response {
+    let limit = match limit(query.limit, LIST_LIMIT_DEFAULT) {
+        Ok(limit) => limit,
+        Err(response) => return *response,
+    };
     let after = match query.after.as_deref().filter(|after| !after.is_empty()).map(parse).transpose() {
         Ok(after) => after,
         Err(response) => return *response,
     };
     let node = &node.context;
     let patience = Patience::for_duration(&node.seam, PATIENCE);
-    let limit = query.limit.unwrap_or(LIST_LIMIT_DEFAULT);
     let page = registry::list(&*node.stores.main, &node.seam, &query.prefix, after.as_ref(), limit, patience).await;
     match page {
         Ok(page) => {
