@@ -21,6 +21,11 @@ In place, the state of now is not lost: the answer holds the bookmark that undoe
 `shoal db undo app` does so. `shoal db history app` lists the commits to choose from, and
 http://<server>/db/app@<time or LSN>/ shows a state before you restore it.";
 
+const UNDELETE_HELP: &str = "\
+Unless its name was used since: what was deleted last under a name is brought back. A former one is
+by the bookmark that its deletion answered, while the name is in use:
+  shoal db restore app --bookmark <bookmark> --to app-before";
+
 const DIFF_EXAMPLES: &str = "\
 Examples:
   shoal db diff app app-test                                 two databases
@@ -72,7 +77,7 @@ pub enum PastCommand {
         /// Leave the database as it is, and restore into a new one of this name
         #[arg(long, value_name = "NAME")]
         to: Option<String>,
-        /// Don't ask
+        /// Don't ask. Needed in place where stdin is no terminal
         #[arg(long)]
         yes: bool,
     },
@@ -88,7 +93,7 @@ pub enum PastCommand {
     Reset {
         /// The fork
         name: String,
-        /// Don't ask
+        /// Don't ask. Needed where stdin is no terminal
         #[arg(long)]
         yes: bool,
     },
@@ -97,8 +102,8 @@ pub enum PastCommand {
         /// The database
         name: String,
         /// How many
-        #[arg(long, value_name = "COUNT", default_value = "20")]
-        limit: usize,
+        #[arg(long, value_name = "COUNT", default_value = "20", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
         /// Only commits before this LSN
         #[arg(long, value_name = "LSN")]
         before: Option<u64>,
@@ -123,6 +128,7 @@ pub enum PastCommand {
         name: String,
     },
     /// Bring a deleted database back, as long as it is within its retention
+    #[command(after_help = UNDELETE_HELP)]
     Undelete {
         /// Its name
         name: String,
