@@ -14,13 +14,21 @@ use pageserver::fold::FoldFailure;
 use pageserver::fork::ForkFailure;
 use pageserver::history::PastError;
 use tenant::lifecycle::ForkRefused;
+use tenant::name::Name;
 use tenant::registry::{ChildError, CreateError, DeleteError, ListError, ResolveError, SwapHeadError};
+use tracing::info;
 use walstore::envelope::Corrupt;
 use walstore::register::RecordError;
 use walstore::seal::SealError;
 use walstore::store::{StoreError, StoreErrorKind};
 
 use crate::error::{Fault, ServerError};
+
+/// What has happened when a head has changed under somebody who owned it.
+const ELSEWHERE: &str =
+    "another node has taken the database over meanwhile, or it was deleted or restored to another state";
+/// Of a fold that came to nothing.
+const UNFOLDED: &str = "the last commits of the database are not in the bucket in the form that this needs";
 
 impl From<Corrupt> for ServerError {
     fn from(corrupt: Corrupt) -> Self {
@@ -103,16 +111,47 @@ impl From<DeleteError> for ServerError {
     fn from(error: DeleteError) -> Self {
         let text = error.to_string();
         match error {
-            DeleteError::NotOwner { .. } | DeleteError::Conflict { .. } => Self::new(Fault::Fenced, text),
+            DeleteError::NotOwner { .. } | DeleteError::Conflict { .. } => {
+                info!(%error, "a client is told of a delete that failed");
+                Self::new(Fault::Fenced, format!("{ELSEWHERE}; it was not deleted; ask again"))
+            }
             DeleteError::Due(error) => Self { message: text, ..error.into() },
             DeleteError::Head(error) => Self { message: text, ..error.into() },
         }
     }
 }
 
+/// What a client is told of a fold that failed. What that is inside goes to the log.
+pub fn fold_words(database: &Name, failure: &FoldFailure) -> String {
+    let words = match failure {
+        FoldFailure::Lost(_) => ELSEWHERE,
+        FoldFailure::NotFolded(_) | FoldFailure::Endless | FoldFailure::CutOff => UNFOLDED,
+        told => return told.to_string(),
+    };
+    info!(%database, %failure, "a client is told of a fold that failed");
+    words.into()
+}
+
+/// What a client is told instead of what a fork that failed says of itself.
+fn fork_words(failure: &ForkFailure) -> Option<String> {
+    Some(match failure {
+        ForkFailure::Lost(_) | ForkFailure::Fold(FoldFailure::Lost(_)) => {
+            format!("{ELSEWHERE}; nothing was done; ask again")
+        }
+        ForkFailure::Fold(FoldFailure::NotFolded(_) | FoldFailure::Endless | FoldFailure::CutOff)
+        | ForkFailure::NotFolded(_) => format!("{UNFOLDED}; try again"),
+        ForkFailure::Restless => "others change the database under every try; try again".into(),
+        _ => return None,
+    })
+}
+
 impl From<ForkFailure> for ServerError {
     fn from(error: ForkFailure) -> Self {
-        let text = error.to_string();
+        let words = fork_words(&error);
+        if words.is_some() {
+            info!(%error, "a client is told that a fork or restore failed");
+        }
+        let text = words.unwrap_or_else(|| error.to_string());
         match error {
             ForkFailure::Refused(ForkRefused::NotDeleted { .. }) => Self::new(Fault::Conflict, text),
             ForkFailure::Refused(_) | ForkFailure::TooManyPoints(_) => Self::new(Fault::Invalid, text),
@@ -146,7 +185,8 @@ impl From<ListError> for ServerError {
 #[cfg(test)]
 mod tests {
     use http::StatusCode;
-    use tenant::name::Name;
+    use tenant::lifecycle::NotFolded;
+    use walstore::id::DatabaseId;
 
     use super::*;
 
@@ -204,6 +244,22 @@ mod tests {
             let words = ServerError::from(store(kind)).message;
             assert_eq!(words.contains("whoever runs it"), is_permanent, "{words}");
         }
+    }
+
+    #[test]
+    fn who_has_lost_a_database_is_told_so_without_words_of_the_inside() {
+        let database = DatabaseId::from_bytes([7; 16]);
+        let inside = NotFolded { database, folded: None, last: None };
+        for (failure, words) in [
+            (ForkFailure::NotFolded(inside), UNFOLDED),
+            (ForkFailure::Fold(FoldFailure::NotFolded(inside)), UNFOLDED),
+            (ForkFailure::Restless, "try again"),
+        ] {
+            let told = ServerError::from(failure).message;
+            assert!(told.contains(words) && !told.contains("None") && !told.contains("fold"), "{told}");
+        }
+        assert_eq!(fold_words(&name(), &FoldFailure::NotFolded(inside)), UNFOLDED);
+        assert!(fold_words(&name(), &FoldFailure::TooManyForks).contains("forks of this database"));
     }
 
     #[test]

@@ -34,6 +34,13 @@ pub struct Admin {
     base: String,
 }
 
+/// What a deletion answers.
+#[derive(Debug, Deserialize)]
+pub(super) struct Deleted {
+    /// Of the last state; none, if the database kept no history.
+    pub(super) bookmark: Option<String>,
+}
+
 #[derive(Debug, Deserialize)]
 pub(super) struct Page {
     pub(super) namespaces: Vec<Namespace>,
@@ -86,9 +93,10 @@ impl Admin {
         self.read(request.send(body.to_string()), &url)
     }
 
-    pub(super) fn delete(&self, name: &str) -> Result<(), AdminError> {
+    pub(super) fn delete(&self, name: &str) -> Result<Deleted, AdminError> {
         let url = self.namespace_url(name)?;
-        self.read(self.agent.delete(&url).call(), &url).map(drop)
+        let answer = self.read(self.agent.delete(&url).call(), &url)?;
+        serde_json::from_str(&answer).map_err(|error| self.not_admin(&error.to_string()))
     }
 
     pub(super) fn page(&self, prefix: &str, after: &str) -> Result<Page, AdminError> {

@@ -45,6 +45,9 @@ use args::ClientCommand;
 /// What a process ends with when whoever read its output went away, as after a SIGPIPE.
 const EXIT_BROKEN_PIPE: u8 = 141;
 
+/// What the parser of the command line ends the process with when it refuses one.
+const EXIT_USAGE: u8 = 2;
+
 /// Runs a command that is a client of a server, or needs none. `dev` and `serve` are not here:
 /// they are the server.
 pub fn run(command: ClientCommand) -> anyhow::Result<ExitCode> {
@@ -56,6 +59,10 @@ pub fn run(command: ClientCommand) -> anyhow::Result<ExitCode> {
     };
     match outcome {
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::from(EXIT_BROKEN_PIPE)),
+        Err(error) if error.is::<db::NobodyToAsk>() => {
+            eprintln!("shoal: {error}");
+            Ok(ExitCode::from(EXIT_USAGE))
+        }
         // These errors tell their causes themselves; whoever prints the chain would tell them twice.
         Err(error) => Err(anyhow::Error::msg(error.to_string())),
         Ok(code) => Ok(code),

@@ -11,7 +11,7 @@ use tenant::name::Name;
 use tenant::registry::{self, CreateError, DeleteError};
 use tokio::sync::OnceCell;
 use tracing::warn;
-use walstore::id::DatabaseId;
+use walstore::id::{DatabaseId, Lsn};
 use walstore::register::{Backoff, Patience, Versioned};
 
 use super::Core;
@@ -29,6 +29,14 @@ const CLAIMS_MAX: usize = 8;
 
 /// A head, and what is being read because it will probably be needed.
 pub type FoundHead = (Versioned<Head>, Option<Ahead>);
+
+/// A database that was deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deleted {
+    pub database: DatabaseId,
+    /// Its last commit (raw). None, if it kept no history: then nothing can be brought back.
+    pub last: Option<u64>,
+}
 
 /// Why a database cannot be opened.
 #[derive(Clone, Debug)]
@@ -252,25 +260,28 @@ impl Core {
 
     /// Deletes a database: its head becomes final first, then its name is free. Once begun it is carried
     /// through, however often the store fails: a database that is half deleted must not be served.
-    pub(super) async fn delete(self: &Rc<Self>, name: Name) -> Result<(), OpenError> {
+    pub(super) async fn delete(self: &Rc<Self>, name: Name) -> Result<Deleted, OpenError> {
         let open = self.open(&name, false).await?;
-        self.delete_if(&open, |_| true).await
+        let head = self.delete_if(&open, |_| true).await?.expect("BUG: it is to go whatever its head says");
+        let last = Some(Lsn::raw(head.folded.lsn)).filter(|_| head.settings.retention_secs > 0);
+        Ok(Deleted { database: head.database, last })
     }
 
     /// The same, if the head says so to the last: until its writers have stopped, and whenever another one is found.
+    /// Returns the final head, or nothing if it stays.
     pub(super) async fn delete_if(
         self: &Rc<Self>,
         open: &Rc<OpenDatabase>,
         is_to_go: impl Fn(&Head) -> bool,
-    ) -> Result<(), OpenError> {
+    ) -> Result<Option<Head>, OpenError> {
         let (name, settings) = (open.database.name.clone(), open.head.borrow().value.settings);
         // What an undelete brings back has to be all that was acknowledged, and what stays after all is opened anew.
         let folds = settings.retention_secs > 0 || settings.expires_micros > 0;
-        let ended = match folds {
+        let stopped = match folds {
             true => self.end_after_folding(open, "the database was deleted").await.map(Some),
             false => Ok(None),
         };
-        let turn = match ended {
+        let turn = match stopped {
             Ok(Some(turn)) => Some(turn),
             // One that cannot be folded any more must not stay for ever: from here on it goes, whatever is found.
             Err(error) if settings.retention_secs > 0 || !is_to_go(&open.head.borrow().value) => return Err(error.into()),
@@ -283,36 +294,36 @@ impl Core {
         let node = &self.node;
         let mut head = open.head.borrow().clone();
         let mut backoff = Backoff::default();
-        loop {
+        let ended = loop {
             if turn.is_some() && !is_to_go(&head.value) {
                 self.after_replacing(open, None).await;
-                return Ok(());
+                return Ok(None);
             }
             let before = head.clone();
             let deleted = node.io(move |node| async move {
                 registry::delete_database(&*node.stores.main, &node.seam, &before, node.id, Patience::endless()).await
             });
             match deleted.await? {
-                Ok(_) => break,
+                Ok(deleted) => break deleted.value,
                 // Our own delete had landed, or somebody else's.
-                Err(DeleteError::Conflict { found }) if found.value.state.is_final() => break,
+                Err(DeleteError::Conflict { found }) if found.value.state.is_final() => break found.value,
                 Err(DeleteError::Conflict { found }) if found.value.owner == Some(node.id) => head = *found,
                 Err(error @ (DeleteError::Conflict { .. } | DeleteError::NotOwner { .. })) => {
                     self.databases.forget(open);
-                    return Err(ServerError::new(Fault::Fenced, error.to_string()).into());
+                    return Err(ServerError::from(error).into());
                 }
                 Err(error) => {
                     warn!(database = %name, %error, "cannot delete it yet; trying again");
                     backoff.pause(&node.seam).await;
                 }
             }
-        }
+        };
         if let Some(last) = open.database.newest().lsn {
             node.log.folded(open.database.id, last);
         }
         self.databases.forget(open);
         self.end_streams_of(open).await;
         self.end_pasts_of(&name, "the database was deleted").await;
-        Ok(())
+        Ok(Some(ended))
     }
 }

@@ -47,7 +47,7 @@ impl Core {
         info!(%name, "deleting a database whose time is up");
         spawn_local(async move {
             match self.delete_if(&open, |head| self.is_to_end(head)).await {
-                Ok(()) | Err(OpenError::NoSuchDatabase(_)) => {}
+                Ok(_) | Err(OpenError::NoSuchDatabase(_)) => {}
                 Err(OpenError::Server(error)) => warn!(%name, %error, "cannot delete a database whose time is up yet"),
             }
         });

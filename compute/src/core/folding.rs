@@ -10,7 +10,7 @@ use pageserver::{collect, garbage};
 use segments::tip::Tip;
 use tenant::head::{Head, MapField};
 use tokio::sync::oneshot;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 use walstore::id::Lsn;
 use walstore::register::{Backoff, Versioned};
 
@@ -63,8 +63,9 @@ impl Core {
                         warn!(database = %open.database.name, "an earlier fold of ours had landed; going on from it");
                     }
                     Err(FoldFailure::Lost(found)) => {
-                        let epoch = found.value.epoch;
-                        core.leave(&open, &format!("the database has another owner by now (epoch {epoch})")).await;
+                        let (epoch, owner) = (found.value.epoch, found.value.owner);
+                        info!(database = %open.database.name, epoch, ?owner, "not ours any more");
+                        core.leave(&open, "another node has taken the database over; ask again").await;
                     }
                     Err(failure) => {
                         warn!(database = %open.database.name, %failure, "a fold failed; trying again");

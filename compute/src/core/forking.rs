@@ -288,7 +288,14 @@ impl Core {
         let record = record.await?.map_err(ServerError::from)?;
         let Some(record) = record else { return Err(OpenError::NoSuchDatabase(name.clone())) };
         let databases = lifecycle::undelete_of(&record.value);
-        let databases = databases.map_err(|refused| ServerError::from(ForkFailure::from(refused)))?;
+        let databases = databases.map_err(|refused| {
+            let error = ServerError::from(ForkFailure::from(refused));
+            let text = format!(
+                "{error}. If a former database of this name is meant, restore the bookmark that its deletion answered: \
+                 `shoal db restore {name} --bookmark <bookmark>`, and `--to <new name>` to leave this one as it is"
+            );
+            ServerError { message: text, ..error }
+        })?;
         let mut last = None;
         for database in databases {
             last = self.read_head(database).await?.filter(|head| head.value.state != HeadState::Aborted);

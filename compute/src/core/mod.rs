@@ -47,7 +47,7 @@ use walstore::register::Versioned;
 
 pub(crate) use self::past::lineage::Lineage;
 pub use self::configure::Configure;
-pub use self::databases::OpenError;
+pub use self::databases::{Deleted, OpenError};
 pub use self::downloads::DownloadReply;
 pub use self::forking::{Change, Changed};
 pub use self::opening::recover;
@@ -82,7 +82,7 @@ pub enum Message {
     ClosePasts,
     Fenced(String),
     Create { name: Name, reply: oneshot::Sender<Result<DatabaseId, ServerError>> },
-    Delete { name: Name, reply: oneshot::Sender<Result<(), OpenError>> },
+    Delete { name: Name, reply: oneshot::Sender<Result<Deleted, OpenError>> },
     /// Give a database up, so that another node can take it at once.
     Release { name: Name, reply: oneshot::Sender<Result<(), OpenError>> },
     /// Change what a database was promised.

@@ -13,6 +13,7 @@ use super::databases::OpenError;
 use super::open_database::OpenDatabase;
 use crate::database::turn::TurnGuard;
 use crate::error::{Fault, ServerError};
+use crate::failure::fold_words;
 
 impl Core {
     /// Stops the writers, folds until the tail is empty, and leaves the head without an owner. Whoever uses the
@@ -21,7 +22,7 @@ impl Core {
         let open = self.open(&name, false).await?;
         let turn = self.stop_writers(&open).await?;
         self.give_up(&open).await.map_err(|failure| {
-            let text = format!("`{name}` cannot be given up at the moment: {failure}");
+            let text = format!("`{name}` cannot be given up at the moment: {}", fold_words(&name, &failure));
             ServerError::new(Fault::Retry, text)
         })?;
         info!(database = %name, "given up");

@@ -36,6 +36,7 @@ use super::past::lineage::Lineage;
 use crate::database::past_room::PastRoom;
 use crate::database::turn::TurnGuard;
 use crate::error::{Fault, ServerError};
+use crate::failure::fold_words;
 use crate::moment::Moment;
 
 /// What is told to whoever uses a database meanwhile.
@@ -116,7 +117,9 @@ impl Core {
                 Ok(_) => {}
                 Err(FoldFailure::Lost(found)) if self.adopt(open, &found) => {}
                 Err(failure) => {
-                    let text = format!("`{}` cannot be folded at the moment, nothing was done: {failure}", open.database.name);
+                    let name = &open.database.name;
+                    let words = fold_words(name, &failure);
+                    let text = format!("`{name}` cannot be folded at the moment, nothing was done: {words}");
                     return Err(ServerError::new(Fault::Retry, text));
                 }
             }

@@ -3,7 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `POST /v1/namespaces/<name>/create` | 200; 400 if it exists, as libSQL's server has it |
-//! | `DELETE /v1/namespaces/<name>` | 200; 404 |
+//! | `DELETE /v1/namespaces/<name>` | 200, `{"name","database","bookmark":"…"\|null}`, see [`remove`]; 404 |
 //! | `POST /v1/namespaces/<name>/release` | 200: this node has folded it and given it up; 404 |
 //! | `GET /v1/namespaces/<name>/export` | the SQLite file, see [`super::download`]; 404 |
 //! | `GET /v1/namespaces?prefix=&after=&limit=` | `{"namespaces":[{"name":"…"}],"next":"…"\|null}` |
@@ -11,7 +11,7 @@
 //! | `GET …/history?before=&limit=` | see [`history`] |
 //! | `GET …/retention` | `{"retention":"7d","expires":"…"\|null}` |
 //! | `POST …/retention`, `{"retention"?,"expires"?}` | the same, as it is then |
-//! | `GET …/tree` | `{"tree":{"name","database","state","lsn","this","children":[…]},"complete":true}` |
+//! | `GET …/tree` | `{"tree":[{"name","database","depth",…}],"complete":true}`, see [`tree`] |
 //! | `GET /health` | 200 |
 
 mod bodies;
@@ -26,11 +26,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tenant::name::Name;
 use tenant::registry;
 use tokio::sync::oneshot;
@@ -38,8 +39,8 @@ use walstore::register::Patience;
 
 use super::data::job_failure;
 use super::route::Target;
-use super::{download, failure, going_down, import, json, read_body, server_failure};
-use crate::core::{Message, OpenError};
+use super::{Parameters, download, failure, going_down, import, json as json_answer, read_body, server_failure};
+use crate::core::{Deleted, Message, OpenError};
 use crate::error::Fault;
 use crate::moment::Moment;
 use crate::node::NodeHandle;
@@ -129,6 +130,8 @@ async fn create(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>, b
     }
 }
 
+/// The bookmark names the state that was deleted, for a restore when its name has been used again and there is nothing
+/// to undelete. It is null for a database without a history, which is gone.
 async fn remove(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>) -> Response {
     let name = match parse(&name) {
         Ok(name) => name,
@@ -138,7 +141,15 @@ async fn remove(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>) -
     if let Err(stopped) = node.send(&name, Message::Delete { name: name.clone(), reply }) {
         return server_failure(&stopped);
     }
-    done(answer).await
+    match answer.await {
+        Ok(Ok(Deleted { database, last })) => {
+            let bookmark = last.map(|lsn| Moment::Bookmark { database, lsn }.to_string());
+            let body = json!({"name": name.as_str(), "database": database.to_string(), "bookmark": bookmark});
+            json_answer(StatusCode::OK, body.to_string())
+        }
+        Ok(Err(error)) => *refusal(error),
+        Err(_) => server_failure(&going_down()),
+    }
 }
 
 async fn release(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>) -> Response {
@@ -186,6 +197,14 @@ fn refusal(error: OpenError) -> Box<Response> {
     })
 }
 
+/// How many entries a list is to have. None would be no list, and lead to no next page.
+fn limit(asked: Option<usize>, default: usize) -> Result<usize, Box<Response>> {
+    match asked.unwrap_or(default) {
+        0 => Err(bodies::invalid("`limit` is how many entries to list, at least 1")),
+        limit => Ok(limit),
+    }
+}
+
 #[derive(Deserialize)]
 struct ListQuery {
     #[serde(default)]
@@ -205,20 +224,23 @@ struct ListAnswer {
     next: Option<String>,
 }
 
-async fn list(State(node): State<Arc<NodeHandle>>, Query(query): Query<ListQuery>) -> Response {
+async fn list(State(node): State<Arc<NodeHandle>>, Parameters(query): Parameters<ListQuery>) -> Response {
+    let limit = match limit(query.limit, LIST_LIMIT_DEFAULT) {
+        Ok(limit) => limit,
+        Err(response) => return *response,
+    };
     let after = match query.after.as_deref().filter(|after| !after.is_empty()).map(parse).transpose() {
         Ok(after) => after,
         Err(response) => return *response,
     };
     let node = &node.context;
     let patience = Patience::for_duration(&node.seam, PATIENCE);
-    let limit = query.limit.unwrap_or(LIST_LIMIT_DEFAULT);
     let page = registry::list(&*node.stores.main, &node.seam, &query.prefix, after.as_ref(), limit, patience).await;
     match page {
         Ok(page) => {
             let namespaces = page.names.iter().map(|name| Listed { name: name.to_string() }).collect();
             let answer = ListAnswer { namespaces, next: page.next.map(|name| name.to_string()) };
-            json(StatusCode::OK, serde_json::to_vec(&answer).expect("BUG: plain strings are JSON"))
+            json_answer(StatusCode::OK, serde_json::to_vec(&answer).expect("BUG: plain strings are JSON"))
         }
         Err(error) => server_failure(&error.into()),
     }

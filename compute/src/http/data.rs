@@ -98,7 +98,11 @@ async fn handle(State(plane): State<Arc<DataPlane>>, request: Request<Body>) -> 
     let answered = match endpoint {
         Endpoint::Pipeline(version) => pipeline(&plane, &target, version, min_lsn, &body).await,
         Endpoint::Dump => {
-            let download = Download::Dump { with_rowids: download::with_rowids(parts.uri.query()) };
+            let with_rowids = match download::with_rowids(parts.uri.query()) {
+                Ok(with_rowids) => with_rowids,
+                Err(error) => return server_failure(&error),
+            };
+            let download = Download::Dump { with_rowids };
             download::respond(&plane.node, &target, plane.create_on_first_use, min_lsn, download).await
         }
         Endpoint::Export => {

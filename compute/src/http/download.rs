@@ -23,6 +23,7 @@ use super::data::showing;
 use super::going_down;
 use super::route::Target;
 use crate::core::{DownloadReply, Job, JobError, Message, Work};
+use crate::error::{Fault, ServerError};
 use crate::hrana::HranaVersion;
 use crate::node::NodeHandle;
 use crate::session::download::Download;
@@ -54,8 +55,20 @@ pub async fn respond(
 }
 
 /// Whether a dump is to name rowids, by the URL's query, as libSQL's server has it.
-pub fn with_rowids(query: Option<&str>) -> bool {
-    query.into_iter().flat_map(|query| query.split('&')).any(|it| matches!(it, "preserve_row_ids=true" | "preserve_row_ids"))
+pub fn with_rowids(query: Option<&str>) -> Result<bool, ServerError> {
+    let mut named = false;
+    for parameter in query.into_iter().flat_map(|query| query.split('&')) {
+        match parameter.split_once('=').unwrap_or((parameter, "true")) {
+            ("preserve_row_ids", "true") => named = true,
+            ("preserve_row_ids", "false") => named = false,
+            ("preserve_row_ids", _) => {
+                return Err(ServerError::new(Fault::Invalid, "`preserve_row_ids` is `true` or `false`"));
+            }
+            // Whoever stands between may add some of his own.
+            _ => {}
+        }
+    }
+    Ok(named)
 }
 
 fn body(mut pieces: mpsc::Receiver<Bytes>, complete: oneshot::Receiver<()>) -> Body {

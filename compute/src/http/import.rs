@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::post;
 use http::StatusCode;
@@ -24,7 +24,7 @@ use tenant::name::Name;
 use tenant::registry;
 use walstore::register::Patience;
 
-use super::{going_down, read_body, server_failure};
+use super::{Parameters, going_down, read_body, server_failure};
 use crate::error::{Fault, ServerError};
 use crate::import::job::{self, Progress, Stage};
 use crate::import::staging::{self, Upload};
@@ -71,7 +71,11 @@ fn answer(status: StatusCode, body: &Value) -> Response {
 
 type Answer = Result<Response, ServerError>;
 
-async fn begin(State(plane): State<Arc<Plane>>, Path(name): Path<String>, Query(which): Query<Which>) -> Response {
+async fn begin(
+    State(plane): State<Arc<Plane>>,
+    Path(name): Path<String>,
+    Parameters(which): Parameters<Which>,
+) -> Response {
     begin_upload(&plane, &name, &which).await.unwrap_or_else(|error| server_failure(&error))
 }
 
@@ -106,7 +110,7 @@ fn busy() -> ServerError {
 async fn part(
     State(plane): State<Arc<Plane>>,
     Path(name): Path<String>,
-    Query(which): Query<Which>,
+    Parameters(which): Parameters<Which>,
     body: Body,
 ) -> Response {
     let part = match read_body(body, limits::IMPORT_PART_BYTES).await {
@@ -133,7 +137,11 @@ async fn part(
     added.await.unwrap_or_else(|error| server_failure(&error))
 }
 
-async fn finish(State(plane): State<Arc<Plane>>, Path(name): Path<String>, Query(which): Query<Which>) -> Response {
+async fn finish(
+    State(plane): State<Arc<Plane>>,
+    Path(name): Path<String>,
+    Parameters(which): Parameters<Which>,
+) -> Response {
     finish_upload(&plane, &name, &which).await.unwrap_or_else(|error| server_failure(&error))
 }
 

@@ -17,11 +17,18 @@ pub mod listen;
 pub mod route;
 
 use axum::body::Body;
+use axum::extract::{FromRequestParts, Query};
 use axum::response::Response;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::request::Parts;
+use serde::de::DeserializeOwned;
 
 use crate::error::{Fault, ServerError, error_body};
+use crate::hrana::error::shorten;
+
+/// What is told of what is wrong with a query: it may repeat some of it.
+const REASON_CHARS_MAX: usize = 200;
 
 /// An answer with a JSON body.
 fn json(status: StatusCode, body: impl Into<Body>) -> Response {
@@ -42,6 +49,23 @@ fn server_failure(error: &ServerError) -> Response {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
+}
+
+/// The parameters of a URL's query. Axum's own refusals are plain text.
+struct Parameters<T>(T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Parameters<T> {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
+        let parsed = Query::try_from_uri(&parts.uri);
+        parsed.map(|Query(parameters)| Self(parameters)).map_err(|rejection| {
+            let text = rejection.body_text();
+            let what = shorten(text.rsplit("query string: ").next().unwrap_or(&text), REASON_CHARS_MAX);
+            let text = format!("the URL's query is not what this request takes: {what}");
+            failure(StatusCode::BAD_REQUEST, &text, "SHOAL_INVALID")
+        })
+    }
 }
 
 /// The answer to a request that the node could not end before it went down. Whether it had written by then,

@@ -211,7 +211,20 @@ fn the_administration_plane_refuses_what_it_does_not_know() {
     assert_eq!(server.admin("DELETE", "v1/namespaces/nope").status, 404);
     assert_eq!(server.admin("GET", "v1/namespaces/nope/create").status, 405);
     assert_eq!(server.admin("POST", "v1/everything").status, 404);
+    for (method, path, words) in [
+        ("GET", "v1/namespaces?limit=abc", "limit"),
+        ("GET", "v1/namespaces?limit=0", "at least 1"),
+        ("GET", "v1/namespaces/app/history?limit=-1", "limit"),
+        ("GET", "v1/namespaces/app/history?limit=0", "at least 1"),
+        ("GET", "v1/namespaces/app/history?before=x", "before"),
+        ("POST", "v1/namespaces/app/import?bytes=-1&blake3=0", "bytes"),
+        ("POST", "v1/namespaces/app/import?bytes=1", "blake3"),
+    ] {
+        server.admin(method, path).assert_refused(400, "SHOAL_INVALID", &[words]);
+    }
     server.database("app");
+    let dump = request("GET", &server.url("db/app/dump?preserve_row_ids=maybe"), &[], b"").expect("an answer");
+    dump.assert_refused(400, "SHOAL_INVALID", &["preserve_row_ids"]);
     let again = server.admin("POST", "v1/namespaces/app/create");
     // The status of libSQL's server.
     again.assert_refused(400, "SHOAL_CONFLICT", &["`app` already exists"]);

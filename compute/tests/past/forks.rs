@@ -63,15 +63,44 @@ fn a_family_is_shown_from_its_first_database() {
     changed(&server, "b/fork/c", &json!({}));
     changed(&server, "a/fork/d", &json!({}));
     let answer = server.admin("GET", "v1/namespaces/c/tree").json();
-    fn names(branch: &Value) -> Value {
-        let children = branch["children"].as_array().expect("children");
-        json!({ "name": branch["name"], "this": branch["this"], "children": children.iter().map(names).collect::<Value>() })
-    }
-    let leaf = |name: &str, this: bool, children: Value| json!({ "name": name, "this": this, "children": children });
-    let b = leaf("b", false, json!([leaf("c", true, json!([]))]));
-    assert_eq!(names(&answer["tree"]), leaf("a", false, json!([b, leaf("d", false, json!([]))])));
+    let tree = answer["tree"].as_array().expect("a list");
+    let told: Vec<Value> = tree.iter().map(|it| json!([it["name"], it["depth"], it["this"]])).collect();
+    assert_eq!(told, [json!(["a", 0, false]), json!(["b", 1, false]), json!(["c", 2, true]), json!(["d", 1, false])]);
+    let parents: Vec<&Value> = tree.iter().map(|it| &it["parent"]).collect();
+    let [a, b] = [0, 1].map(|at: usize| &tree[at]["database"]);
+    assert_eq!(parents, [&Value::Null, a, b, a]);
     assert_eq!(answer["complete"], true);
     assert_eq!(server.admin("GET", "v1/namespaces/nobody/tree").status, 404);
+}
+
+#[test]
+fn a_family_of_any_depth_is_shown() {
+    const DEPTH: usize = 80;
+    let server = Server::dev();
+    let app = server.database("app");
+    app.run("CREATE TABLE t (x)");
+    // Each takes the place of the one before, which it begins with.
+    for _ in 0..DEPTH {
+        changed(&server, "app/restore", &json!({ "lsn": 1 }));
+    }
+    changed(&server, "app/fork/aside", &json!({}));
+    let answer = server.admin("GET", "v1/namespaces/aside/tree").json();
+    let tree = answer["tree"].as_array().expect("a list");
+    assert_eq!((tree.len(), &answer["complete"]), (DEPTH + 2, &json!(true)));
+    for (depth, (it, parent)) in tree.iter().skip(1).zip(tree).enumerate() {
+        assert_eq!((&it["depth"], &it["parent"]), (&json!(depth + 1), &parent["database"]));
+    }
+    assert_eq!((&tree[DEPTH]["state"], &tree[DEPTH + 1]["this"]), (&json!("live"), &json!(true)));
+}
+
+#[test]
+fn a_fork_of_the_empty_state_is_shown_where_it_is_asked_for() {
+    let server = Server::serve(&[]);
+    server.database("app");
+    changed(&server, "app/fork/empty", &json!({}));
+    let answer = server.admin("GET", "v1/namespaces/empty/tree").json();
+    let told: Vec<&Value> = answer["tree"].as_array().expect("a list").iter().map(|it| &it["name"]).collect();
+    assert_eq!(told, ["app", "empty"]);
 }
 
 #[test]

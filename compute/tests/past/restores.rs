@@ -156,6 +156,47 @@ fn a_deleted_database_is_brought_back() {
 }
 
 #[test]
+fn a_deleted_database_is_brought_back_by_its_bookmark_also_when_its_name_was_used_again() {
+    let server = Server::serve(&[]);
+    let app = server.database("app");
+    let seen = history(&app, 6);
+    let delete = |name: &str| server.admin("DELETE", &format!("v1/namespaces/{name}")).json();
+    let deleted = delete("app");
+    let bookmark = &deleted["bookmark"];
+    let database = deleted["database"].as_str().expect("an id");
+    assert_eq!((&deleted["name"], bookmark), (&json!("app"), &json!(format!("{database}-{}", seen[5].lsn))));
+
+    let newer = commit(&server.database("app"), "CREATE TABLE t (x, y, z)");
+    let refused = change(&server, "app/undelete", &json!({}));
+    refused.assert_refused(409, "SHOAL_CONFLICT", &["not deleted", "shoal db restore app --bookmark"]);
+    changed(&server, "app/restore", &json!({ "bookmark": bookmark, "to": "copy" }));
+    assert_eq!((shown(&server.unmade_database("copy")), shown(&app)), (seen[5].shows.clone(), newer.shows.clone()));
+
+    delete("app");
+    changed(&server, "app/undelete", &json!({}));
+    assert_eq!(shown(&app), newer.shows, "the last one that had the name");
+    changed(&server, "app/restore", &json!({ "bookmark": bookmark }));
+    assert_eq!(shown(&app), seen[5].shows);
+    changed(&server, "app/undo", &json!({}));
+    assert_eq!(shown(&app), newer.shows);
+}
+
+#[test]
+fn what_a_deletion_answers_holds_for_a_database_without_commits_or_without_a_history() {
+    let server = Server::serve(&[]);
+    let delete = |name: &str| server.admin("DELETE", &format!("v1/namespaces/{name}")).json();
+    server.database("empty");
+    let bookmark = delete("empty")["bookmark"].clone();
+    commit(&server.database("empty"), "CREATE TABLE t (x, y)");
+    changed(&server, "empty/restore", &json!({ "bookmark": bookmark }));
+    assert_eq!(shown(&server.unmade_database("empty")), json!({ "tables": [], "rows": [] }));
+
+    commit(&server.database("brief"), "CREATE TABLE t (x, y)");
+    changed(&server, "brief/retention", &json!({ "retention": 0 }));
+    assert_eq!(delete("brief")["bookmark"], json!(null));
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_and_changes_nothing() {
     let server = Server::dev();
     let app = server.database("app");

@@ -17,10 +17,13 @@ fn names_are_encoded_into_one_segment() {
 
 #[test]
 fn databases_are_created_and_deleted_by_name() {
-    let server = serve(|_| Answer::json(200, ""));
+    let server = serve(|request| {
+        let is_delete = request.line.starts_with("DELETE");
+        Answer::json(200, if is_delete { r#"{"name":"a","database":"0a","bookmark":"0a-7"}"# } else { "" })
+    });
     let admin = Admin::new(&format!("{}/", server.url)).expect("a URL");
     admin.create("app").expect("created");
-    admin.delete("a/b").expect("deleted");
+    assert_eq!(admin.delete("a/b").expect("deleted").bookmark.as_deref(), Some("0a-7"));
     let requests = server.requests();
     assert_eq!(requests[0].line, "POST /v1/namespaces/app/create");
     assert_eq!(requests[0].body, "{}");

@@ -101,11 +101,11 @@ pub enum DbCommand {
     },
     #[command(flatten)]
     Past(PastCommand),
-    /// Delete a database and all that is in it
+    /// Delete a database and all that is in it; the answer says how to take that back
     Delete {
         /// Its name
         name: String,
-        /// Don't ask
+        /// Don't ask. Needed where stdin is no terminal
         #[arg(long)]
         yes: bool,
     },

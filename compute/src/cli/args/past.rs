@@ -22,6 +22,11 @@ In place, the state of now is not lost: the answer holds the bookmark that undoe
 http://<server>/db/app@<time or LSN>/ shows a state before you restore it. A restore begins a new
 history; a time from before it still means what the URL showed then, for the retention.";
 
+const UNDELETE_HELP: &str = "\
+Unless its name was used since: what was deleted last under a name is brought back. A former one is
+by the bookmark that its deletion answered, while the name is in use:
+  shoal db restore app --bookmark <bookmark> --to app-before";
+
 const DIFF_EXAMPLES: &str = "\
 Examples:
   shoal db diff app app-test                                 two databases
@@ -73,7 +78,7 @@ pub enum PastCommand {
         /// Leave the database as it is, and restore into a new one of this name
         #[arg(long, value_name = "NAME")]
         to: Option<String>,
-        /// Don't ask
+        /// Don't ask. Needed in place where stdin is no terminal
         #[arg(long)]
         yes: bool,
     },
@@ -89,7 +94,7 @@ pub enum PastCommand {
     Reset {
         /// The fork
         name: String,
-        /// Don't ask
+        /// Don't ask. Needed where stdin is no terminal
         #[arg(long)]
         yes: bool,
     },
@@ -98,8 +103,8 @@ pub enum PastCommand {
         /// The database
         name: String,
         /// How many
-        #[arg(long, value_name = "COUNT", default_value = "20")]
-        limit: usize,
+        #[arg(long, value_name = "COUNT", default_value = "20", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
         /// Only commits before this LSN
         #[arg(long, value_name = "LSN")]
         before: Option<u64>,
@@ -124,6 +129,7 @@ pub enum PastCommand {
         name: String,
     },
     /// Bring a deleted database back, as long as it is within its retention
+    #[command(after_help = UNDELETE_HELP)]
     Undelete {
         /// Its name
         name: String,

@@ -3,7 +3,7 @@
 //! | command | request | answer |
 //! |---|---|---|
 //! | `create` | `POST /v1/namespaces/<name>/create`, `{}` | 200 |
-//! | `delete` | `DELETE /v1/namespaces/<name>` | 200 |
+//! | `delete` | `DELETE /v1/namespaces/<name>` | 200, `{"name","database","bookmark":"…"\|null}` |
 //! | `release` | `POST /v1/namespaces/<name>/release` | 200 |
 //! | `export` | `GET /v1/namespaces/<name>/export` | 200, a SQLite file |
 //! | `import`, `create --from` | `POST`, `PUT /v1/namespaces/<name>/import`, `POST …/import/finish` | see [`transfer`] |
@@ -25,13 +25,15 @@ pub mod progress;
 mod tests;
 pub mod transfer;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use serde_json::json;
 
+pub use self::confirm::NobodyToAsk;
+
 use self::confirm::confirm;
-use super::admin::{Admin, Namespace};
+use super::admin::{Admin, Deleted, Namespace};
 use super::args::{DbArgs, DbCommand, Output};
 
 /// Runs `shoal db …`.
@@ -51,11 +53,9 @@ pub fn run(args: DbArgs) -> anyhow::Result<ExitCode> {
             report(&mut out, args.output, "created", &name)?;
         }
         DbCommand::Delete { name, yes } => {
-            if !yes && io::stdin().is_terminal() {
-                confirm(&name, &format!("Everything in `{name}` will be deleted"))?;
-            }
-            admin.delete(&name)?;
-            report(&mut out, args.output, "deleted", &name)?;
+            confirm(yes, &name, &format!("Everything in `{name}` will be deleted"))?;
+            let Deleted { bookmark } = admin.delete(&name)?;
+            deleted(&mut out, args.output, &name, bookmark.as_deref())?;
         }
         DbCommand::Release { name } => {
             admin.release(&name)?;
@@ -72,6 +72,22 @@ fn report(out: &mut impl Write, output: Output, done: &str, name: &str) -> io::R
     match output {
         Output::Text => writeln!(out, "{done} {name}"),
         Output::Json => writeln!(out, "{}", json!({ done: name })),
+    }
+}
+
+/// Tells also how to take it back.
+fn deleted(out: &mut impl Write, output: Output, name: &str, bookmark: Option<&str>) -> io::Result<()> {
+    if output == Output::Json {
+        return writeln!(out, "{}", json!({ "deleted": name, "bookmark": bookmark }));
+    }
+    writeln!(out, "deleted {name}")?;
+    match bookmark {
+        Some(bookmark) => writeln!(
+            out,
+            "to take it back, within its retention: shoal db undelete {name}\n\
+             or, if its name was used since: shoal db restore {name} --bookmark {bookmark} --to <new name>"
+        ),
+        None => writeln!(out, "it kept no history, so this cannot be taken back"),
     }
 }
 

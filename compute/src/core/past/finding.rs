@@ -15,6 +15,7 @@ use crate::core::Core;
 use crate::core::databases::OpenError;
 use crate::core::open_database::OpenDatabase;
 use crate::error::{Fault, ServerError};
+use crate::failure::fold_words;
 use crate::moment::Moment;
 
 /// Times that a database is folded, or opened, for one request before its client is told to come back.
@@ -245,7 +246,8 @@ impl Core {
             FoldFailure::Lost(found) if self.adopt(open, &found) => Ok(()),
             failure => {
                 let name = &open.database.name;
-                let text = format!("the last commits of `{name}` cannot be folded at the moment: {failure}");
+                let words = fold_words(name, &failure);
+                let text = format!("the last commits of `{name}` cannot be folded at the moment: {words}");
                 Err(ServerError::new(Fault::Retry, text))
             }
         }

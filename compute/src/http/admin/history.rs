@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 use http::StatusCode;
 use pageserver::history::{index_of, read_chunk, read_run, window};
@@ -19,11 +19,11 @@ use tokio::sync::oneshot;
 use walstore::id::Lsn;
 use walstore::register::RecordError;
 
-use super::{parse, refusal};
+use super::{limit, parse, refusal};
 use crate::context::NodeContext;
 use crate::core::Message;
 use crate::error::ServerError;
-use crate::http::{going_down, json as json_answer};
+use crate::http::{Parameters, going_down, json as json_answer};
 use crate::moment::{Moment, time_text};
 use crate::node::NodeHandle;
 
@@ -40,7 +40,7 @@ pub(super) struct HistoryQuery {
 pub(super) async fn history(
     State(node): State<Arc<NodeHandle>>,
     Path(name): Path<String>,
-    Query(query): Query<HistoryQuery>,
+    Parameters(query): Parameters<HistoryQuery>,
 ) -> Response {
     match read(&node, &name, &query).await {
         Ok(body) => json_answer(StatusCode::OK, body.to_string()),
@@ -50,10 +50,10 @@ pub(super) async fn history(
 
 async fn read(node: &NodeHandle, name: &str, query: &HistoryQuery) -> Result<Value, Box<Response>> {
     let name = parse(name)?;
+    let limit = limit(query.limit, LIMIT_DEFAULT)?.min(LIMIT_MAX);
     let (reply, answer) = oneshot::channel();
     node.send(&name, Message::FoldedHead { name: name.clone(), reply }).map_err(|stopped| refusal(stopped.into()))?;
     let head = answer.await.map_err(|_| refusal(going_down().into()))?.map_err(refusal)?.value;
-    let limit = query.limit.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MAX);
     let page = Page { node: &node.context, head: &head, before: query.before.unwrap_or(u64::MAX), limit, listed: Vec::new() };
     page.read().await.map_err(|error| refusal(ServerError::from(error).into()))
 }

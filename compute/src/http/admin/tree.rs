@@ -1,21 +1,28 @@
 //! `GET /v1/namespaces/<name>/tree`: the family of a database, from the first one that it descends from.
 //!
+//! `{"tree":[{"name","database","state","lsn","parent","depth","this"}],"complete":true}`. It is a list, for no parser
+//! of JSON takes a family of any depth in a nested form: each database stands behind its parent (an id), with all that
+//! descends from it before the parent's next fork, and `depth` says how far it is from the first, which has 0. `lsn`
+//! is the commit of the parent that it begins with.
+//!
 //! Parents are found by the heads of their children, children by the pins of their parents. Both are in the bucket, so
-//! any node can answer. A parent whose head is gone ends the way up.
+//! any node can answer. A parent whose head is gone ends the way up. A family that is larger than an answer may be is
+//! not `complete`; the ancestors of the database that was asked for come before other forks then.
 
-use std::collections::BTreeMap;
+mod family;
+
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http::StatusCode;
-use serde_json::{Value, json};
 use tenant::head::{Head, HeadState};
 use tenant::registry;
-use walstore::id::{DatabaseId, Lsn};
+use walstore::id::DatabaseId;
 use walstore::register::{Patience, RecordError};
 
+use self::family::{Family, Relative, Tree};
 use super::{PATIENCE, parse, refusal};
 use crate::context::NodeContext;
 use crate::core::OpenError;
@@ -23,122 +30,72 @@ use crate::error::ServerError;
 use crate::http::json as json_answer;
 use crate::node::NodeHandle;
 
-/// Databases that one answer tells of.
-const DATABASES_MAX: usize = 1_000;
+/// Databases beyond which no more forks are looked for, some hundred bytes each; as many ancestors are told of.
+const DATABASES_MAX: usize = 10_000;
 /// Heads that are read at the same time.
 const READS_AT_ONCE: usize = 32;
 
 pub(super) async fn tree(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>) -> Response {
     match read(&node.context, &name).await {
-        Ok(body) => json_answer(StatusCode::OK, body.to_string()),
+        Ok(tree) => json_answer(StatusCode::OK, serde_json::to_vec(&tree).expect("BUG: plain strings are JSON")),
         Err(response) => *response,
     }
 }
 
-async fn read(node: &NodeContext, name: &str) -> Result<Value, Box<Response>> {
+async fn read(node: &NodeContext, name: &str) -> Result<Tree, Box<Response>> {
     let name = parse(name)?;
     let patience = Patience::for_duration(&node.seam, PATIENCE);
     let head = registry::resolve_head(&*node.stores.main, &node.seam, &name, node.id, patience).await;
     let head = head.map_err(|error| refusal(ServerError::from(error).into()))?;
     let head = head.ok_or_else(|| refusal(OpenError::NoSuchDatabase(name)))?.value;
-    let this = head.database;
-    let family = Family { node, patience, heads: BTreeMap::new(), children: BTreeMap::new(), complete: true };
-    family.around(head, this).await.map_err(|error| refusal(ServerError::from(error).into()))
+    around(node, &head).await.map_err(|error| refusal(ServerError::from(error).into()))
 }
 
-/// What was read of a family.
-struct Family<'n> {
-    node: &'n NodeContext,
-    patience: Patience,
-    heads: BTreeMap<DatabaseId, Head>,
-    /// By parent, in the order in which they were made.
-    children: BTreeMap<DatabaseId, Vec<DatabaseId>>,
-    complete: bool,
-}
-
-impl Family<'_> {
-    async fn around(mut self, head: Head, this: DatabaseId) -> Result<Value, RecordError> {
-        let mut root = head;
-        for _ in 0..DATABASES_MAX {
-            let parent = match root.parent {
-                Some(point) => self.head(point.parent).await?,
-                None => None,
-            };
-            match parent {
-                Some(parent) => root = parent,
-                None => break,
-            }
+async fn around(node: &NodeContext, head: &Head) -> Result<Tree, RecordError> {
+    let mut family = Family::new(DATABASES_MAX);
+    let root = climb(node, head, &mut family).await?;
+    loop {
+        let wanted = family.wanted(READS_AT_ONCE);
+        if wanted.is_empty() {
+            return Ok(family.tell(root, head.database));
         }
-        let id = root.database;
-        self.descend(root).await?;
-        Ok(json!({"tree": self.branch(id, this), "complete": self.complete}))
-    }
-
-    async fn head(&self, id: DatabaseId) -> Result<Option<Head>, RecordError> {
-        let head = registry::read_head(&*self.node.stores.main, &self.node.seam, id, self.patience).await?;
-        Ok(head.map(|head| head.value))
-    }
-
-    /// Reads all heads below `root`, one level after the other.
-    async fn descend(&mut self, root: Head) -> Result<(), RecordError> {
-        let mut level = vec![root];
-        while !level.is_empty() {
-            let mut wanted = Vec::new();
-            for head in std::mem::take(&mut level) {
-                let (store, seam) = (&*self.node.stores.main, &self.node.seam);
-                let pins = registry::read_pins(store, seam, &head, self.patience).await?;
-                wanted.extend(pins.all().map(|pin| pin.child));
-                self.heads.insert(head.database, head);
-            }
-            let room = DATABASES_MAX.saturating_sub(self.heads.len());
-            self.complete &= wanted.len() <= room;
-            wanted.truncate(room);
-            let family = &*self;
-            let reads = stream::iter(wanted).map(|child| family.head(child));
-            let heads: Vec<Option<Head>> = reads.buffered(READS_AT_ONCE).try_collect().await?;
-            for head in heads.into_iter().flatten().filter(|head| head.state != HeadState::Aborted) {
-                // A pin may outlive what its child was forked from.
-                let Some(point) = head.parent.filter(|_| !self.heads.contains_key(&head.database)) else { continue };
-                self.children.entry(point.parent).or_default().push(head.database);
-                level.push(head);
-            }
-        }
-        Ok(())
-    }
-
-    /// The branch that begins with `id`, as JSON. Deep families are built from their leaves, without recursion.
-    fn branch(&self, id: DatabaseId, this: DatabaseId) -> Value {
-        let mut order = vec![id];
-        let mut at = 0;
-        while let Some(id) = order.get(at) {
-            order.extend(self.children.get(id).into_iter().flatten());
-            at += 1;
-        }
-        let mut done: BTreeMap<DatabaseId, Value> = BTreeMap::new();
-        for id in order.iter().rev() {
-            let children = self.children.get(id).into_iter().flatten();
-            let children: Vec<Value> = children.filter_map(|child| done.remove(child)).collect();
-            let head = &self.heads[id];
-            let branch = json!({
-                "name": head.name.as_str(),
-                "database": id.to_string(),
-                "state": state_word(&head.state),
-                "lsn": head.parent.map(|point| Lsn::raw(point.lsn)),
-                "this": *id == this,
-                "children": children,
-            });
-            done.insert(*id, branch);
-        }
-        done.remove(&id).expect("BUG: the root is among them")
+        let reads = stream::iter(wanted).map(|fork| read_relative(node, fork));
+        let found: Vec<Option<Found>> = reads.buffered(READS_AT_ONCE).try_collect().await?;
+        found.into_iter().flatten().for_each(|(id, relative, forks)| family.meet(id, relative, forks));
     }
 }
 
-fn state_word(state: &HeadState) -> &'static str {
-    match state {
-        HeadState::Live => "live",
-        HeadState::Moved { .. } => "replaced",
-        HeadState::Renamed { .. } => "renamed",
-        HeadState::Deleted { .. } => "deleted",
-        HeadState::Aborted => "aborted",
+/// Reads all that `head` descends from, and says what the first of them is.
+async fn climb(node: &NodeContext, head: &Head, family: &mut Family) -> Result<DatabaseId, RecordError> {
+    let (mut root, mut begins) = (head.database, head.parent);
+    family.meet(root, Relative::of(head), forks_of(node, head).await?);
+    while let Some(point) = begins.filter(|point| !family.knows(point.parent)) {
+        if !family.has_room() {
+            break;
+        }
+        let Some((id, relative, forks)) = read_relative(node, point.parent).await? else { break };
+        (root, begins) = (id, relative.begins);
+        family.meet(id, relative, forks);
     }
+    Ok(root)
+}
+
+/// A head as it was read, and its forks in the order in which they were made.
+type Found = (DatabaseId, Relative, Vec<DatabaseId>);
+
+/// Nothing, if its head is gone, or it never lived.
+async fn read_relative(node: &NodeContext, id: DatabaseId) -> Result<Option<Found>, RecordError> {
+    let (store, seam) = (&*node.stores.main, &node.seam);
+    let head = registry::read_head(store, seam, id, Patience::for_duration(seam, PATIENCE)).await?;
+    let Some(head) = head.map(|head| head.value).filter(|head| head.state != HeadState::Aborted) else {
+        return Ok(None);
+    };
+    Ok(Some((id, Relative::of(&head), forks_of(node, &head).await?)))
+}
+
+async fn forks_of(node: &NodeContext, head: &Head) -> Result<Vec<DatabaseId>, RecordError> {
+    let (store, seam) = (&*node.stores.main, &node.seam);
+    let pins = registry::read_pins(store, seam, head, Patience::for_duration(seam, PATIENCE)).await?;
+    // One more than there can be room for says that there are more.
+    Ok(pins.all().map(|pin| pin.child).take(DATABASES_MAX + 1).collect())
 }

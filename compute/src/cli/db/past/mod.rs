@@ -7,7 +7,7 @@
 //! | `undo` | `POST …/undo`, `{"bookmark"?}` | as `restore` |
 //! | `reset` | `POST …/reset` | as `restore` |
 //! | `history` | `GET …/history?before=&limit=` | `{"history":[{"bookmark","lsn","time","bytes"}],"next"}` |
-//! | `tree` | `GET …/tree` | `{"tree":{"name","state","lsn","this","children":[…]},"complete"}` |
+//! | `tree` | `GET …/tree` | `{"tree":[{"name","database","state","lsn","parent","depth","this"}],"complete"}` |
 //! | `undelete` | `POST …/undelete` | `{"name","database","lsn"}` |
 //! | `retention` | `GET` or `POST …/retention`, `{"retention"?,"expires"?}` | `{"retention","expires"}` |
 //!
@@ -21,7 +21,7 @@ mod show;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -77,7 +77,7 @@ pub(super) fn run(admin: &Admin, out: &mut impl Write, output: Output, command: 
             (name, ("undo", body.into_iter().collect()))
         }
         PastCommand::Reset { name, yes } => {
-            ask(&name, yes, "go back to what the database it was forked from has now")?;
+            confirm(yes, &name, &format!("`{name}` will go back to what the database it was forked from has now"))?;
             (name, ("reset", Map::new()))
         }
         PastCommand::Restore { name, at, to, yes } => {
@@ -87,7 +87,7 @@ pub(super) fn run(admin: &Admin, out: &mut impl Write, output: Output, command: 
             }
             match to {
                 Some(to) => drop(body.insert("to".into(), json!(to))),
-                None => ask(&name, yes, "go back to a former state, under the same name")?,
+                None => confirm(yes, &name, &format!("`{name}` will go back to a former state, under the same name"))?,
             }
             (name, ("restore", body))
         }
@@ -95,14 +95,6 @@ pub(super) fn run(admin: &Admin, out: &mut impl Write, output: Output, command: 
     let (what, body) = body;
     let answer = while_waiting(&format!("{what} of {name}"), || admin.post(&name, &[what], &Value::Object(body)))?;
     changed(admin, out, output, &answer, |done| format!("{} is at LSN {}", done.name, done.lsn))
-}
-
-/// Asks before something that replaces what a name leads to.
-fn ask(name: &str, yes: bool, what: &str) -> anyhow::Result<()> {
-    match !yes && io::stdin().is_terminal() {
-        true => confirm(name, &format!("`{name}` will {what}")),
-        false => Ok(()),
-    }
 }
 
 fn moment(at: AtArgs) -> Map<String, Value> {

@@ -32,33 +32,37 @@ pub fn history(out: &mut dyn Write, answer: History) -> io::Result<()> {
     }
 }
 
+/// Levels that are indented; the number of a deeper one stands before it, or a deep family would be mostly blanks.
+const LEVELS_INDENTED: usize = 32;
+
+/// The databases of a family, each behind its parent.
 #[derive(Debug, Deserialize)]
 pub struct Tree {
-    tree: Branch,
+    tree: Vec<Relative>,
     complete: bool,
 }
 
 #[derive(Debug, Deserialize)]
-struct Branch {
+struct Relative {
     name: String,
     database: String,
     state: String,
     /// Where it was forked from its parent.
     lsn: Option<u64>,
+    /// How far it is from the first one.
+    depth: usize,
     this: bool,
-    children: Vec<Branch>,
 }
 
-/// A branch a line, indented under what it was forked from.
+/// A database a line, indented under what it was forked from.
 pub fn tree(out: &mut dyn Write, answer: Tree) -> io::Result<()> {
-    let mut left = vec![(0, answer.tree)];
-    while let Some((depth, branch)) = left.pop() {
-        let Branch { name, database, state, lsn, this, children } = branch;
+    for Relative { name, database, state, lsn, depth, this } in answer.tree {
         let at = lsn.map_or(String::new(), |lsn| format!(" at LSN {lsn}"));
         let state = if state == "live" { String::new() } else { format!(" ({state}, {database})") };
         let this = if this { "  <--" } else { "" };
-        writeln!(out, "{:indent$}{name}{at}{state}{this}", "", indent = 2 * depth)?;
-        left.extend(children.into_iter().rev().map(|child| (depth + 1, child)));
+        let level = if depth <= LEVELS_INDENTED { String::new() } else { format!("[{depth}] ") };
+        let indent = 2 * depth.min(LEVELS_INDENTED);
+        writeln!(out, "{:indent$}{level}{name}{at}{state}{this}", "")?;
     }
     match answer.complete {
         true => Ok(()),

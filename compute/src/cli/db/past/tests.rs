@@ -29,7 +29,7 @@ fn each_command_is_the_request_that_it_says() {
         ("fork app b --lsn 42 --expires 7d", "POST /v1/namespaces/app/fork/b", json!({"lsn": 42, "expires": "7d"})),
         ("fork app a/b", "POST /v1/namespaces/app/fork/a%2Fb", json!({})),
         (
-            "restore app --time 2026-11-21T20:15:00Z",
+            "restore app --time 2026-11-21T20:15:00Z --yes",
             "POST /v1/namespaces/app/restore",
             json!({"timestamp": "2026-11-21T20:15:00Z"}),
         ),
@@ -84,14 +84,33 @@ fn history_is_a_line_a_commit() {
 #[test]
 fn a_tree_is_indented_by_descent() {
     let server = serve(|_| {
-        let leaf = json!({"name": "c", "database": "03", "state": "live", "lsn": 7, "this": true, "children": []});
-        let second = json!({"name": "d", "database": "04", "state": "deleted", "lsn": 8, "this": false, "children": []});
-        let fork = json!({"name": "b", "database": "02", "state": "live", "lsn": 5, "this": false, "children": [leaf]});
-        let root = json!({"name": "a", "database": "01", "state": "live", "lsn": null, "this": false, "children": [fork, second]});
-        Answer::json(200, json!({"tree": root, "complete": true}).to_string())
+        let tree = json!([
+            {"name": "a", "database": "01", "state": "live", "lsn": null, "parent": null, "depth": 0, "this": false},
+            {"name": "b", "database": "02", "state": "live", "lsn": 5, "parent": "01", "depth": 1, "this": false},
+            {"name": "c", "database": "03", "state": "live", "lsn": 7, "parent": "02", "depth": 2, "this": true},
+            {"name": "d", "database": "04", "state": "deleted", "lsn": 8, "parent": "01", "depth": 1, "this": false},
+        ]);
+        Answer::json(200, json!({"tree": tree, "complete": true}).to_string())
     });
     let text = run_at(&server, "tree c").expect("a tree");
     assert_eq!(text, "a\n  b at LSN 5\n    c at LSN 7  <--\n  d at LSN 8 (deleted, 04)\n");
+}
+
+#[test]
+fn a_tree_of_any_depth_is_told() {
+    let server = serve(|_| {
+        let tree: Vec<Value> = (0..5_000)
+            .map(|at| json!({"name": "a", "database": "0", "state": "live", "lsn": 1, "depth": at, "this": false}))
+            .collect();
+        Answer::json(200, json!({"tree": tree, "complete": false}).to_string())
+    });
+    let text = run_at(&server, "tree a").expect("a tree");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 5_001);
+    assert_eq!((lines[32].trim_start(), lines[4_999].trim_start()), ("a at LSN 1", "[4999] a at LSN 1"));
+    assert!(text.len() < 5_001 * 100, "{} bytes", text.len());
+    let as_json: Value = serde_json::from_str(&run_at(&server, "tree a --output json").expect("a tree")).expect("JSON");
+    assert_eq!(as_json["tree"][4_999]["depth"], 4_999);
 }
 
 #[test]
