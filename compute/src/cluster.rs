@@ -8,10 +8,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tracing::info;
+use tracing::{info, warn};
 use walstore::envelope::{self, Corrupt, Kind, Reader, Writer};
 use walstore::keys;
-use walstore::register::{self, Patience};
+use walstore::register::{self, Patience, RecordError};
 use walstore::seam::Seam;
 use walstore::store::probe::{self, ProbeError};
 use walstore::store::{Condition, Store, StoreError};
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
     #[error(transparent)]
@@ -34,13 +34,19 @@ pub enum PrepareError {
     Format { found: u32 },
 }
 
+impl From<StoreError> for PrepareError {
+    fn from(error: StoreError) -> Self {
+        match RecordError::from(error) {
+            RecordError::Store(error) => Self::Store(error),
+            RecordError::Corrupt(corrupt) => Self::Corrupt(corrupt),
+        }
+    }
+}
+
 /// Checks format and store, creating what a new bucket lacks.
 pub async fn prepare(store: &dyn Store, seam: &Seam) -> Result<(), PrepareError> {
     let patience = Patience::for_duration(seam, PATIENCE);
-    let found = register::get(store, seam, &keys::cluster(), patience).await?;
-    if let Some((object, _)) = &found {
-        check_format(object)?;
-    }
+    let is_new = !found_format(store, seam, patience).await?;
     let subject = probe::subject(store, FORMAT_VERSION);
     if !is_recorded(store, seam, &subject, patience).await? {
         info!("probing whether the store keeps its promises; this happens once for a bucket");
@@ -48,15 +54,14 @@ pub async fn prepare(store: &dyn Store, seam: &Seam) -> Result<(), PrepareError>
         let record = envelope::seal(Kind::Cluster, OBJECT_VERSION, subject.as_bytes());
         store.put(&keys::probed(), record, &Condition::None).await?;
     }
-    if found.is_none() {
+    if is_new {
         let mut body = Writer::new();
         body.raw(&seam.random_id());
         body.u32(FORMAT_VERSION);
         let object = envelope::seal(Kind::Cluster, OBJECT_VERSION, &body.finish());
         // Losing to another node that starts at the same time is fine: it writes the same version.
         store.put(&keys::cluster(), object, &Condition::Absent).await?;
-        let object = register::get(store, seam, &keys::cluster(), patience).await?;
-        object.map(|(object, _)| check_format(&object)).transpose()?;
+        found_format(store, seam, patience).await?;
     }
     Ok(())
 }
@@ -64,11 +69,16 @@ pub async fn prepare(store: &dyn Store, seam: &Seam) -> Result<(), PrepareError>
 /// Refuses a bucket of a format that this build does not know. Damage of the record is not its matter.
 pub async fn refuse_other_format(store: &dyn Store, seam: &Seam) -> Result<(), PrepareError> {
     let patience = Patience::for_duration(seam, PATIENCE);
-    let found = register::get(store, seam, &keys::cluster(), patience).await?;
-    match found.map(|(object, _)| check_format(&object)) {
-        Some(Err(error @ PrepareError::Format { .. })) => Err(error),
-        _ => Ok(()),
+    match found_format(store, seam, patience).await {
+        Err(PrepareError::Corrupt(_)) => Ok(()),
+        found => found.map(drop),
     }
+}
+
+/// Whether the bucket says what format it has; an error if it is another one.
+async fn found_format(store: &dyn Store, seam: &Seam, patience: Patience) -> Result<bool, PrepareError> {
+    let found = register::get(store, seam, &keys::cluster(), patience).await?;
+    found.map_or(Ok(false), |(object, _)| check_format(&object).map(|()| true))
 }
 
 fn check_format(object: &Bytes) -> Result<(), PrepareError> {
@@ -80,9 +90,20 @@ fn check_format(object: &Bytes) -> Result<(), PrepareError> {
     if found == FORMAT_VERSION { Ok(()) } else { Err(PrepareError::Format { found }) }
 }
 
-async fn is_recorded(store: &dyn Store, seam: &Seam, subject: &str, patience: Patience) -> Result<bool, PrepareError> {
-    let Some((object, _)) = register::get(store, seam, &keys::probed(), patience).await? else { return Ok(false) };
-    let body = envelope::open_as(&object, Kind::Cluster, OBJECT_VERSION, BODY_BYTES_MAX);
-    let body = body.map_err(|corrupt| corrupt.at(keys::probed()))?;
-    Ok(body == subject.as_bytes())
+/// Whether the probe has passed. A damaged record says nothing about that, and is written anew.
+async fn is_recorded(store: &dyn Store, seam: &Seam, subject: &str, patience: Patience) -> Result<bool, StoreError> {
+    let damaged = |corrupt: Corrupt| {
+        let corrupt = corrupt.at(keys::probed());
+        warn!(%corrupt, "the record of the store's probe is damaged; probing again");
+        false
+    };
+    match register::get(store, seam, &keys::probed(), patience).await.map_err(RecordError::from) {
+        Ok(None) => Ok(false),
+        Ok(Some((object, _))) => {
+            let body = envelope::open_as(&object, Kind::Cluster, OBJECT_VERSION, BODY_BYTES_MAX);
+            Ok(body.map_or_else(damaged, |body| body == subject.as_bytes()))
+        }
+        Err(RecordError::Corrupt(corrupt)) => Ok(damaged(corrupt)),
+        Err(RecordError::Store(error)) => Err(error),
+    }
 }

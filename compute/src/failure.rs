@@ -2,7 +2,7 @@
 //!
 //! | at the bucket | fault | why |
 //! |---|---|---|
-//! | an object fails its check, or is named by another one and missing | corrupt | asking again reads the same bytes; the message names the object |
+//! | an object fails its check or the store's, or is named by another one and missing | corrupt | asking again reads the same bytes; the message names the object |
 //! | no answer, throttled, no room, lost races | retry | it passes |
 //! | 401, 403, no bucket, answers against S3's rules | retry | nothing was done, and the same request works once whoever runs the node has seen to it; the message says that it takes a person |
 //! | a create whose answer never came | indefinite | it may exist by now |
@@ -38,6 +38,10 @@ impl From<Corrupt> for ServerError {
 
 impl From<StoreError> for ServerError {
     fn from(error: StoreError) -> Self {
+        let error = match RecordError::from(error) {
+            RecordError::Corrupt(corrupt) => return corrupt.into(),
+            RecordError::Store(error) => error,
+        };
         let text = if error.is_permanent() {
             format!("the bucket refuses this node, which whoever runs it has to look at; nothing was done: {error}")
         } else {
@@ -230,6 +234,16 @@ mod tests {
             assert_eq!((error.fault, error.fault.status()), (Fault::Corrupt, StatusCode::INTERNAL_SERVER_ERROR), "{error}");
             assert_eq!(error.fault.retry_after_seconds(), None, "asking again does not help");
             assert!(error.message.contains(KEY), "{error}");
+        }
+    }
+
+    #[test]
+    fn damage_that_the_store_notices_is_corruption_too() {
+        let damaged = StoreError::new(StoreErrorKind::Corrupt, KEY, "its file is too short");
+        let direct = [ServerError::from(damaged.clone()), DeleteError::Due(damaged.clone()).into()];
+        for error in wrapped(&damaged.into()).into_iter().chain(direct) {
+            assert_eq!(error.fault, Fault::Corrupt, "{error}");
+            assert!(error.message.contains(KEY) && error.message.contains("too short"), "{error}");
         }
     }
 

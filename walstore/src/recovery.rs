@@ -29,7 +29,7 @@ use crate::run::{Content, Run};
 use crate::seal::{self, SealError, Sealed};
 use crate::seam::Seam;
 use crate::side::{self, SideId};
-use crate::store::{Key, Store, StoreErrorKind};
+use crate::store::{Key, Store};
 
 /// One commit of a sealed log, whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -361,8 +361,6 @@ async fn read_section(
         match access.stores.main.get_range(&key, section.range()).await {
             Ok(Some(object)) => return Ok(object.bytes),
             Ok(None) => return Err(gone(access, id, version, key).await),
-            // It is there and shorter than what refers to it says.
-            Err(error) if error.kind == StoreErrorKind::Invalid => return Err(Corrupt::new(error.message).at(&key).into()),
             Err(error) if error.is_permanent() || access.patience.has_ended(access.seam) => return Err(error.into()),
             Err(_) => backoff.pause(access.seam).await,
         }

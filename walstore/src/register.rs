@@ -54,10 +54,21 @@ impl<T> Swap<T> {
 
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RecordError {
+    /// Never of the kind [`Corrupt`](StoreErrorKind::Corrupt).
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
+}
+
+impl From<StoreError> for RecordError {
+    /// Damage is the same whether the store notices it or whoever decodes what it gave.
+    fn from(error: StoreError) -> Self {
+        match error.kind {
+            StoreErrorKind::Corrupt => Self::Corrupt(Corrupt::new(error.message).at(error.key)),
+            _ => Self::Store(error),
+        }
+    }
 }
 
 /// How long a record operation keeps asking an unwilling store.

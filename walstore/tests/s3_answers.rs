@@ -212,7 +212,7 @@ async fn a_part_is_what_was_asked_for_or_an_error() {
             5..8,
             Err(StoreErrorKind::Invalid),
         ),
-        (error("416 Range Not Satisfiable", "InvalidRange"), 5..8, Err(StoreErrorKind::Invalid)),
+        (error("416 Range Not Satisfiable", "InvalidRange"), 5..8, Err(StoreErrorKind::Corrupt)),
     ] {
         let server = Server::start(script);
         let answered = server.store().await.get_range(&key(), asked).await;

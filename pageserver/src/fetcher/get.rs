@@ -13,7 +13,7 @@ use walstore::envelope::Corrupt;
 use walstore::hedge::Hedging;
 use walstore::register::{Backoff, Patience, RecordError};
 use walstore::seam::Seam;
-use walstore::store::{Key, Object, Store, StoreError, StoreErrorKind};
+use walstore::store::{Key, Object, Store, StoreError};
 
 use super::wanted::Wanted;
 use crate::limits;
@@ -44,10 +44,6 @@ impl Source {
             match self.one_try(key, &range).await {
                 Ok(Some(object)) => return Ok(object.bytes),
                 Ok(None) => return Err(Corrupt::new("referenced, but not in the bucket").at(key).into()),
-                // The object is there and ends before what refers to it says that this begins.
-                Err(error) if error.kind == StoreErrorKind::Invalid => {
-                    return Err(Corrupt::new(error.message).at(key).into());
-                }
                 Err(error) if error.is_permanent() || patience.has_ended(&self.seam) => return Err(error.into()),
                 Err(_) => backoff.pause(&self.seam).await,
             }

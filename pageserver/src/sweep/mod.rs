@@ -76,9 +76,18 @@ impl Collected {
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
     #[error(transparent)]
     Record(#[from] RecordError),
+}
+
+impl From<StoreError> for SweepError {
+    fn from(error: StoreError) -> Self {
+        match RecordError::from(error) {
+            RecordError::Store(error) => Self::Store(error),
+            damage => Self::Record(damage),
+        }
+    }
 }
 
 type Tell = Box<dyn Fn(&Head) + Send + Sync>;

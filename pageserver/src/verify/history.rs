@@ -11,9 +11,8 @@ use segments::tip::Tip;
 use tenant::head::Head;
 use walstore::envelope::Corrupt;
 use walstore::id::Lsn;
-use walstore::register;
 
-use super::VerifyError;
+use super::{VerifyError, object_at};
 use super::database::Look;
 use super::pages::check_history;
 use super::walk::Walk;
@@ -149,11 +148,11 @@ impl Walk<'_> {
 
     async fn check_old_pack(&mut self, id: &PackId, look: &mut Look) -> Result<(), VerifyError> {
         let key = keys::pack(id);
-        let found = register::get(&*self.stores.main, self.seam, &key, self.access().patience).await?;
-        let checked = match found {
+        let found = object_at(&*self.stores.main, self.access(), &key).await?;
+        let checked = found.and_then(|found| match found {
             None => Err(Corrupt::new("a state of the past refers to it, but it is not there")),
-            Some((object, _)) => read_pack(&object, id).and_then(|contents| check_history(&contents)),
-        };
+            Some(object) => read_pack(&object, id).and_then(|contents| check_history(&contents)),
+        });
         if let Err(corrupt) = checked {
             look.damage(corrupt.at(&key));
         }

@@ -19,10 +19,10 @@ use walstore::recovery::{Access, LoggedCommit};
 use walstore::register::{self, Backoff, Versioned};
 use walstore::run::{Content, Run};
 use walstore::side::{self, SideId};
-use walstore::store::{Key, StoreError};
+use walstore::store::Key;
 
 use super::walk::Walk;
-use super::{VerifyError, damage_of};
+use super::{VerifyError, damage_of, object_at};
 use crate::limits;
 
 /// What could be read of a log.
@@ -143,14 +143,13 @@ impl LogView {
             self.referenced.insert(key.clone());
             // Bundles go with the record that refers to them, not with `low`.
             let slot = Slot(u64::MAX);
-            let found = register::get(&*access.stores.main, access.seam, &key, access.patience).await?;
-            let opened = match found {
+            let opened = object_at(&*access.stores.main, access, &key).await?.and_then(|found| match found {
                 None => Err(Corrupt::new("the log's record refers to it, but it is not there")),
-                Some((object, _)) => {
+                Some(object) => {
                     self.weight_bytes += object.len();
                     reference.open(&object, self.id)
                 }
-            };
+            });
             match opened {
                 Ok((_, runs)) => self.take(access, slot, runs, troubles).await?,
                 Err(corrupt) => troubles.push(Trouble { slot, corrupt: corrupt.at(&key) }),
@@ -171,7 +170,7 @@ impl LogView {
         while next < end {
             let upto = Slot(end.0.min(next.0 + limits::VERIFY_SLOTS_AT_ONCE as u64));
             for (slot, object) in read_some(access, self.id, next, upto).await? {
-                missing_in_a_row = if object.is_some() { 0 } else { missing_in_a_row + 1 };
+                missing_in_a_row = if matches!(object, Ok(None)) { missing_in_a_row + 1 } else { 0 };
                 self.take_slot(access, slot, object, true, troubles).await?;
             }
             next = upto;
@@ -210,17 +209,24 @@ impl LogView {
         &mut self,
         access: Access<'_>,
         slot: Slot,
-        object: Option<Bytes>,
+        object: Result<Option<Bytes>, Corrupt>,
         is_needed: bool,
         troubles: &mut Vec<Trouble>,
     ) -> Result<bool, VerifyError> {
         let key = keys::fragment(self.id, slot);
         let mut trouble = |corrupt: Corrupt| troubles.push(Trouble { slot, corrupt: corrupt.at(&key) });
-        let Some(object) = object else {
-            if is_needed {
-                trouble(Corrupt::new("the log needs this slot, but it is not there"));
+        let object = match object {
+            Ok(Some(object)) => object,
+            Ok(None) => {
+                if is_needed {
+                    trouble(Corrupt::new("the log needs this slot, but it is not there"));
+                }
+                return Ok(false);
             }
-            return Ok(false);
+            Err(corrupt) => {
+                trouble(corrupt);
+                return Ok(true);
+            }
         };
         match fragment::decode(&object, self.id, slot) {
             Ok(SlotObject::Fragment(Fragment { runs, .. })) => {
@@ -247,15 +253,15 @@ impl LogView {
     ) -> Result<(), VerifyError> {
         let never_began = self.record.version == 1 && end == Slot::ZERO;
         let key = keys::fragment(self.id, end);
-        let found = register::get(&*access.stores.log, access.seam, &key, access.patience).await?;
-        let checked = match found {
+        let found = object_at(&*access.stores.log, access, &key).await?;
+        let checked = found.and_then(|found| match found {
             None if never_began => Ok(()),
             None => Err(Corrupt::new("the log ended here, but its tombstone is not there")),
-            Some((object, _)) => fragment::decode(&object, self.id, end).and_then(|found| match found {
+            Some(object) => fragment::decode(&object, self.id, end).and_then(|found| match found {
                 SlotObject::Tombstone { .. } => Ok(()),
                 SlotObject::Fragment(_) => Err(Corrupt::new("a fragment where the log has its end")),
             }),
-        };
+        });
         if let Err(corrupt) = checked {
             troubles.push(Trouble { slot: end, corrupt: corrupt.at(key) });
         }
@@ -341,14 +347,12 @@ async fn read_some(
     id: IncarnationId,
     from: Slot,
     upto: Slot,
-) -> Result<Vec<(Slot, Option<Bytes>)>, VerifyError> {
+) -> Result<Vec<(Slot, Result<Option<Bytes>, Corrupt>)>, VerifyError> {
     let reads = (from.0..upto.0).map(Slot).map(|slot| async move {
-        let key = keys::fragment(id, slot);
-        let object = register::get(&*access.stores.log, access.seam, &key, access.patience).await?;
-        Ok::<_, StoreError>((slot, object.map(|(bytes, _)| bytes)))
+        let object = object_at(&*access.stores.log, access, &keys::fragment(id, slot)).await?;
+        Ok((slot, object))
     });
-    let read: Result<Vec<_>, StoreError> = join_all(reads).await.into_iter().collect();
-    Ok(read?)
+    join_all(reads).await.into_iter().collect()
 }
 
 /// Waits a little, so that what changes may come to rest.

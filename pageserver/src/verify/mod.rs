@@ -23,11 +23,13 @@ mod walk;
 
 use std::io;
 
+use bytes::Bytes;
 use segments::page::{Page, PageNo};
 use tenant::name::Name;
 use walstore::envelope::Corrupt;
 use walstore::life::Stores;
-use walstore::register::RecordError;
+use walstore::recovery::Access;
+use walstore::register::{self, RecordError};
 use walstore::seam::Seam;
 use walstore::store::{Key, Store, StoreError};
 
@@ -154,6 +156,18 @@ pub async fn verify(
         }
     }
     Ok(walk.summary)
+}
+
+/// Reads an object whole, if the store says that it is one.
+async fn object_at(
+    store: &dyn Store,
+    access: Access<'_>,
+    key: &Key,
+) -> Result<Result<Option<Bytes>, Corrupt>, VerifyError> {
+    match register::get(store, access.seam, key, access.patience).await {
+        Ok(found) => Ok(Ok(found.map(|(object, _)| object))),
+        Err(error) => damage_of(error.into()).map(Err),
+    }
 }
 
 /// What was read is damaged, or the store gives no answer.

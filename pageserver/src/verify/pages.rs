@@ -12,9 +12,8 @@ use segments::map::{DeltaRef, Lookup};
 use segments::pack::{Frame, FrameRef, PackContents, read_pack};
 use segments::page::{MissingPage, PageNo};
 use walstore::envelope::Corrupt;
-use walstore::register;
 
-use super::VerifyError;
+use super::{VerifyError, object_at};
 use super::database::Look;
 use super::walk::Walk;
 use crate::tail::Tail;
@@ -93,10 +92,14 @@ impl Walk<'_> {
             }
             _ => {
                 let key = keys::pack(id);
-                let found = register::get(&*self.stores.main, self.seam, &key, self.access().patience).await?;
-                let Some((object, _)) = found else {
-                    look.damage(Corrupt::new("a page map refers to it, but it is not there").at(&key));
-                    return Ok(false);
+                let found = object_at(&*self.stores.main, self.access(), &key).await?;
+                let missing = || Corrupt::new("a page map refers to it, but it is not there");
+                let object = match found.and_then(|found| found.ok_or_else(missing)) {
+                    Ok(object) => object,
+                    Err(corrupt) => {
+                        look.damage(corrupt.at(&key));
+                        return Ok(false);
+                    }
                 };
                 self.summary.packs.add(object.len() as u64);
                 (key, object)

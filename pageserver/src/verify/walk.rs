@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use segments::cache::PageCache;
 use tenant::due::DueMarker;
 use tenant::head::HeadState;
@@ -17,7 +18,7 @@ use walstore::seam::Seam;
 use walstore::store::{Key, Store};
 
 use super::logs::Logs;
-use super::{Damage, Orphan, Summary, VerifyError, Witness, damage_of};
+use super::{Damage, Orphan, Summary, VerifyError, Witness, damage_of, object_at};
 use crate::fetcher::Fetcher;
 use crate::limits;
 use crate::listing::{Group, Listing};
@@ -154,8 +155,9 @@ impl<'a> Walk<'a> {
         {
             return Ok(Some(bytes));
         }
-        let object = register::get(store, self.seam, key, self.access().patience).await?;
-        Ok(object.map(|(bytes, _)| bytes.len() as u64))
+        // Of one that is damaged nothing needs it, and nobody knows how long it was.
+        let object = object_at(store, self.access(), key).await?.unwrap_or(Some(Bytes::new()));
+        Ok(object.map(|bytes| bytes.len() as u64))
     }
 
     fn store_of(&self, key: &Key) -> &'a dyn Store {
@@ -169,18 +171,17 @@ impl<'a> Walk<'a> {
 
     /// The bucket's own records.
     async fn cluster(&mut self) -> Result<(), VerifyError> {
-        let patience = self.access().patience;
         let store = &*self.stores.main;
         for (key, is_needed) in [(walstore::keys::cluster(), true), (walstore::keys::probed(), false)] {
-            let found = register::get(store, self.seam, &key, patience).await?;
-            let checked = match found {
+            let found = object_at(store, self.access(), &key).await?;
+            let checked = found.and_then(|found| match found {
                 None if is_needed => Err(Corrupt::new("the record of the bucket's format is not there")),
                 None => Ok(()),
-                Some((object, _)) => envelope::open_as(&object, Kind::Cluster, 1, 4096).and_then(|body| {
+                Some(object) => envelope::open_as(&object, Kind::Cluster, 1, 4096).and_then(|body| {
                     let is_right = if is_needed { body.len() == 20 } else { std::str::from_utf8(&body).is_ok() };
                     if is_right { Ok(()) } else { Err(Corrupt::new("not the record that belongs here")) }
                 }),
-            };
+            });
             if let Err(corrupt) = checked {
                 self.damage(corrupt.at(key), None);
             }
@@ -257,10 +258,9 @@ impl<'a> Walk<'a> {
 
     async fn live_marker(&mut self, id: IncarnationId) -> Result<(), VerifyError> {
         let key = walstore::keys::live(id);
-        let found = register::get(&*self.stores.main, self.seam, &key, self.access().patience).await?;
-        if let Some((object, _)) = found
-            && let Err(corrupt) = walstore::incarnation::check_live(&object, id)
-        {
+        let found = object_at(&*self.stores.main, self.access(), &key).await?;
+        let checked = found.and_then(|object| object.map_or(Ok(()), |object| walstore::incarnation::check_live(&object, id)));
+        if let Err(corrupt) = checked {
             self.damage(corrupt.at(key), None);
         }
         Ok(())
@@ -337,14 +337,14 @@ impl<'a> Walk<'a> {
                 self.stray(key).await?;
                 continue;
             }
-            let found = register::get(&*main, self.seam, &key, self.access().patience).await?;
-            let checked = found.map(|(object, _)| DueMarker::decode(&object));
+            let found = object_at(&*main, self.access(), &key).await?;
+            let checked = found.and_then(|object| object.map(|object| DueMarker::decode(&object)).transpose());
             match checked {
-                Some(Ok(marker)) if keys::due(marker.due_micros, marker.database, marker.kind) != key => {
+                Ok(Some(marker)) if keys::due(marker.due_micros, marker.database, marker.kind) != key => {
                     self.damage(Corrupt::new(format!("holds a marker of {}", marker.database)).at(key), None);
                 }
-                Some(Err(corrupt)) => self.damage(corrupt.at(key), None),
-                Some(Ok(_)) | None => {}
+                Err(corrupt) => self.damage(corrupt.at(key), None),
+                Ok(_) => {}
             }
         }
         Ok(())

@@ -77,7 +77,7 @@ pub struct Bucket {
     pub seam: Seam,
     /// The log that is still open, and from where on nothing is promised of it.
     hint: Slot,
-    open: walstore::id::IncarnationId,
+    pub open: walstore::id::IncarnationId,
 }
 
 /// Folded twice, and a tail in two logs. The database after it is in the log of the first node only.

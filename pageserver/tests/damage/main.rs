@@ -9,6 +9,7 @@
 //! What cannot be noticed, because nothing that is left tells of it, is written down in [`is_silent`].
 
 mod bucket;
+mod files;
 #[path = "../../../walstore/tests/support/mod.rs"]
 mod held;
 mod inflict;

@@ -15,14 +15,14 @@ use walstore::life::Stores;
 use walstore::recovery::{Access, SealedLog};
 use walstore::register::Patience;
 use walstore::seam::Seam;
-use walstore::store::{MemoryStore, Store};
+use walstore::store::Store;
 
 /// Every page of a database.
 #[derive(Debug, PartialEq, Eq, Default)]
 pub struct Content(pub BTreeMap<PageNo, Page>);
 
 /// `None`: there is no such database. The store is written to, as an opener would.
-pub async fn read(store: &MemoryStore, seam: &Seam, name: &Name) -> Result<Option<Content>, String> {
+pub async fn read(store: &(impl Store + Clone), seam: &Seam, name: &Name) -> Result<Option<Content>, String> {
     let stores = Stores::one(Arc::new(store.clone()) as Arc<dyn Store>);
     let patience = Patience::for_duration(seam, Duration::from_secs(1));
     let access = Access { stores: &stores, seam, patience };

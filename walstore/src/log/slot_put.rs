@@ -14,7 +14,7 @@ use super::core::PutOutcome;
 use crate::mutant::{self, Mutant};
 use crate::register::Backoff;
 use crate::seam::Seam;
-use crate::store::{Condition, Key, Put, Store, StoreError};
+use crate::store::{Condition, Key, Put, Store, StoreError, StoreErrorKind};
 
 type Answer = Result<Put, StoreError>;
 /// Requests of one slot that are not answered yet.
@@ -99,6 +99,8 @@ impl SlotPut {
             Ok(Put::Refused) => match self.store.get(key).await {
                 Ok(Some(found)) if found.bytes == self.object => return Some(PutOutcome::Stored),
                 Ok(Some(_)) => return Some(PutOutcome::Fenced),
+                // Damaged, so nobody can read it as ours.
+                Err(error) if error.kind == StoreErrorKind::Corrupt => return Some(PutOutcome::Fenced),
                 Ok(None) => warn!(%key, "refused as present, but not there to read; asking again"),
                 Err(error) => warn!(%error, "cannot read back a slot that is taken; asking again"),
             },

@@ -45,7 +45,7 @@ pub(super) fn clamp(
         "the byte range {}..{} starts at or after the end of the object, which has {object_bytes} bytes",
         range.start, range.end
     );
-    Err(StoreError::new(StoreErrorKind::Invalid, key, message))
+    Err(StoreError::new(StoreErrorKind::Corrupt, key, message))
 }
 
 /// An ETag that no store can have written would be a mismatch for ever: a bug of the caller, not a conflict.
@@ -96,7 +96,7 @@ mod tests {
         let key = Key::new("k");
         assert_eq!(clamp(&key, &(3..99), 10).unwrap(), 3..10);
         assert_eq!(clamp(&key, &(3..4), 10).unwrap(), 3..4);
-        assert_eq!(clamp(&key, &(10..11), 10).unwrap_err().kind, StoreErrorKind::Invalid);
+        assert_eq!(clamp(&key, &(10..11), 10).unwrap_err().kind, StoreErrorKind::Corrupt);
         assert_eq!(range(&key, &(4..4)).unwrap_err().kind, StoreErrorKind::Invalid);
     }
 }

@@ -42,6 +42,7 @@ use super::{Condition, Key, Object, Put, Store, StoreError, StoreErrorKind, chec
 use root::Root;
 
 /// The objects of one directory. Any number of processes may have it open.
+#[derive(Clone)]
 pub struct DirectoryStore {
     root: Arc<Root>,
 }

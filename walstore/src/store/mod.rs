@@ -111,8 +111,9 @@ pub trait Store: Send + Sync + 'static {
     async fn get(&self, key: &Key) -> Result<Option<Object>, StoreError>;
 
     /// The bytes `range` of the object, clamped to its end as HTTP does; `None` if there is no object.
-    /// A range that starts at or after the end is [`StoreErrorKind::Invalid`]. Fewer bytes than the range
-    /// holds, when the object has them, is an error, never a short answer.
+    /// A range that starts at or after the end is [`StoreErrorKind::Corrupt`]: whoever asks was told by another object
+    /// that it goes further. Fewer bytes than the range holds, when the object has them, is an error, never a short
+    /// answer.
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Option<Object>, StoreError>;
 
     /// Writes the whole object in one part.
@@ -152,6 +153,9 @@ pub enum StoreErrorKind {
     Full,
     /// The store cannot do this, or answered against its own rules.
     Invalid,
+    /// The object there is not as it was written: its file is damaged, or it ends before the range that was asked
+    /// for. Only this object: the store itself is well.
+    Corrupt,
 }
 
 /// A failed request, with the object that it was about.
@@ -169,8 +173,9 @@ impl StoreError {
         Self { kind, key: key.to_string(), message: message.to_string() }
     }
 
-    /// Whether waiting may help. Permanent are wrong credentials, a missing bucket, a broken store.
+    /// Whether asking again is useless. Permanent are wrong credentials, a missing bucket, a broken store, damage.
     pub fn is_permanent(&self) -> bool {
-        matches!(self.kind, StoreErrorKind::Denied | StoreErrorKind::Missing | StoreErrorKind::Invalid)
+        use StoreErrorKind::{Corrupt, Denied, Invalid, Missing};
+        matches!(self.kind, Denied | Missing | Invalid | Corrupt)
     }
 }

@@ -6,8 +6,9 @@
 //! | 16 | the first half of the content's BLAKE3 hash: its ETag, so that no read has to hash the whole |
 //! | 8 | `SHOALOB1` |
 //!
-//! A file that is shorter, or ends in anything else, is an error that names the key. That the content fits
-//! its hash is not checked here: every object carries checksums of its own.
+//! A file that is shorter, or ends in anything else, is damage of this one object
+//! ([`Corrupt`](StoreErrorKind::Corrupt)), as if its content had failed a check. That the content fits its hash is not
+//! checked here: every object carries checksums of its own.
 
 use std::fs::File;
 use std::ops::Range;
@@ -92,7 +93,7 @@ impl ObjectFile {
         let damaged = |what: &str| {
             let message =
                 format!("its file {what}: it was not written by Shoal, or the disk is damaged");
-            StoreError::new(StoreErrorKind::Invalid, key, message)
+            StoreError::new(StoreErrorKind::Corrupt, key, message)
         };
         let failed = |failure: Failure| failure.into_store_error(key, StoreErrorKind::Retry);
         let stat = fstat(&file).doing("look at the file").map_err(failed)?;

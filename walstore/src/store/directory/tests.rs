@@ -124,19 +124,30 @@ async fn a_store_that_is_deleted_under_way_is_missing_and_not_empty() {
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_an_error_and_never_an_object() {
+async fn a_damaged_file_is_damage_of_this_object_and_never_an_object() {
     let root = tempfile::tempdir().unwrap();
     let store = DirectoryStore::open(root.path()).await.unwrap();
-    create(&store, "k", "content").await;
-    let file = root.path().join("objects/k@");
+    let Put::Done(etag) = create(&store, "k", "content").await else { panic!("refused") };
+    create(&store, "other", "x").await;
+    let (key, file) = (Key::new("k"), root.path().join("objects/k@"));
     let whole = std::fs::read(&file).unwrap();
-    for length in [0, 5, whole.len() - 1] {
-        std::fs::write(&file, &whole[..length]).unwrap();
-        let error = store.get(&Key::new("k")).await.unwrap_err();
-        assert_eq!(error.kind, StoreErrorKind::Invalid, "{length}: {error}");
+    let damaged = [0, 5, whole.len() - 1].map(|length| whole[..length].to_vec());
+    for bytes in damaged.into_iter().chain([[&whole[..], b"\0"].concat()]) {
+        std::fs::write(&file, &bytes).unwrap();
+        for error in [store.get(&key).await.unwrap_err(), store.get_range(&key, 0..3).await.unwrap_err()] {
+            assert_eq!((error.kind, error.key.as_str()), (StoreErrorKind::Corrupt, "k"), "{}: {error}", bytes.len());
+        }
+        let swap = store.put(&key, body("new"), &Condition::Match(etag.clone())).await;
+        assert_eq!(swap.unwrap(), Put::Refused, "a damaged file is no version of anything");
+        assert_eq!(create(&store, "k", "new").await, Put::Refused);
+        assert_eq!(content(&store, "other").await, Some(body("x")));
+        assert_eq!(store.list("", None, 10).await.unwrap(), ["k", "other"].map(Key::new));
     }
     std::fs::write(&file, &whole).unwrap();
     assert_eq!(content(&store, "k").await, Some(body("content")));
+    std::fs::write(&file, "").unwrap();
+    store.put(&key, body("mended"), &Condition::None).await.unwrap();
+    assert_eq!(content(&store, "k").await, Some(body("mended")));
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use rustix::fs::{AtFlags, OFlags, fsync, linkat, mkdirat, openat, renameat, unli
 use rustix::io::{Errno, retry_on_intr};
 
 use super::failure::{Doing, Failure};
-use super::object::{parent, path, trailer};
+use super::object::{ObjectFile, parent, path, trailer};
 use super::root::{DIRECTORY_MODE, FILE_MODE, Root, Scratch, open_directory};
 use crate::store::limits::DURABLE_DIRECTORIES_MAX;
 use crate::store::{Condition, ETag, Key, Put, StoreError, StoreErrorKind};
@@ -63,8 +63,7 @@ impl Root {
             }
             Condition::Match(etag) => {
                 let _lock = self.lock(key).map_err(fail)?;
-                let present = self.open_object(key).map_err(as_write)?;
-                match present {
+                match self.open_matching(key)? {
                     Some(object) if object.etag == *etag => self.replace(key, &new)?,
                     Some(object) if object.is_fresh => {
                         self.sync_parent(key).map_err(fail)?;
@@ -75,6 +74,14 @@ impl Root {
             }
         };
         self.settle(key, if is_written { Put::Done(ETag::of_content(content)) } else { Put::Refused })
+    }
+
+    /// What a put would replace; `None` also for a damaged file, which is no version of anything.
+    fn open_matching(&self, key: &Key) -> Result<Option<ObjectFile>, StoreError> {
+        match self.open_object(key) {
+            Err(error) if error.kind == StoreErrorKind::Corrupt => Ok(None),
+            opened => opened.map_err(as_write),
+        }
     }
 
     /// The answer to a put whose syncs went well, unless another one's failed meanwhile: the kernel tells of a failure

@@ -136,6 +136,8 @@ fn answered_kind(status: u16, code: &str, transient: StoreErrorKind) -> StoreErr
         401 | 403 => StoreErrorKind::Denied,
         507 => StoreErrorKind::Full,
         501 => StoreErrorKind::Invalid,
+        // The object ends before the range that was asked for.
+        416 => StoreErrorKind::Corrupt,
         404 | 408 | 409 | 425 | 429 | 500..=599 => transient,
         _ => StoreErrorKind::Invalid,
     }
@@ -295,7 +297,7 @@ mod tests {
             (507, "XMinioStorageFull", StoreErrorKind::Full),
             (403, "QuotaExceeded", StoreErrorKind::Full),
             (400, "InvalidArgument", StoreErrorKind::Invalid),
-            (416, "InvalidRange", StoreErrorKind::Invalid),
+            (416, "InvalidRange", StoreErrorKind::Corrupt),
             (501, "NotImplemented", StoreErrorKind::Invalid),
             (301, "PermanentRedirect", StoreErrorKind::Invalid),
         ] {
