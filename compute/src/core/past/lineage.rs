@@ -128,7 +128,8 @@ fn begins_after(head: &Head, lsn: u64) -> bool {
 fn check_is_there(older: &Head, newer: &Head, micros: u64) -> Result<(), ServerError> {
     let (name, at, since) = (&newer.name, time_text(micros), time_text(newer.settings.created_micros));
     let text = match older.state {
-        HeadState::Deleted { at_micros } if at_micros <= micros => {
+        // The clock that it was deleted by may have been behind the one of its last commit.
+        HeadState::Deleted { at_micros } if micros >= at_micros.max(older.folded.time_micros + 1) => {
             format!("there was no `{name}` at {at}: it was deleted at {}, and brought back at {since}", time_text(at_micros))
         }
         _ if is_gone(older) => format!(
