@@ -14,10 +14,21 @@ fn main() -> ExitCode {
     match run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("shoal: {error:#}");
+            eprintln!("shoal: {}", told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes, but none that the text before ends with: many errors tell theirs themselves.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// What this process is for.
@@ -55,4 +66,20 @@ fn run() -> anyhow::Result<ExitCode> {
     // Coroutines that wait for a store that never answers are not unwound: the process just ends.
     runtime.shutdown_background();
     Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_that_is_told_already_is_not_told_twice() {
+        let full = || io::Error::from_raw_os_error(28);
+        let twice = anyhow::Error::new(full()).context(format!("cannot write: {}", full()));
+        assert_eq!(told(&twice), "cannot write: No space left on device (os error 28)");
+        let once = Err::<(), _>(full()).context("cannot write").unwrap_err();
+        assert_eq!(told(&once), "cannot write: No space left on device (os error 28)");
+    }
 }
