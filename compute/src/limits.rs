@@ -16,6 +16,9 @@ pub const POOLED_STACKS_MAX: usize = 64;
 /// What a statement may have touched of a stack that is kept: ten times what usual ones do.
 pub const POOLED_STACK_BYTES: usize = 256 << 10;
 
+/// Threads that run SQL: each takes some files of the operating system, and more than this many wait for each other.
+pub const CORES_MAX: usize = 256;
+
 /// Virtual machine steps between two calls of the progress handler, where a long query yields.
 pub const PROGRESS_STEPS: i32 = 4_000;
 
