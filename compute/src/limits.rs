@@ -43,6 +43,8 @@ pub const CLOSED_CONNECTIONS_MANY: usize = 32;
 pub const TEMP_MEMORY_BYTES_MAX: usize = 1 << 20;
 /// Temporary files of all databases together may take this part of `--cache-size`; the disk cache has the rest.
 pub const TEMP_PART: u64 = 2;
+/// A `--cache-size` of which the other part has room for a disk cache.
+pub const CACHE_BYTES_MIN: u64 = 4 << 20;
 /// How long a shutdown waits for what the disk cache has still in memory.
 pub const DISK_AT_SHUTDOWN: Duration = Duration::from_secs(2);
 /// One database's may take this part of it: with more than two at it, none can take the others' room.

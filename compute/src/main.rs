@@ -1,6 +1,6 @@
 //! The `shoal` binary: argument parsing, logging, and nothing else.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -31,6 +31,11 @@ fn told(error: &anyhow::Error) -> String {
     text
 }
 
+/// Colours are for people: not for a file, nor for whoever says so (no-color.org).
+fn is_colourful() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// What this process is for.
 #[derive(PartialEq, Eq)]
 enum Role {
@@ -51,7 +56,7 @@ fn run() -> anyhow::Result<ExitCode> {
         }
     };
     let filter = EnvFilter::try_new(&config.log)?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(is_colourful()).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let code = runtime.block_on(async {
         if let Role::Pageserver { drain_interval } = role {

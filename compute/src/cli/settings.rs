@@ -38,7 +38,7 @@ pub struct Settings {
 
     /// The most that the cache directory takes: a half for pages that were read from the bucket, a half
     /// for temporary files (sorts, large intermediate results, VACUUM), of which any one database may
-    /// take a half [default: 1GiB]
+    /// take a half. Below 4MiB no pages are kept [default: 1GiB]
     #[arg(long, value_name = "SIZE", env = "SHOAL_CACHE_SIZE", help_heading = "Storage")]
     pub cache_size: Option<ByteSize>,
 
