@@ -3,7 +3,9 @@
 //!
 //! `meta/cluster` is written once, if absent: cluster id (16 bytes) and format version (`u32`).
 //! `meta/probed` records for which kind of store the full conformance probe has passed (its text form), so
-//! that later starts need not run it again.
+//! that later starts need not run it again. Damage of it costs another probe.
+//!
+//! A bucket without the former is new only if no node has left a record there either.
 
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use walstore::keys;
 use walstore::register::{self, Patience, RecordError};
 use walstore::seam::Seam;
 use walstore::store::probe::{self, ProbeError};
-use walstore::store::{Condition, Store, StoreError};
+use walstore::store::{Condition, Key, Store, StoreError};
 
 /// The layout of keys and objects. A bucket with another version is refused.
 pub const FORMAT_VERSION: u32 = 3;
@@ -30,6 +32,13 @@ pub enum PrepareError {
     Corrupt(#[from] Corrupt),
     #[error(transparent)]
     Probe(#[from] ProbeError),
+    #[error(
+        "the bucket has objects of Shoal's ({found}), but not `{}`, which says in what format they are: it was deleted. \
+         Nothing was changed. Bring it back from an earlier version or a copy of the bucket; if there is none, start this \
+         build of Shoal once on an empty bucket, and copy the object from there",
+        keys::cluster()
+    )]
+    NoRecord { found: Key },
     #[error("the bucket has format version {found}; this build of Shoal reads and writes version {FORMAT_VERSION}")]
     Format { found: u32 },
 }
@@ -46,7 +55,7 @@ impl From<StoreError> for PrepareError {
 /// Checks format and store, creating what a new bucket lacks.
 pub async fn prepare(store: &dyn Store, seam: &Seam) -> Result<(), PrepareError> {
     let patience = Patience::for_duration(seam, PATIENCE);
-    let is_new = !found_format(store, seam, patience).await?;
+    let is_new = is_new(store, seam, patience).await?;
     let subject = probe::subject(store, FORMAT_VERSION);
     if !is_recorded(store, seam, &subject, patience).await? {
         info!("probing whether the store keeps its promises; this happens once for a bucket");
@@ -72,6 +81,19 @@ pub async fn refuse_other_format(store: &dyn Store, seam: &Seam) -> Result<(), P
     match found_format(store, seam, patience).await {
         Err(PrepareError::Corrupt(_)) => Ok(()),
         found => found.map(drop),
+    }
+}
+
+/// Whether no node has ever been here. Each writes a record of itself, which stays, after the one of the bucket is
+/// there: who finds the former has to find the latter, if not at the first look.
+async fn is_new(store: &dyn Store, seam: &Seam, patience: Patience) -> Result<bool, PrepareError> {
+    if found_format(store, seam, patience).await? {
+        return Ok(false);
+    }
+    let nodes = register::list(store, seam, keys::INCARNATION_PREFIX, 1, patience).await?;
+    match nodes.into_iter().next() {
+        Some(found) if !found_format(store, seam, patience).await? => Err(PrepareError::NoRecord { found }),
+        found => Ok(found.is_none()),
     }
 }
 
@@ -107,3 +129,7 @@ async fn is_recorded(store: &dyn Store, seam: &Seam, subject: &str, patience: Pa
         Err(RecordError::Store(error)) => Err(error),
     }
 }
+
+#[cfg(test)]
+#[path = "cluster_tests.rs"]
+mod tests;

@@ -16,6 +16,9 @@ pub const POOLED_STACKS_MAX: usize = 64;
 /// What a statement may have touched of a stack that is kept: ten times what usual ones do.
 pub const POOLED_STACK_BYTES: usize = 256 << 10;
 
+/// Threads that run SQL: each takes some files of the operating system, and more than this many wait for each other.
+pub const CORES_MAX: usize = 256;
+
 /// Virtual machine steps between two calls of the progress handler, where a long query yields.
 pub const PROGRESS_STEPS: i32 = 4_000;
 
@@ -44,6 +47,8 @@ pub const CLOSED_CONNECTIONS_MANY: usize = 32;
 pub const TEMP_MEMORY_BYTES_MAX: usize = 1 << 20;
 /// Temporary files of all databases together may take this part of `--cache-size`; the disk cache has the rest.
 pub const TEMP_PART: u64 = 2;
+/// A `--cache-size` of which the other part has room for a disk cache.
+pub const CACHE_BYTES_MIN: u64 = 4 << 20;
 /// How long a shutdown waits for what the disk cache has still in memory.
 pub const DISK_AT_SHUTDOWN: Duration = Duration::from_secs(2);
 /// One database's may take this part of it: with more than two at it, none can take the others' room.

@@ -2,6 +2,7 @@
 
 mod cache_dir;
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,24 +55,53 @@ impl LogSink for Cores {
     }
 }
 
+/// Starts one core, which lacks nothing any more.
+pub type StartCore = Box<dyn FnOnce(Arc<NodeContext>, mpsc::UnboundedReceiver<Message>) + Send>;
+
 /// How the cores of a node are run: as threads, or as tasks of the simulator.
 pub trait RunCores {
-    fn run_core(&self, number: u16, node: Arc<NodeContext>, inbox: mpsc::UnboundedReceiver<Message>);
+    /// Gets what so many cores need from the operating system. What is dropped unstarted costs nothing.
+    fn prepare(&self, count: u16) -> io::Result<Vec<StartCore>>;
 }
 
 /// One operating system thread for each core.
 pub struct CoreThreads;
 
 impl RunCores for CoreThreads {
-    fn run_core(&self, number: u16, node: Arc<NodeContext>, inbox: mpsc::UnboundedReceiver<Message>) {
-        let body = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.expect("a thread's runtime needs only memory");
-            tokio::task::LocalSet::new().block_on(&runtime, core::run(number, node, inbox));
-        };
-        let thread = std::thread::Builder::new().name(format!("sql-{number}"));
-        thread.spawn(body).expect("the operating system refuses a thread at start-up");
+    fn prepare(&self, count: u16) -> io::Result<Vec<StartCore>> {
+        (0..count).map(prepare_thread).collect()
     }
+}
+
+/// A thread with its runtime, that waits for its core or for being dropped.
+fn prepare_thread(number: u16) -> io::Result<StartCore> {
+    let (start, started) = std::sync::mpsc::channel();
+    let (made, is_made) = std::sync::mpsc::channel();
+    let body = move || {
+        // In here, since a runtime must not be dropped inside of another.
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(made.send(Err(error))),
+        };
+        let _ = made.send(Ok(()));
+        let Ok((node, inbox)) = started.recv() else { return };
+        tokio::task::LocalSet::new().block_on(&runtime, core::run(number, node, inbox));
+    };
+    std::thread::Builder::new().name(format!("sql-{number}")).spawn(body)?;
+    is_made.recv().map_err(|_| io::Error::other("the thread has ended at once"))??;
+    Ok(Box::new(move |node, inbox| drop(start.send((node, inbox)))))
+}
+
+/// Why a node cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error(transparent)]
+    Register(#[from] StartError),
+    #[error(
+        "cannot start {count} threads that run SQL: {cause}; write a smaller --cores, or allow this process more files \
+         and threads (ulimit -n, ulimit -u)"
+    )]
+    Cores { count: u16, cause: io::Error },
 }
 
 /// As often as the lease is renewed: has idle databases closed, and old tails folded. One timer for the whole node.
@@ -189,7 +219,10 @@ impl Node {
         seam: Seam,
         settings: Settings,
         cores: &dyn RunCores,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, NodeError> {
+        // Before anything is in the bucket that others would have to wait for.
+        let count = settings.cores.max(1);
+        let prepared = cores.prepare(count).map_err(|cause| NodeError::Cores { count, cause })?;
         crate::sqlite::install();
         let (log, inbox) = log::channel();
         // By then every client has been told that it is unknown, and others may take the databases over.
@@ -197,14 +230,13 @@ impl Node {
         let context = Arc::new(NodeContext::new(id, stores.clone(), seam.clone(), log.clone(), settings));
         let (over_sender, over) = mpsc::unbounded_channel();
         let (inboxes, receivers): (Vec<_>, Vec<_>) =
-            (0..context.settings.cores.max(1)).map(|_| mpsc::unbounded_channel()).unzip();
+            (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         let sink = Arc::new(Cores { inboxes: inboxes.clone(), over: over_sender });
         let (lease, address) = (context.settings.lease, context.settings.address.clone());
         let incarnation = Incarnation::start_at(address, id, stores, seam.clone(), lease, (log, inbox), sink).await?;
         context.registered(incarnation.lease.clone());
-        for (number, inbox) in receivers.into_iter().enumerate() {
-            let number = u16::try_from(number).expect("BUG: fewer than 2^16 cores");
-            cores.run_core(number, context.clone(), inbox);
+        for (start, inbox) in prepared.into_iter().zip(receivers) {
+            start(context.clone(), inbox);
         }
         seam.spawn(sweep(context.clone(), inboxes.clone()));
         let drain_interval = context.settings.drain_interval;
@@ -288,5 +320,34 @@ impl Node {
             Err(error) => warn!(%error, "could not seal the log; the next node waits for the lease to run out"),
         }
         sealed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use walstore::store::MemoryStore;
+
+    use super::*;
+
+    struct NoThreads;
+
+    impl RunCores for NoThreads {
+        fn prepare(&self, _: u16) -> io::Result<Vec<StartCore>> {
+            Err(io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_without_threads_says_so_and_leaves_nothing_in_the_bucket() {
+        let (memory, seam) = (MemoryStore::new(), Seam::production());
+        let stores = Stores::one(Arc::new(memory.clone()));
+        let settings = Settings { cores: 256, ..Settings::default() };
+        let Err(error) = Node::start(IncarnationId::random(&seam), stores, seam, settings, &NoThreads).await else {
+            panic!("it started");
+        };
+        let text = error.to_string();
+        assert!(text.starts_with("cannot start 256 threads that run SQL: Too many open files"), "{text}");
+        assert!(text.contains("--cores") && text.contains("ulimit -n"), "{text}");
+        assert!(memory.keys().is_empty());
     }
 }

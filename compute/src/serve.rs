@@ -24,6 +24,7 @@ use walstore::store::{self, StoreUrl};
 
 use crate::cli::config::ServeConfig;
 use crate::cli::settings::CacheIo;
+use crate::cli::units::ByteSize;
 use crate::hrana::baton::BatonKey;
 use crate::http::{admin, data, listen};
 use crate::limits;
@@ -244,7 +245,8 @@ fn open_disk(config: &ServeConfig, dir: &CacheDir, bytes: u64) -> anyhow::Result
         CacheIo::Plain => DiskIo::Plain,
     };
     if Geometry::of_capacity(bytes).is_none() {
-        info!("--cache-size leaves too little room for a disk cache; reads go to the bucket");
+        let (given, least) = (config.cache_size, ByteSize::bytes(limits::CACHE_BYTES_MIN));
+        warn!(%given, "--cache-size is too small to keep pages on disk, so reads go to the bucket; write {least} or more");
         return Ok(None);
     }
     match dir.open_pages(bytes, io) {
@@ -273,3 +275,21 @@ pub(crate) async fn signalled() {
     }
 }
 
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_cache_size_that_is_told_is_the_least_that_keeps_pages() {
+        let for_pages = |cache_size: u64| cache_size - cache_size / limits::TEMP_PART;
+        assert!(Geometry::of_capacity(for_pages(limits::CACHE_BYTES_MIN)).is_some());
+        assert!(Geometry::of_capacity(for_pages(limits::CACHE_BYTES_MIN - 2)).is_none());
+        let help = <crate::cli::args::Cli as clap::CommandFactory>::command();
+        let serve = help.find_subcommand("serve").unwrap().clone().render_long_help().to_string();
+        let serve = serve.split_whitespace().collect::<Vec<_>>().join(" ");
+        let least = ByteSize::bytes(limits::CACHE_BYTES_MIN);
+        assert!(serve.contains(&format!("Below {least} no pages")), "{serve}");
+        assert!(serve.contains(&format!("at most {}", limits::CORES_MAX)), "{serve}");
+    }
+}

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use crate::envelope::Corrupt;
 use crate::id::PutId;
 use crate::seam::Seam;
-use crate::store::limits::LIST_MAX;
 use crate::store::{Condition, ETag, Key, Put, Store, StoreError, StoreErrorKind};
 
 /// A record that is replaced as a whole.
@@ -178,11 +177,17 @@ pub async fn get(
     }
 }
 
-/// The first keys under a prefix, waiting out what passes.
-pub async fn list(store: &dyn Store, seam: &Seam, prefix: &str, patience: Patience) -> Result<Vec<Key>, StoreError> {
+/// The first keys under a prefix, at most [`LIST_MAX`](crate::store::limits::LIST_MAX), waiting out what passes.
+pub async fn list(
+    store: &dyn Store,
+    seam: &Seam,
+    prefix: &str,
+    limit: usize,
+    patience: Patience,
+) -> Result<Vec<Key>, StoreError> {
     let mut backoff = Backoff::default();
     loop {
-        match store.list(prefix, None, LIST_MAX).await {
+        match store.list(prefix, None, limit).await {
             Ok(keys) => return Ok(keys),
             Err(error) if error.is_permanent() || patience.has_ended(seam) => return Err(error),
             Err(_) => backoff.pause(seam).await,

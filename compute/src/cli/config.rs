@@ -20,6 +20,7 @@ use super::environment::{self, UnknownVariables};
 use super::limits::CONFIG_FILE_BYTES_MAX;
 use super::settings::{CacheIo, Settings};
 use super::units::{ByteSize, Span, Window};
+use crate::limits::CORES_MAX;
 use source::{Found, Origin, Sources};
 
 /// What a server is told at its start. `shoal dev` and `shoal serve` both end here.
@@ -254,7 +255,7 @@ fn resolve_settings(flags: Settings, file: Settings, from: Sources) -> Result<Se
 }
 
 fn cores_of_this_machine() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(CORES_MAX)
 }
 
 fn check_store(store: Option<Found<String>>) -> Result<String, ConfigError> {
@@ -312,7 +313,8 @@ fn check_commit_timeout(commit: Found<Span>, window: Window) -> Result<Span, Con
 }
 
 fn check_cores(cores: Found<usize>) -> Result<NonZeroUsize, ConfigError> {
-    let positive = cores.require(|cores| *cores > 0, "at least one thread must run SQL; write 1 or more")?;
+    let remedy = "at least one thread must run SQL, and at most 256 can; write 1 or more, or nothing for one per core";
+    let positive = cores.require(|cores| (1..=CORES_MAX).contains(cores), remedy)?;
     Ok(NonZeroUsize::new(positive).expect("BUG: checked above"))
 }
 

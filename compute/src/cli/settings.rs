@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
-use super::units::{ByteSize, Span, Window, listen_addr};
+use super::units::{ByteSize, Span, Window, core_count, listen_addr};
 
 /// How cached pages are read and written on the local disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -38,7 +38,7 @@ pub struct Settings {
 
     /// The most that the cache directory takes: a half for pages that were read from the bucket, a half
     /// for temporary files (sorts, large intermediate results, VACUUM), of which any one database may
-    /// take a half [default: 1GiB]
+    /// take a half. Below 4MiB no pages are kept [default: 1GiB]
     #[arg(long, value_name = "SIZE", env = "SHOAL_CACHE_SIZE", help_heading = "Storage")]
     pub cache_size: Option<ByteSize>,
 
@@ -69,8 +69,9 @@ pub struct Settings {
     #[arg(long, value_name = "DURATION", env = "SHOAL_RETENTION", help_heading = "Storage")]
     pub retention: Option<Span>,
 
-    /// Threads that run SQL [default: one per core]
+    /// Threads that run SQL, at most 256 [default: one per core]
     #[arg(long, value_name = "COUNT", env = "SHOAL_CORES", help_heading = "Storage")]
+    #[arg(value_parser = core_count)]
     pub cores: Option<usize>,
 
     /// Where applications connect [default: 127.0.0.1:8080]

@@ -18,6 +18,8 @@ use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
+use crate::limits::CORES_MAX;
+
 /// A text that isn't a size, a duration or a window; the message says what is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -229,9 +231,23 @@ pub fn listen_addr(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080".into())
 }
 
+/// For the command line's parser. Zero is refused later, as in the file.
+pub fn core_count(text: &str) -> Result<usize, String> {
+    let count: usize = text.parse().map_err(|_| format!("write a number from 1 to {CORES_MAX}"))?;
+    if count <= CORES_MAX { Ok(count) } else { Err(format!("at most {CORES_MAX} threads can run SQL")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_threads_than_a_node_can_have_are_refused_with_the_bound() {
+        assert_eq!(core_count("256"), Ok(256));
+        for text in ["257", "9999", "-1", "many", "99999999999999999999"] {
+            assert!(core_count(text).unwrap_err().contains("256"), "{text}");
+        }
+    }
 
     fn size(text: &str) -> Result<u64, UnitError> {
         text.parse::<ByteSize>().map(ByteSize::as_bytes)

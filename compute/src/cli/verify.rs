@@ -58,7 +58,7 @@ fn checked(args: &VerifyArgs) -> anyhow::Result<Summary> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let seam = Seam::production();
-        let store = store::open(&url, false).await.context("cannot open the store")?;
+        let store = store::open_existing(&url).await.context("cannot open the store")?;
         is_a_bucket_of_shoal(&*store, &seam).await?;
         let options = Options { names, deletes_dead: args.delete_dead };
         let mut report = Report::new(args.output, assembled, seam.clone(), io::stderr().is_terminal());

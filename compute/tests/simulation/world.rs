@@ -1,21 +1,22 @@
 //! A simulated world: one bucket, virtual time, machines on which nodes live and die, and clients.
 
 use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use compute::core::{self, Message};
+use compute::core;
 use compute::hrana::baton::BatonKey;
 use compute::http::data::{self, DataPlane};
 use compute::http::admin;
-use compute::node::{Node, NodeContext, RunCores, Settings};
+use compute::node::{Node, RunCores, Settings, StartCore};
 use compute::sqlite::vfs;
 use futures_util::future::{OptionFuture, join, join_all};
 use segments::disk::DiskCache;
 use segments::disk::file::CacheFile;
 use segments::disk::file::simulated::SimulatedDisk;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use walstore::store::MemoryStore;
 
 use crate::client::{Client, Story};
@@ -212,7 +213,10 @@ pub fn server(node: &Node, machine: &Machine, create_on_first_use: bool, is_dead
 pub struct LocalCores;
 
 impl RunCores for LocalCores {
-    fn run_core(&self, number: u16, node: Arc<NodeContext>, inbox: mpsc::UnboundedReceiver<Message>) {
-        tokio::task::spawn_local(core::run(number, node, inbox));
+    fn prepare(&self, count: u16) -> io::Result<Vec<StartCore>> {
+        let start = |number| -> StartCore {
+            Box::new(move |node, inbox| drop(tokio::task::spawn_local(core::run(number, node, inbox))))
+        };
+        Ok((0..count).map(start).collect())
     }
 }

@@ -8,6 +8,7 @@ use walstore::mutant::{self, Mutant};
 use walstore::register::{self, Patience, RecordError, Swap, Versioned};
 use walstore::seam::Seam;
 use walstore::store::Store;
+use walstore::store::limits::LIST_MAX;
 
 use crate::head::{ForkPoint, Head, HeadState};
 use crate::keys;
@@ -200,7 +201,8 @@ impl Bucket<'_> {
         // A database that has objects had a head. Without it nobody knows which of them count, and an empty database
         // in its place would be a lie.
         let prefix = keys::database_prefix(database);
-        let others = register::list(self.store, self.seam, &prefix, self.patience).await.map_err(RecordError::from)?;
+        let others = register::list(self.store, self.seam, &prefix, LIST_MAX, self.patience).await;
+        let others = others.map_err(RecordError::from)?;
         if !others.is_empty() && !others.contains(&keys::head(database)) {
             let reason = "the database has objects, but its head is not there";
             return Err(RecordError::from(Corrupt::new(reason).at(keys::head(database))).into());

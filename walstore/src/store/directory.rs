@@ -56,6 +56,14 @@ impl DirectoryStore {
         Ok(Self { root: Arc::new(root) })
     }
 
+    /// Opens a store that has been used before.
+    pub async fn open_existing(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        let root = root.into();
+        let label = root.display().to_string();
+        let root = on_disk(label, StoreErrorKind::Retry, move || Root::open_existing(&root)).await?;
+        Ok(Self { root: Arc::new(root) })
+    }
+
     /// Makes the directory, and those above it, if it does not exist, then opens it.
     pub async fn create(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let root = root.into();

@@ -31,7 +31,7 @@ pub use memory::{MemoryStore, StoreClock};
 pub use operation::{Op, key_class};
 pub use probe::{ProbeError, probe};
 pub use s3::{S3Credentials, S3Location, S3Options, S3Store};
-pub use url::{StoreUrl, StoreUrlError, open};
+pub use url::{StoreUrl, StoreUrlError, open, open_existing};
 
 /// An object's key: non-empty, ASCII, `/`-separated, without `.` or `..` parts, at most 512 bytes.
 ///

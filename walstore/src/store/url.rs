@@ -124,6 +124,14 @@ pub async fn open(url: &StoreUrl, create: bool) -> Result<Arc<dyn Store>, StoreE
     }
 }
 
+/// Opens a store that is there already, to look at it.
+pub async fn open_existing(url: &StoreUrl) -> Result<Arc<dyn Store>, StoreError> {
+    match url {
+        StoreUrl::Directory(path) => Ok(Arc::new(DirectoryStore::open_existing(path).await?)),
+        StoreUrl::S3(_) => open(url, false).await,
+    }
+}
+
 fn parse_file(text: &str, rest: &str) -> Result<PathBuf, StoreUrlError> {
     if let Some((_, options)) = rest.split_once('?') {
         return Err(StoreUrlError::FileOptions(options.to_owned()));

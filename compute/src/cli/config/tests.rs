@@ -188,6 +188,7 @@ fn values_that_could_not_work_are_refused() {
     for (file, key, remedy) in [
         ("lease = \"99ms\"", "lease", "write 10s"),
         ("cores = 0", "cores", "1 or more"),
+        ("cores = 257", "cores", "at most 256"),
         ("memory = 0", "memory", "64MiB"),
         ("max-transaction-size = 0", "max-transaction-size", "64MiB"),
         ("statement-timeout = \"0s\"", "statement-timeout", "write 30s"),

@@ -67,6 +67,18 @@ impl Root {
         Ok(())
     }
 
+    /// Opens a store that is there already, and makes none.
+    pub fn open_existing(root: &Path) -> Result<Self, StoreError> {
+        let path = absolute(root)?;
+        let fail = |failure: Failure| failure.into_store_error(url(&path), StoreErrorKind::Retry);
+        let names = names(&open_root(&path)?).map_err(fail)?;
+        if names.iter().any(|name| name == OBJECTS) {
+            return Self::open(&path);
+        }
+        let message = format!("this directory is no store of Shoal's: there is no directory {OBJECTS:?} in it");
+        Err(StoreError::new(StoreErrorKind::Missing, url(&path), message))
+    }
+
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let path = absolute(root)?;
         let fail = |failure: Failure| failure.into_store_error(url(&path), StoreErrorKind::Retry);

@@ -112,6 +112,18 @@ async fn a_file_or_a_directory_of_somebody_else_is_refused() {
 }
 
 #[tokio::test]
+async fn whoever_wants_a_store_that_is_there_makes_none() {
+    let root = tempfile::tempdir().unwrap();
+    let error = DirectoryStore::open_existing(root.path()).await.err().unwrap();
+    assert_eq!(error.kind, StoreErrorKind::Missing);
+    assert!(error.message.contains("no store of Shoal's"), "{error}");
+    assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+    create(&DirectoryStore::open(root.path()).await.unwrap(), "k", "x").await;
+    let store = DirectoryStore::open_existing(root.path()).await.unwrap();
+    assert_eq!(content(&store, "k").await, Some(body("x")));
+}
+
+#[tokio::test]
 async fn a_store_that_is_deleted_under_way_is_missing_and_not_empty() {
     let root = tempfile::tempdir().unwrap();
     let store = DirectoryStore::open(root.path()).await.unwrap();
