@@ -101,6 +101,9 @@ pub const UNFINISHED_PATIENCE: Duration = Duration::from_secs(15);
 /// Moments of the past that one core keeps open. Beyond it those that nobody uses are closed, the longest unused first.
 pub const PASTS_MAX: usize = 64;
 
+/// Databases that had a name before its present one through which a moment is followed. A name remembers as many.
+pub const FORMER_DATABASES_MAX: usize = 16;
+
 /// Times of which one core remembers the commits that they led to.
 pub const KNOWN_TIMES_MAX: usize = 4_096;
 

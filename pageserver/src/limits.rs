@@ -117,6 +117,10 @@ pub const PAGES_AT_ONCE_MAX: usize = 1000;
 /// megabyte for a database of 10 GB, and up to 32 KiB of pages.
 pub const VIEWS_MAX: usize = 64;
 
+/// How long what is remembered of a database is answered without a look at its head: so long pages are shown of one that
+/// was deleted. One GET for each database that is read, and each such time.
+pub const VIEW_AGE_MAX: Duration = Duration::from_secs(5);
+
 /// Pages that these have in memory, one of them and all together: 32 MiB, twice of what lies between two bases of a history
 /// ([`segments::limits::HISTORY_BASE_PAGES_MAX`]), if no commit is larger.
 pub const VIEW_PAGES_MAX: usize = 8192;

@@ -286,16 +286,17 @@ mod tests {
         let reference = FrameRef { offset: 16, bytes: stored.len() as u32, crc: crc32c::crc32c(&stored) };
         let frame = StoredFrame::copy_of(&stored, &reference).unwrap();
         (0..40).for_each(|nonce| cache.insert_stored_ahead(&at(nonce, 16), frame.clone()));
-        assert!(cache.weight_bytes() == 40 * stored.len() as u64 && stored.len() < SEGMENT_BYTES / 10);
+        let stored_bytes = stored.len() + recent::ENTRY_BYTES;
+        assert!(cache.weight_bytes() == 40 * stored_bytes as u64 && stored_bytes < SEGMENT_BYTES / 10);
         let room = |stored_count: usize, decoded_count: usize| {
-            12 * SEGMENT_BYTES - stored_count * stored.len() - decoded_count * SEGMENT_BYTES
+            12 * SEGMENT_BYTES - stored_count * stored_bytes - decoded_count * (SEGMENT_BYTES + recent::ENTRY_BYTES)
         };
         assert_eq!(cache.room_ahead(), room(40, 0));
 
         // Some are decoded, in their order but for the very first ones.
         assert!(cache.wants_decoding() && !cache.is_next_to_decode());
         let decoded = std::iter::from_fn(|| cache.decode_next().then_some(())).count();
-        assert_eq!((decoded, cache.room_ahead()), (4, room(36, 4)));
+        assert_eq!((decoded, cache.room_ahead()), (3, room(37, 3)));
         assert!(!cache.wants_decoding());
         for nonce in 0..40 {
             assert_eq!(cache.frame(&at(nonce, 16)).unwrap().page(31).unwrap(), pages[31], "{nonce}");
@@ -310,6 +311,20 @@ mod tests {
         assert!(StoredFrame::copy_of(&damaged[1..], &reference).is_err());
         cache.insert_stored_ahead(&at(99, 16), StoredFrame::copy_of(&damaged, &reference).unwrap());
         assert!(cache.has_frame(&at(99, 16)) && cache.frame(&at(99, 16)).is_none() && !cache.has_frame(&at(99, 16)));
+    }
+
+    #[test]
+    fn frames_of_next_to_nothing_are_not_for_nothing() {
+        let cache = PageCache::new(64 << 10);
+        let zeros = vec![Page::copy_of(&[0; 4096]); 32];
+        let stored = crate::pack::encode_frame(zeros.iter());
+        let reference = FrameRef { offset: 16, bytes: stored.len() as u32, crc: crc32c::crc32c(&stored) };
+        let frame = StoredFrame::copy_of(&stored, &reference).unwrap();
+        assert!(stored.len() < 100, "{}", stored.len());
+        (0..10_000).for_each(|nonce| cache.insert_stored_ahead(&at(nonce, 16), frame.clone()));
+        let kept = (0..10_000).filter(|nonce| cache.has_frame(&at(*nonce, 16))).count();
+        assert!((1..=(16 << 10) / recent::ENTRY_BYTES).contains(&kept), "{kept}");
+        assert_eq!(cache.weight_bytes(), (kept * (stored.len() + recent::ENTRY_BYTES)) as u64);
     }
 
     #[test]

@@ -89,10 +89,12 @@ pub enum Mutant {
     PinWithoutBase,
     /// Collecting forgets that forks begin at pinned bases.
     CollectPinned,
+    /// A first fold is linked, and the name does not say that there was a head.
+    ForgetMade,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::AcknowledgeOutOfOrder,
         Self::AcknowledgeBeforeDurable,
         Self::ReplyBeforeGate,
@@ -132,6 +134,7 @@ impl Mutant {
         Self::TrimBeyondHorizon,
         Self::PinWithoutBase,
         Self::CollectPinned,
+        Self::ForgetMade,
     ];
 }
 

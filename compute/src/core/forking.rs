@@ -265,7 +265,9 @@ impl Core {
 
     /// What a child of `head` is promised: the same, from now on, and without an end.
     pub(super) fn settings_like(&self, head: &Head) -> Settings {
-        Settings { created_micros: self.node.now_micros(), expires_micros: 0, ..head.settings }
+        // Whatever this node's clock says: times rise from one database of a name to the next.
+        let created_micros = self.node.now_micros().max(head.folded.time_micros + 1);
+        Settings { created_micros, expires_micros: 0, ..head.settings }
     }
 
     /// The state that a moment means, folded.

@@ -45,6 +45,7 @@ use walstore::id::{DatabaseId, Lsn};
 use walstore::log::Acknowledged;
 use walstore::register::Versioned;
 
+pub(crate) use self::past::lineage::Lineage;
 pub use self::configure::Configure;
 pub use self::databases::OpenError;
 pub use self::downloads::DownloadReply;

@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 use pageserver::fold::FoldFailure;
 use pageserver::fork::{Restore, Restored};
-use tenant::head::{Head, HeadState};
+use tenant::head::Head;
 use tenant::lifecycle;
 use tenant::name::Name;
 use tenant::registry;
@@ -30,6 +30,7 @@ use super::databases::OpenError;
 use super::forking::{Changed, Origin, forker};
 use super::names::Known;
 use super::open_database::OpenDatabase;
+use super::past::lineage::Lineage;
 use crate::database::past_room::PastRoom;
 use crate::database::turn::TurnGuard;
 use crate::error::{Fault, ServerError};
@@ -196,19 +197,9 @@ impl Core {
     pub(super) async fn what_was_replaced(self: &Rc<Self>, name: &Name) -> Result<Moment, OpenError> {
         let id = self.open_living(name).await?.database.id;
         let (of, patience) = (name.clone(), self.patience());
-        let record = self.node.io(move |node| async move {
-            registry::read_name(&*node.stores.main, &node.seam, &of, patience).await
-        });
-        let record = record.await?.map_err(ServerError::from)?.map(|record| record.value);
-        // The name may not have been led on yet.
-        let former = record.iter().flat_map(|record| std::iter::once(record.database()).chain(record.past.iter().rev().copied()));
-        for database in former.filter(|former| *former != id) {
-            let head = self.read_head(database).await?.map(|head| head.value);
-            if let Some(Head { state: HeadState::Moved { new }, folded, .. }) = head
-                && new == id
-            {
-                return Ok(Moment::Bookmark { database, lsn: Lsn::raw(folded.lsn) });
-            }
+        let replaced = self.node.io(move |node| async move { Lineage::new(&node, patience).replaced_by(&of, id).await });
+        if let Some(Versioned { value, .. }) = replaced.await?.map_err(OpenError::Server)? {
+            return Ok(Moment::Bookmark { database: value.database, lsn: Lsn::raw(value.folded.lsn) });
         }
         let text = format!("`{name}` was not restored in place, so there is nothing to undo; name a bookmark to go back to");
         Err(ServerError::new(Fault::Invalid, text).into())

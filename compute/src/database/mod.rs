@@ -82,6 +82,8 @@ pub struct Database {
     pub window_micros: u64,
     /// Whether folds keep the commits that they fold.
     keeps_commits: Cell<bool>,
+    /// No commit is earlier.
+    created_micros: Cell<u64>,
     /// Where its trees' inner pages were read last.
     pub hot: Cell<HotSegments>,
     /// The history after its newest commit.
@@ -117,6 +119,7 @@ impl Database {
             meter: Meter::new(node.settings.memory_per_database, node.temp.share(), node.sql.clone()),
             window_micros,
             keeps_commits: Cell::new(false),
+            created_micros: Cell::new(0),
             feed: Feed::default(),
             replica: None,
             past: None,
@@ -178,6 +181,11 @@ impl Database {
         last.or((folded.time_micros <= micros).then_some(folded)).map(|tip| Lsn::raw(tip.lsn))
     }
 
+    /// No commit from now on has an earlier time than its creation.
+    pub fn created_at(&self, micros: u64) {
+        self.created_micros.set(micros);
+    }
+
     /// Whether folds are to keep the commits that come from now on.
     pub fn keep_commits(&self, keeps: bool) {
         self.keeps_commits.set(keeps);
@@ -234,7 +242,8 @@ impl Database {
     /// the log, durable later. The caller holds the turn.
     pub fn publish(&self, pages: BTreeMap<PageNo, Page>, page_count: u32) -> Result<Lsn, CommitTooLarge> {
         let before = self.newest.get();
-        let commit = Commit::new(&before, self.node.now_micros(), page_count, pages)?;
+        let now_micros = self.node.now_micros().max(self.created_micros.get());
+        let commit = Commit::new(&before, now_micros, page_count, pages)?;
         let encoded = commit::encode(&commit, &before, &|page_no| self.patch_base(page_no));
         let lsn = commit.lsn;
         self.add(commit, encoded.tip, encoded.patched, &encoded.bytes);

@@ -54,6 +54,56 @@ fn a_restore_to_a_time_or_under_a_new_name_is_exact_and_leaves_the_rest_alone() 
     assert_eq!(shown(&app), seen[5].shows, "a naive time is in UTC");
 }
 
+/// Whatever has had the name since: a time means what its URL showed then, and an LSN what led to the present state.
+#[test]
+fn moments_from_before_a_restore_in_place_are_found() {
+    let server = Server::dev();
+    let app = server.database("app");
+    let first = history(&app, 10);
+    changed(&server, "app/restore", &json!({ "lsn": first[5].lsn }));
+    let second = [7, 8].map(|x| commit(&app, &format!("INSERT INTO t VALUES (900{x}, 'second', NULL)")));
+    changed(&server, "app/undo", &json!({}));
+    let third = [1, 2].map(|x| commit(&app, &format!("INSERT INTO t VALUES (900{x}, 'third', NULL)")));
+    for seen in first.iter().chain(&second).chain(&third) {
+        assert_eq!(shown(&at(&server, "app", &seen.time)), seen.shows, "{}", seen.time);
+    }
+    // The third goes on from the end of the first.
+    for seen in first.iter().chain(&third) {
+        assert_eq!(shown(&at(&server, "app", seen.lsn)), seen.shows, "LSN {}", seen.lsn);
+    }
+    changed(&server, "app/restore", &json!({ "timestamp": second[0].time }));
+    assert_eq!(shown(&app), second[0].shows);
+    changed(&server, "app/restore", &json!({ "timestamp": first[2].time, "to": "copy" }));
+    assert_eq!(shown(&server.unmade_database("copy")), first[2].shows);
+    changed(&server, "app/undo", &json!({}));
+    assert_eq!(shown(&app), third[1].shows);
+    changed(&server, "app/restore", &json!({ "lsn": first[8].lsn }));
+    assert_eq!(shown(&app), first[8].shows);
+    changed(&server, "app/restore", &json!({ "lsn": first[1].lsn }));
+    assert_eq!(shown(&app), first[1].shows);
+}
+
+#[test]
+fn moments_from_before_a_deletion_are_found_once_it_is_taken_back() {
+    let server = Server::dev();
+    let app = server.database("app");
+    let seen = history(&app, 6);
+    changed(&server, "app/fork/test", &json!({ "lsn": seen[2].lsn }));
+    let answer = request("DELETE", &format!("http://{}/v1/namespaces/app", server.admin), &[], b"").expect("an answer");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let gone = compute::moment::time_text(wait_for_a_moment());
+    changed(&server, "app/undelete", &json!({}));
+    let after = commit(&app, "INSERT INTO t VALUES (77, 'after', NULL)");
+    for seen in seen.iter().chain([&after]) {
+        assert_eq!(shown(&at(&server, "app", &seen.time)), seen.shows);
+        assert_eq!(shown(&at(&server, "app", seen.lsn)), seen.shows);
+    }
+    changed(&server, "test/reset", &json!({}));
+    assert_eq!(shown(&server.unmade_database("test")), after.shows, "its parent is there again");
+    let refused = change(&server, "app/restore", &json!({ "timestamp": gone }));
+    assert!(refused.status == 400 && refused.json()["error"].to_string().contains("there was no `app`"), "{refused:?}");
+}
+
 #[test]
 fn a_restored_database_and_its_history_outlast_the_process() {
     let mut server = Server::dev();

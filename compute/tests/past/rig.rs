@@ -85,7 +85,7 @@ pub fn history(database: &Database, commits: usize) -> Vec<Seen> {
 
 /// The time by this machine's clock, which is the server's too, in microseconds since the Unix epoch.
 #[expect(clippy::disallowed_methods, reason = "the server's clock is the real one")]
-fn now_micros() -> u64 {
+pub fn now_micros() -> u64 {
     let micros = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros();
     u64::try_from(micros).expect("before the year 500,000")
 }
@@ -96,4 +96,11 @@ pub fn wait_until_after(micros: u64) {
     while let Some(left) = (micros + 1).checked_sub(now_micros()).filter(|left| *left > 0) {
         std::thread::sleep(Duration::from_micros(left));
     }
+}
+
+/// A time that is over, and after everything so far.
+pub fn wait_for_a_moment() -> u64 {
+    let micros = now_micros();
+    wait_until_after(micros);
+    micros
 }

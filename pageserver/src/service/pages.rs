@@ -10,6 +10,11 @@
 //! commit, its owner has in memory, and is asked for it ([`super::owners`]). Whoever asks for pages as of another commit
 //! is told which there are. What is answered is always of the very commit that was asked for; LSN 0 asks for the last
 //! one that is folded, so that this answer needs no owner and can be had while nobody owns the database.
+//!
+//! Where the pages of a commit are is remembered ([`View`]), and what the head said of the database beside it ([`Seen`]).
+//! That is believed for [`limits::VIEW_AGE_MAX`]; then the head is looked at again, once for all views of the database.
+//! So a database that was deleted is shown for that long and not longer, and one whose time is up not at all. A commit that
+//! has left the window meanwhile is shown as long as what it needs is there.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +25,7 @@ use segments::map::PageMap;
 use segments::page::{Page, PageNo};
 use tenant::head::Head;
 use tenant::registry;
+use tenant::settings::Settings;
 use tokio::sync::Mutex as AsyncMutex;
 use walstore::id::{DatabaseId, Lsn};
 use walstore::register::{Patience, RecordError};
@@ -76,6 +82,16 @@ impl View {
     }
 }
 
+/// What the head of a database said when it was looked at.
+struct Seen {
+    /// When it was asked for.
+    boot_micros: u64,
+    settings: Settings,
+}
+
+/// Who looks at the head again has it locked: the others wait for what he finds.
+type SharedSeen = Arc<AsyncMutex<Seen>>;
+
 /// As many pages as one view may have in memory.
 struct ViewRoom;
 
@@ -117,6 +133,8 @@ pub struct PageReader {
 #[derive(Default)]
 struct Views {
     known: BTreeMap<(DatabaseId, u64), Known>,
+    /// Of the databases that have views.
+    seen: BTreeMap<DatabaseId, SharedSeen>,
     /// Rises with each use.
     clock: u64,
     /// [Changed](View::changed) pages of all.
@@ -129,14 +147,15 @@ struct Known {
 }
 
 impl Views {
-    fn get(&mut self, key: (DatabaseId, u64)) -> Option<Arc<View>> {
+    fn get(&mut self, key: (DatabaseId, u64)) -> Option<(Arc<View>, SharedSeen)> {
         self.clock += 1;
         let known = self.known.get_mut(&key)?;
         known.used = self.clock;
-        Some(known.view.clone())
+        let seen = self.seen.get(&key.0).expect("BUG: a view without what its head said");
+        Some((known.view.clone(), seen.clone()))
     }
 
-    fn insert(&mut self, key: (DatabaseId, u64), view: Arc<View>) {
+    fn insert(&mut self, key: (DatabaseId, u64), view: Arc<View>, seen: Seen) {
         self.remove(key);
         if self.known.len() >= limits::VIEWS_MAX {
             self.remove_oldest(|_| true);
@@ -148,6 +167,8 @@ impl Views {
         self.changed += pages;
         self.clock += 1;
         self.known.insert(key, Known { view, used: self.clock });
+        // What other views of it go by may be newer than this, and is looked at again soon enough.
+        self.seen.entry(key.0).or_insert_with(|| Arc::new(AsyncMutex::new(seen)));
     }
 
     /// Forgets the longest unused of these.
@@ -159,6 +180,19 @@ impl Views {
 
     fn remove(&mut self, key: (DatabaseId, u64)) {
         self.changed -= self.known.remove(&key).map_or(0, |known| known.view.changed.len());
+        if self.of(key.0).next().is_none() {
+            self.seen.remove(&key.0);
+        }
+    }
+
+    /// The views of a database.
+    fn of(&self, database: DatabaseId) -> impl Iterator<Item = (DatabaseId, u64)> {
+        self.known.range((database, 0)..=(database, u64::MAX)).map(|(key, _)| *key)
+    }
+
+    fn remove_all(&mut self, database: DatabaseId) {
+        let all: Vec<_> = self.of(database).collect();
+        all.into_iter().for_each(|key| self.remove(key));
     }
 }
 
@@ -180,7 +214,7 @@ impl PageReader {
         }
         let numbers: Option<Vec<PageNo>> = numbers.iter().map(|number| PageNo::new(*number)).collect();
         let numbers = numbers.ok_or(PagesError::NoPage)?;
-        if let Some(view) = self.known(database, lsn) {
+        if let Some(view) = self.shown(database, lsn).await? {
             match self.pages(database, lsn, &view, &numbers).await {
                 // What it was read from may have been replaced, and deleted, meanwhile.
                 Err(RecordError::Corrupt(_)) => self.views().remove((database, lsn)),
@@ -260,24 +294,43 @@ impl PageReader {
         }
     }
 
-    fn known(&self, database: DatabaseId, lsn: u64) -> Option<Arc<View>> {
+    fn known(&self, database: DatabaseId, lsn: u64) -> Option<(Arc<View>, SharedSeen)> {
         self.views().get((database, lsn))
+    }
+
+    /// The view of a commit, if it is known and may still be shown.
+    async fn shown(&self, database: DatabaseId, lsn: u64) -> Result<Option<Arc<View>>, PagesError> {
+        let Some((view, seen)) = self.known(database, lsn) else { return Ok(None) };
+        let mut seen = seen.lock().await;
+        let age_micros = self.seam.boot_micros().saturating_sub(seen.boot_micros);
+        let is_old = age_micros >= limits::VIEW_AGE_MAX.as_micros() as u64;
+        if is_old || seen.settings.is_expired(self.seam.wall_micros()) {
+            *seen = self.head(database).await?.1;
+        }
+        Ok(Some(view))
     }
 
     fn views(&self) -> MutexGuard<'_, Views> {
         self.views.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn head(&self, database: DatabaseId) -> Result<Head, PagesError> {
+    /// Looks at the head of a database, which is forgotten if it is over.
+    async fn head(&self, database: DatabaseId) -> Result<(Head, Seen), PagesError> {
+        let boot_micros = self.seam.boot_micros();
         let patience = Patience::for_duration(&self.seam, limits::FETCH_PATIENCE);
-        let head = registry::read_head(&*self.store, &self.seam, database, patience).await?;
+        let head = registry::read_head(&*self.store, &self.seam, database, patience).await?.map(|head| head.value);
         let is_over = |head: &Head| head.state.is_final() || head.settings.is_expired(self.seam.wall_micros());
-        head.map(|head| head.value).filter(|head| !is_over(head)).ok_or(PagesError::NoSuchDatabase(database))
+        let Some(head) = head.filter(|head| !is_over(head)) else {
+            self.views().remove_all(database);
+            return Err(PagesError::NoSuchDatabase(database));
+        };
+        let seen = Seen { boot_micros, settings: head.settings };
+        Ok((head, seen))
     }
 
     /// Makes a view, if the commit is folded.
     async fn look(&self, database: DatabaseId, lsn: u64) -> Result<Looked, PagesError> {
-        let mut head = self.head(database).await?;
+        let (mut head, mut seen) = self.head(database).await?;
         let found = if lsn == 0 { Lsn::raw(head.folded.lsn) } else { lsn };
         if let Some(of) = Owned::of(&head).filter(|_| found > Lsn::raw(head.folded.lsn)) {
             return Ok(Looked::Later(Box::new(head), of));
@@ -285,11 +338,11 @@ impl PageReader {
         let mut _one = None;
         if head.folded.lsn != Lsn::new(found) {
             _one = Some(self.replaying.lock().await);
-            if let Some(view) = self.known(database, found) {
+            if let Some(view) = self.shown(database, found).await? {
                 return Ok(Looked::View(found, view));
             }
             // Meanwhile what it was made of may have been collected.
-            head = self.head(database).await?;
+            (head, seen) = self.head(database).await?;
         }
         let state = history::materialise(&self.fetcher, &head, found, &ViewRoom).await.map_err(|error| match error {
             PastError::TooOld(kept) | PastError::NotFolded(kept) | PastError::Future(kept) => {
@@ -302,7 +355,7 @@ impl PageReader {
         let view = View { page_count, image, map: Mutex::new(state.map), changed: state.input.pages };
         let view = Arc::new(view);
         if found != 0 {
-            self.views().insert((database, found), view.clone());
+            self.views().insert((database, found), view.clone(), seen);
         }
         Ok(Looked::View(found, view))
     }

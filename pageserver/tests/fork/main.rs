@@ -6,6 +6,7 @@ mod held;
 mod costs;
 mod crashes;
 mod forest;
+mod pages;
 mod random;
 mod tidy;
 #[path = "../damage/witness.rs"]

@@ -34,6 +34,12 @@ const WAITS: u64 = 1024;
 /// Frames that wait and are left to those who ask for them: they are there before somebody else has decoded them.
 const LEFT_TO_READERS: usize = 3;
 
+/// Bytes that an entry costs besides its content. It stands in three trees, whose nodes are little more than half full
+/// when things come in their order; and its content is an allocation, with a count of who shares it.
+pub const ENTRY_BYTES: usize = 480;
+
+const _: () = assert!(ENTRY_BYTES >= 2 * (size_of::<(Place, Entry)>() + 2 * size_of::<(u64, Place)>()) + 48);
+
 /// See the module documentation.
 pub struct Recent {
     bytes_max: usize,
@@ -101,10 +107,11 @@ pub struct Found {
 
 impl Content {
     fn weight_bytes(&self) -> usize {
-        match self {
+        let content = match self {
             Self::Decoded(frame) => frame.weight_bytes(),
             Self::Stored(frame) => frame.weight_bytes(),
-        }
+        };
+        content + ENTRY_BYTES
     }
 }
 
@@ -215,7 +222,7 @@ impl State {
         let before = std::mem::replace(&mut entry.used, now);
         let is_first = std::mem::take(&mut entry.is_unread);
         if is_first {
-            self.unread.decoded -= frame.weight_bytes();
+            self.unread.decoded -= entry.content.weight_bytes();
         }
         self.change(place.pack.owner, |share| {
             share.order.remove(&before);

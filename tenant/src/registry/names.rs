@@ -4,6 +4,7 @@ use tracing::info;
 use walstore::envelope::Corrupt;
 use walstore::id::{DatabaseId, IncarnationId, PutId};
 use walstore::incarnation::{IncarnationRecord, State};
+use walstore::mutant::{self, Mutant};
 use walstore::register::{self, Patience, RecordError, Swap, Versioned};
 use walstore::seam::Seam;
 use walstore::store::Store;
@@ -272,6 +273,9 @@ impl Bucket<'_> {
 /// A name that leads elsewhere, or nowhere, is left as it is: so it is if the database is about to end, or to take the
 /// place of another one.
 pub async fn note_made(store: &dyn Store, seam: &Seam, next: &Head, patience: Patience) -> Result<(), ResolveError> {
+    if mutant::is_on(Mutant::ForgetMade) {
+        return Ok(());
+    }
     let failed = |error: RecordError| ResolveError::record(&next.name, error);
     let key = keys::name(&next.name);
     for _ in 0..limits::NAME_ROUNDS_MAX {

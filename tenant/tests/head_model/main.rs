@@ -6,8 +6,12 @@
 //!
 //! - every acknowledged commit is readable, exactly once (I1),
 //! - every readable commit follows the very commit on which it was executed (I2),
-//! - no two readable commits share an LSN (I2), and
-//! - no write of the head breaks [`tenant::head::invariant`] (I6).
+//! - no two readable commits share an LSN (I2),
+//! - no write of the head breaks [`tenant::head::invariant`] (I6), and
+//! - were the head lost at that moment, whoever meets the name would make an empty database in its place only while
+//!   nothing is folded, and so all commits are in logs (I7).
+//!
+//! For the last one the model has the name record, in which the owner notes before the first fold that there was a head.
 //!
 //! A model that stays silent about a broken protocol is a broken model, so [`Mutant`]s break it on purpose.
 
@@ -94,4 +98,9 @@ fn an_acquire_that_keeps_the_epoch_is_refused() {
 #[test]
 fn taking_a_database_back_without_the_own_former_term_loses_an_acknowledged_commit() {
     caught(Mutant::ForgetOwnTerm, "I1", "acknowledged");
+}
+
+#[test]
+fn a_first_fold_that_is_not_noted_lets_a_lost_head_be_made_anew() {
+    caught(Mutant::ForgetMade, "I7", "empty database");
 }

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use tenant::head::{Folded, Head, MapField, invariant};
 use tenant::lifecycle::{self, Fold, OpenPlan, OwnerState};
 use tenant::name::Name;
+use tenant::naming::{NamePlan, plan_name};
+use tenant::record::{NameRecord, NameState, Origin};
 use tenant::settings::Settings;
 use walstore::id::{DatabaseId, IncarnationId, Lsn, PutId};
 
@@ -33,6 +35,8 @@ pub enum Mutant {
     AcquireKeepsEpoch,
     /// Takes a database back that others had meanwhile, although its own log, which it cannot read, has commits of it.
     ForgetOwnTerm,
+    /// Folds without noting in the name record that there is a head.
+    ForgetMade,
 }
 
 /// One commit in a node's log. `on` is the commit on whose result it was executed.
@@ -75,6 +79,8 @@ struct Flight {
 #[derive(Clone, Debug)]
 pub struct World {
     mutant: Option<Mutant>,
+    /// What the name leads to.
+    record: NameRecord,
     head: Head,
     nodes: [Node; 2],
     flights: Vec<Flight>,
@@ -88,15 +94,17 @@ impl World {
     pub fn new(mutant: Option<Mutant>) -> Self {
         let (name, database) = (Name::parse("app").unwrap(), DatabaseId::from_bytes([1; 16]));
         let head = lifecycle::first_head(&name, database, NODES[0], Settings::new(1), put_id(1, 0, 0));
-        let nodes = Default::default();
-        Self { mutant, head, nodes, flights: Vec::new(), commits: 0, acknowledged: Vec::new() }
+        let (nodes, origin) = (Default::default(), Origin::Empty(Settings::new(1)));
+        let state = NameState::Live { database, origin, incarnation: NODES[0], is_made: false };
+        let record = NameRecord::new(put_id(0, 0, 5), name, state);
+        Self { mutant, record, head, nodes, flights: Vec::new(), commits: 0, acknowledged: Vec::new() }
     }
 
     /// What tells this state from others: of each head only what differs between heads of this model.
     pub fn fingerprint(&self) -> [u8; 32] {
         let mut text = String::new();
         let mut add = |what: &dyn std::fmt::Debug| write!(text, "{what:?};").expect("text takes all");
-        add(&(digest(&self.head), self.commits, &self.acknowledged));
+        add(&(digest(&self.head), self.is_made(), self.commits, &self.acknowledged));
         for Node { log, sealed, term, leaving } in &self.nodes {
             let log: Vec<_> = log.iter().map(|c| (c.epoch, c.lsn, c.value, c.on)).collect();
             add(&(log, sealed, leaving));
@@ -122,6 +130,10 @@ impl World {
             if readable.iter().filter(|read| *read == value).count() != 1 {
                 return Err(format!("acknowledged {:?}, readable {readable:?}: {self:#?}", self.acknowledged));
             }
+        }
+        let plan = plan_name(Some(&self.record), None);
+        if self.head.has_folded() && !matches!(plan, NamePlan::Lost { .. }) {
+            return Err(format!("commits are folded, and if the head were lost, an empty database would be made: {self:#?}"));
         }
         Ok(())
     }
@@ -249,6 +261,9 @@ impl World {
     /// The owner sends a fold up to any of its commits.
     fn folds(&self, node: usize) -> Vec<Next> {
         let Some(term) = self.idle_owner(node) else { return Vec::new() };
+        if !term.history.is_empty() && !term.head.has_folded() && !self.is_made() && !self.is(Mutant::ForgetMade) {
+            return vec![Ok(self.noted(&term.head))];
+        }
         let folded = Lsn::raw(term.head.folded.lsn);
         let fold = |to| {
             let mut world = self.clone();
@@ -257,6 +272,18 @@ impl World {
             world.send(node, next).transpose()
         };
         (folded + 1..=term.history.len() as u64).filter_map(fold).collect()
+    }
+
+    fn is_made(&self) -> bool {
+        matches!(self.record.state, NameState::Live { is_made: true, .. })
+    }
+
+    /// The name says from here on that there was a head. Its writer asks until it is known to, and then goes on, so it is
+    /// one step; he may die right after it.
+    fn noted(&self, head: &Head) -> World {
+        let mut world = self.clone();
+        world.record = self.record.made(head, put_id(0, 0, 6)).expect("nobody else changes the record");
+        world
     }
 
     fn folded(&self, term: &Term, onto: &Head, to: u64, put_id: PutId) -> Head {

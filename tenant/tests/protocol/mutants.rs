@@ -9,7 +9,7 @@ const SEEDS: u64 = 20_000;
 
 /// Those that are about the log, heads and ownership. The others need SQLite. `ForgetOwnTerm`, which seed 622 once found,
 /// has become too rare here since nodes drain each other: the exhaustive model (`head_model`) catches it.
-const PROTOCOL: [Mutant; 25] = [
+const PROTOCOL: [Mutant; 26] = [
     Mutant::AcknowledgeOutOfOrder,
     Mutant::AcknowledgeBeforeDurable,
     Mutant::CollectTombstone,
@@ -35,6 +35,7 @@ const PROTOCOL: [Mutant; 25] = [
     Mutant::MarkerFirst,
     Mutant::ForgetNeeded,
     Mutant::DrainKeepsEpoch,
+    Mutant::ForgetMade,
 ];
 
 #[test]

@@ -19,7 +19,8 @@ Examples:
 
 In place, the state of now is not lost: the answer holds the bookmark that undoes it, and
 `shoal db undo app` does so. `shoal db history app` lists the commits to choose from, and
-http://<server>/db/app@<time or LSN>/ shows a state before you restore it.";
+http://<server>/db/app@<time or LSN>/ shows a state before you restore it. A restore begins a new
+history; a time from before it still means what the URL showed then, for the retention.";
 
 const DIFF_EXAMPLES: &str = "\
 Examples:

@@ -96,6 +96,7 @@ impl Core {
         let identity = (head.value.database, head.value.name.clone(), head.value.epoch);
         let database = Rc::new(Database::new(identity, node.clone(), self.number, window_micros, base));
         database.keep_commits(keeps_commits(&head.value));
+        database.created_at(head.value.settings.created_micros);
         for entry in &head.value.tail {
             if entry.incarnation != node.id {
                 let incarnation = entry.incarnation;

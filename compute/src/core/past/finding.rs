@@ -10,6 +10,7 @@ use walstore::id::{DatabaseId, Lsn};
 use walstore::register::Versioned;
 
 use super::history::{self, Found, Known, NotThere};
+use super::lineage::Lineage;
 use crate::core::Core;
 use crate::core::databases::OpenError;
 use crate::core::open_database::OpenDatabase;
@@ -59,7 +60,13 @@ impl Core {
             }
             let head = match moment {
                 Moment::Bookmark { database, .. } if database != head.value.database => self.former(name, database).await?,
-                _ => head,
+                _ => {
+                    let patience = self.patience();
+                    let head_at = self.node.io(move |node| async move {
+                        Lineage::new(&node, patience).head_at(head, moment).await
+                    });
+                    head_at.await??
+                }
             };
             let (id, folded) = (head.value.database, Lsn::raw(head.value.folded.lsn));
             if let Some(lsn) = self.pasts.at_time(id, moment).filter(|lsn| *lsn >= Lsn::raw(head.value.horizon)) {
@@ -178,10 +185,11 @@ impl Core {
     async fn folded_up_to(self: &Rc<Self>, open: &Rc<OpenDatabase>, moment: Moment) -> Result<Versioned<Head>, ServerError> {
         open.claim.settled().await.map_err(|why| why.error)?;
         let (folded, newest) = (open.database.base().tip, open.database.newest());
+        let created = open.head.borrow().value.settings.created_micros;
         let wanted = match moment {
             Moment::Lsn(lsn) | Moment::Bookmark { lsn, .. } => lsn.min(Lsn::raw(newest.lsn)),
             // All that was begun before this request counts, or the same question would get another answer later.
-            Moment::Time(micros) if micros >= folded.time_micros => Lsn::raw(newest.lsn),
+            Moment::Time(micros) if micros >= folded.time_micros.max(created) => Lsn::raw(newest.lsn),
             Moment::Time(_) => 0,
         };
         if wanted > Lsn::raw(folded.lsn) {

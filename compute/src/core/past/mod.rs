@@ -14,10 +14,12 @@
 //! |---|---|
 //! | [`finding`] | from a name and a moment to a head and a commit of its history |
 //! | [`history`] | what the history in the bucket says |
+//! | [`lineage`] | which of a name's databases a moment is one of |
 //! | [`opening`] | from a commit to an open database |
 
 mod finding;
 mod history;
+pub mod lineage;
 mod opening;
 
 use std::cell::RefCell;

@@ -30,7 +30,7 @@ use super::bodies::{invalid, read_json};
 use super::moments::At;
 use super::{PATIENCE, parse, refusal};
 use crate::context::NodeContext;
-use crate::core::{Change, Changed, Lent, Message, OpenError};
+use crate::core::{Change, Changed, Lent, Lineage, Message, OpenError};
 use crate::error::{Fault, ServerError};
 use crate::http::{failure, going_down, json as json_answer};
 use crate::moment::{Moment, parse_end};
@@ -133,7 +133,7 @@ pub(super) async fn reset(State(node): State<Arc<NodeHandle>>, Path(name): Path<
     answer(reset.await)
 }
 
-/// The name of what a database was forked from, past restores in place.
+/// The name of what a database was forked from, past restores in place and undeletion.
 async fn parent_of(node: &NodeContext, name: &Name) -> Result<Name, Box<Response>> {
     let patience = Patience::for_duration(&node.seam, PATIENCE);
     let head = registry::resolve_head(&*node.stores.main, &node.seam, name, node.id, patience).await;
@@ -148,10 +148,16 @@ async fn parent_of(node: &NodeContext, name: &Name) -> Result<Name, Box<Response
             Some(Head { name: of, parent, .. }) if of == *name => at = parent.map(|point| point.parent),
             Some(Head { state: HeadState::Live, name, .. }) => return Ok(name),
             Some(Head { state: HeadState::Moved { new }, .. }) => at = Some(new),
+            Some(head) if goes_on(node, &head, patience).await? => return Ok(head.name),
             _ => return Err(invalid(&format!("what `{name}` was forked from is gone, so there is nothing to reset it to"))),
         }
     }
     Err(invalid(&format!("`{name}` is no fork, so there is nothing to reset it to")))
+}
+
+/// Whether a database that was deleted was brought back.
+async fn goes_on(node: &NodeContext, ended: &Head, patience: Patience) -> Result<bool, Box<Response>> {
+    Lineage::new(node, patience).goes_on(ended).await.map_err(|error| refusal(error.into()))
 }
 
 /// A change that takes a name that is free.

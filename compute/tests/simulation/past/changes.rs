@@ -119,6 +119,10 @@ impl Client {
 
     /// In place.
     pub(super) async fn restore(&mut self, name: &str, line: usize) {
+        if self.rng.is_one_in(2) {
+            // So that moments of what is replaced have known times.
+            self.list_history(name, line).await;
+        }
         let moment = self.draw_moment(line);
         let answer = self.change(&format!("/v1/namespaces/{name}/restore"), &moment.body).await;
         self.replaced("restore", name, line, &moment, &answer);
@@ -231,6 +235,7 @@ impl Client {
                 let (made, newest) = (Made::of(body), past.family.lines[line].newest);
                 let new = past.family.branch(&name, line, made.lsn);
                 past.family.lines[new].id = Some(made.id);
+                past.family.lines[line].replaced_by = Some(new);
                 past.put(&name, Leads::To(new));
                 match made.lsn >= newest {
                     true => Ok(()),

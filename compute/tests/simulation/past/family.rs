@@ -27,7 +27,7 @@ pub struct Line {
     pub from: Option<(usize, u64)>,
     /// What a restore in place has replaced with it: the line, its last commit, and the bookmark of that.
     pub undo: Option<(usize, u64, String)>,
-    /// What a restore in place has put into its place.
+    /// What a restore in place has put into its place, or brought it back.
     pub replaced_by: Option<usize>,
     /// When it ends.
     pub ends: Ends,
@@ -120,12 +120,30 @@ impl Family {
         Some(parent)
     }
 
-    /// What has the place of a line after restores in place.
+    /// What has the place of a line after restores in place, or after it was brought back.
     pub fn successor(&self, mut line: usize) -> usize {
         while let Some(next) = self.lines[line].replaced_by {
             line = next;
         }
         line
+    }
+
+    /// Whether a line was made, by whatever steps, from one of the same name, or from what had its place.
+    pub fn goes_back_to(&self, mut line: usize, former: usize) -> bool {
+        let last = self.successor(former);
+        while let Some((from, _)) = self.lines[line].from.filter(|(from, _)| self.lines[*from].name == self.lines[line].name) {
+            if from == former || from == last {
+                return true;
+            }
+            line = from;
+        }
+        false
+    }
+
+    /// What had the name of a line before it, one after the other, as far as restores in place are known.
+    pub fn predecessors(&self, line: usize) -> Vec<usize> {
+        let before = |line: &usize| self.lines.iter().position(|it| it.replaced_by == Some(*line));
+        std::iter::successors(before(&line), before).collect()
     }
 
     /// A line that begins with the state of another one.
@@ -364,7 +382,7 @@ mod tests {
         let app = family.branch("app", 0, 2);
         family.lines[0].replaced_by = Some(app);
         assert_eq!([0, 1, again, once_more, app].map(|line| family.parent(line)), [None, Some(0), Some(0), Some(0), None]);
-        assert_eq!(family.successor(0), app);
+        assert_eq!((family.successor(0), family.predecessors(app), family.predecessors(1)), (app, vec![0], vec![]));
     }
 
     #[test]

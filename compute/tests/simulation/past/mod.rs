@@ -39,9 +39,10 @@ use crate::cluster::{Answer, sleep};
 pub type Tally = BTreeMap<&'static str, u64>;
 
 /// What every large run must have had.
-pub const KINDS: [&str; 24] = [
+pub const KINDS: [&str; 25] = [
     "write",
     "past read",
+    "past read of a former database by time",
     "past read at the end",
     "listing",
     "fork now",

@@ -134,17 +134,20 @@ impl Client {
             2 => begin,
             _ => begin + self.rng.below(newest - begin + 1),
         };
-        let id = past.family.lines[of].id.clone();
-        if let Some(id) = id.filter(|_| of != line || self.rng.is_one_in(4)) {
-            let text = format!("{id}-{lsn}");
-            return Moment { line: of, lsn, body: json!({ "bookmark": text }), text };
-        }
-        // A time before the next commit's means this one.
-        let time = past.family.time(of, lsn).filter(|_| of == line && lsn >= begin);
+        // A time before the next commit's means this one, also if another line has had the name since. When the first commit of
+        // a line that was made from another one came to this name, nobody knows.
+        let is_in_time = past.family.lines[of].from.is_none() || lsn > begin;
+        let was_shown = of == line || past.family.predecessors(line).contains(&of);
+        let time = past.family.time(of, lsn).filter(|_| is_in_time && was_shown && lsn >= begin);
         if let Some(time) = time.filter(|_| self.rng.is_one_in(2)) {
             let next = past.family.time(of, lsn + 1).unwrap_or(time + 1);
             let text = time_text(time + self.rng.below(next - time));
             return Moment { line: of, lsn, body: json!({ "timestamp": text }), text };
+        }
+        let id = past.family.lines[of].id.clone();
+        if let Some(id) = id.filter(|_| of != line || self.rng.is_one_in(4)) {
+            let text = format!("{id}-{lsn}");
+            return Moment { line: of, lsn, body: json!({ "bookmark": text }), text };
         }
         Moment { line: of, lsn, text: lsn.to_string(), body: json!({ "lsn": lsn }) }
     }
@@ -163,6 +166,9 @@ impl Client {
                     self.note(format!("read {of}: commit {}, last {:?}", seen.lsn, seen.log.last()));
                     let past = &mut *self.story.past.borrow_mut();
                     past.did("past read");
+                    if moment.line != line && moment.body["timestamp"].is_string() {
+                        past.did("past read of a former database by time");
+                    }
                     self.learn(self.judge_life(past, name));
                     match seen.lsn == moment.lsn {
                         true => past.family.check(moment.line, &seen),

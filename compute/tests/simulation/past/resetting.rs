@@ -16,7 +16,10 @@ impl Client {
             let Some(parent) = past.family.parent(line) else { return };
             let name = past.family.lines[parent].name.clone();
             match past.names[&name] {
-                Standing::Sure(Leads::To(now)) => (name, (past.family.successor(parent) == now).then_some(now)),
+                Standing::Sure(Leads::To(now)) if past.family.successor(parent) == now => (name, Some(now)),
+                // It may have been brought back by what nobody was told of.
+                Standing::Sure(Leads::To(now)) if past.family.goes_back_to(now, parent) => return,
+                Standing::Sure(Leads::To(_)) => (name, None),
                 Standing::Sure(Leads::Nowhere) => (name, None),
                 Standing::Sure(_) | Standing::Unsure(_) => return,
             }
