@@ -28,7 +28,7 @@ use crate::sqlite::vfs::VfsFile;
 /// What a client wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Download {
-    /// SQL text; with rowids where no column is one.
+    /// SQL text; with each row's rowid, or only where rows would get another one.
     Dump { with_rowids: bool },
     /// A SQLite file.
     File,
@@ -64,6 +64,11 @@ impl Stream {
                 connection.file.reads.set(Reads::Durable);
                 let begin = "BEGIN; SELECT count(*) FROM sqlite_schema";
                 connection.sql.execute_batch(begin).map_err(|error| failed(connection.explain(&error)))?;
+                let checked = dump::check(&mut Rows { connection }, Options { pattern: None, with_rowids });
+                if let Err(error) = checked {
+                    let _ = connection.sql.execute_batch("ROLLBACK");
+                    return Err(failed(error));
+                }
                 Ok(Begun::Dump { with_rowids })
             }
             Download::File => {
@@ -104,7 +109,7 @@ impl Stream {
         let mut pieces = Pieces::default();
         let mut source = Rows { connection };
         let options = Options { pattern: None, with_rowids };
-        let dumped = dump::dump(&mut source, &mut pieces, options).map(drop);
+        let dumped = dump::dump(&mut source, &mut pieces, options);
         // What was written of a dump that failed says why.
         let sent = pieces.flush().map_err(|_| connection.file.abandoned());
         dumped.map_err(failed).and(sent)
@@ -164,6 +169,10 @@ impl Source for Rows<'_> {
 
     fn not_written(error: io::Error) -> HranaError {
         HranaError::new(Fault::Closed.code(), error.to_string())
+    }
+
+    fn impossible(why: String) -> HranaError {
+        HranaError::fault(Fault::Invalid, why)
     }
 }
 
