@@ -5,7 +5,8 @@
 //! do; those of `sqlite3` write virtual tables straight into the schema and their shadow tables by hand. What comes of
 //! it is checked as a file that anybody may have made.
 //!
-//! A dump that is not whole is refused: it ends inside of its transaction, or rolls it back.
+//! A dump that is not whole is refused: it ends inside of its transaction, or rolls it back. So is one with a NUL, at
+//! which SQLite would take the text to end.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -35,9 +36,10 @@ pub fn load(source: &Path, target: &Path, progress: &Progress) -> Result<(), Tra
         if line.is_empty() {
             return script.finish();
         }
+        let offset = done;
         done += line.len() as u64;
         progress.at("loading the dump", done, of);
-        script.take_line(line)?;
+        script.take_line(line, offset)?;
     }
 }
 
@@ -65,9 +67,17 @@ struct Script<'p> {
 }
 
 impl Script<'_> {
-    fn take_line(&mut self, line: Vec<u8>) -> Result<(), TransferError> {
+    /// `offset`: where in the file it begins.
+    fn take_line(&mut self, line: Vec<u8>, offset: u64) -> Result<(), TransferError> {
         let at = self.splitter.line();
         let is_first = at == 1 && self.statements == 0;
+        if let Some(index) = line.iter().position(|byte| *byte == 0) {
+            let problem = format!("there is a NUL in line {at}, the byte at offset {} of the file", offset + index as u64);
+            return Err(match is_first {
+                true => TransferError::NotText { path: self.source.to_owned(), problem },
+                false => self.fails(at, &problem),
+            });
+        }
         let line = String::from_utf8(line).map_err(|_| match is_first {
             true => TransferError::NotText { path: self.source.to_owned(), problem: "its first line is not UTF-8".into() },
             false => self.fails(at, "this is not UTF-8 text"),
@@ -113,5 +123,28 @@ impl Script<'_> {
 
     fn fails(&self, line: usize, problem: &str) -> TransferError {
         TransferError::Script { path: self.source.to_owned(), line, problem: problem.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of a script, if it is refused.
+    fn refusal(script: &[u8]) -> String {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (source, target) = (directory.path().join("dump.sql"), directory.path().join("db"));
+        std::fs::write(&source, script).expect("a file");
+        load(&source, &target, &Progress::to_terminal()).expect_err("a refusal").to_string()
+    }
+
+    #[test]
+    fn a_nul_is_refused_with_its_place() {
+        let error = refusal(b"create table a(x);\ninsert into a values(1);\n\0\ninsert into a values(2);\n");
+        assert!(error.contains("dump.sql, line 3: there is a NUL in line 3, the byte at offset 44"), "{error}");
+        let error = refusal(b"SELECT 1; SELECT 'a\0b';");
+        assert!(error.contains("there is a NUL in line 1, the byte at offset 19"), "{error}");
+        let error = refusal(&[0; 8192]);
+        assert!(error.contains("neither a SQLite database nor SQL text: there is a NUL in line 1, the byte at offset 0"), "{error}");
     }
 }
