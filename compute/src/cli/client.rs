@@ -40,6 +40,8 @@ pub enum ClientError {
     Sql(#[from] SqlError),
     #[error("{0}. A transaction that was open here is rolled back")]
     StreamLost(#[source] Box<ClientError>),
+    #[error("there is no dump of this: {0}")]
+    NoDump(String),
     #[error("printing the result failed: {0}")]
     Output(#[source] io::Error),
 }

@@ -37,6 +37,11 @@ pub const NAMESPACES_PER_PAGE: usize = 1_000;
 /// An exported or converted file up to this size is checked with its indexes; that takes minutes for much larger ones.
 pub const FULL_CHECK_BYTES_MAX: u64 = 1 << 30;
 
+/// Steps of SQLite that one statement of an imported dump may take: this many (some ten seconds), and so many more for
+/// each byte of the dump so far. To make an index or to rebuild a full-text table takes a few dozen for each row.
+pub const DUMP_STATEMENT_STEPS_MAX: u64 = 1_000_000_000;
+pub const DUMP_STATEMENT_STEPS_PER_BYTE: u64 = 1_000;
+
 /// Times that an upload goes on after its connection broke, without having got further.
 pub const UPLOAD_TRIES: usize = 5;
 

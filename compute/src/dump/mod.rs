@@ -1,10 +1,17 @@
 //! A database as a script that makes it again, here or in `sqlite3`. The server's `GET …/dump` and the shell's `.dump`
 //! write the same text, from different [`Source`]s.
 //!
-//! The order is what makes it loadable: tables and their rows; then indexes, views, triggers, so
+//! The order is what makes it loadable: tables and their rows, virtual ones last; then indexes, views, triggers, so
 //! that none of them does its work a second time while rows come in, and a trigger on a view finds
 //! the view; last what is built from other tables. Everything is read in one transaction, so it is
 //! one moment of the database.
+//!
+//! Rows keep their rowids: where no column is the rowid, each row from the first on whose rowid is not the one that it
+//! would get by itself (1, 2, 3 …) names it. A table whose columns have taken all three names of the rowid can't tell
+//! it, and one of [`COLUMNS_MAX`] columns has no room for it.
+//!
+//! What can't be dumped is an error before the first byte ([`check`]), as far as it can be known by then; nothing is left
+//! out.
 //!
 //! A dump of a whole database ends with `COMMIT;`. One that broke off does not, so it cannot be taken for a whole one.
 //!
@@ -14,13 +21,21 @@
 pub mod literal;
 pub mod virtual_table;
 
+mod full_text;
+mod schema;
+
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::{self, Write};
 
-use self::literal::{identifier, push_blob, push_real, push_text, string};
+use self::full_text::FullTextTable;
+use self::literal::{identifier, push_blob, push_real, push_text};
+use self::schema::{Object, TableKind, TableShape, read_objects, read_shapes, text_of};
 use self::virtual_table::Content;
 use crate::hrana::value::ValueRef;
+
+/// Columns that a result may have under the limits of [`crate::session::connection`].
+const COLUMNS_MAX: usize = 400;
 
 /// Takes a row.
 pub type EachRow<'r> = &'r mut dyn FnMut(&[ValueRef<'_>]) -> io::Result<()>;
@@ -38,6 +53,9 @@ pub trait Source {
 
     /// The output failed.
     fn not_written(error: io::Error) -> Self::Error;
+
+    /// The database has something that no dump can carry.
+    fn impossible(why: String) -> Self::Error;
 }
 
 /// How a database keeps text.
@@ -72,15 +90,32 @@ impl Encoding {
 pub struct Options<'o> {
     /// Only tables whose names are like this, with what belongs to them.
     pub pattern: Option<&'o str>,
-    /// Rows keep their rowids, also where no column of their table is one.
+    /// All rows of tables name their rowids, also where they would get the same ones without.
     pub with_rowids: bool,
 }
 
-/// Prints the database. Returns a note for each thing that a script can't carry.
-pub fn dump<S: Source>(source: &mut S, out: &mut dyn Write, options: Options<'_>) -> Result<Vec<String>, S::Error> {
-    let mut dump = Dump { source, out, notes: Vec::new(), encoding: Encoding::Utf8, options };
+/// Looks for what can't be dumped. [`dump`] does it too, before the first byte.
+pub fn check<S: Source>(source: &mut S, options: Options<'_>) -> Result<(), S::Error> {
+    for object in read_objects(source, options.pattern)? {
+        if object.kind == "table" && object.virtual_content() == Some(Content::Unknown) {
+            return Err(unknown(&object, S::impossible));
+        }
+    }
+    // Fails for a virtual table that SQLite can't open.
+    read_shapes(source).map(drop)
+}
+
+fn unknown<E>(object: &Object, impossible: impl Fn(String) -> E) -> E {
+    let text = "is of a module that is not known here, so no SQL can carry its content: export the database as a file";
+    impossible(format!("the virtual table {} {text}", identifier(&object.name)))
+}
+
+/// Prints the database.
+pub fn dump<S: Source>(source: &mut S, out: &mut dyn Write, options: Options<'_>) -> Result<(), S::Error> {
+    check(source, options)?;
+    let mut dump = Dump { source, out, rebuilds: Vec::new(), encoding: Encoding::Utf8, options };
     let outcome = dump.print_start().and_then(|()| dump.print_all());
-    let (out, notes) = (dump.out, dump.notes);
+    let out = dump.out;
     match &outcome {
         Ok(()) => out.write_all(b"COMMIT;\n").map_err(S::not_written)?,
         // Half a database must not be mistaken for a whole one.
@@ -89,46 +124,42 @@ pub fn dump<S: Source>(source: &mut S, out: &mut dyn Write, options: Options<'_>
             out.write_all(format!("ROLLBACK; -- the dump ended early: {why}\n").as_bytes()).map_err(S::not_written)?;
         }
     }
-    outcome.map(|()| notes)
+    outcome
 }
 
 struct Dump<'d, S> {
     source: &'d mut S,
     out: &'d mut dyn Write,
-    notes: Vec<String>,
+    /// Full-text tables that are made from others at the end, as SQL names them.
+    rebuilds: Vec<String>,
     encoding: Encoding,
     options: Options<'d>,
 }
 
-/// A row of `sqlite_schema`.
-struct Object {
-    kind: String,
-    name: String,
-    sql: String,
+/// Rows to print, of a table as SQL names it, with columns as SQL names them.
+struct Rows<'r> {
+    table: &'r str,
+    columns: &'r [String],
+    /// Whether the columns are named, or are all that there are.
+    are_named: bool,
+    /// What follows `FROM`, if it is not just the table.
+    from: Option<&'r str>,
+    order: Option<&'r str>,
+    /// The rowid, for rows that must name it.
+    rowid: Option<&'r str>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TableKind {
-    Ordinary { has_rowid: bool },
-    Virtual,
-    Shadow,
-}
+impl<'r> Rows<'r> {
+    fn of(table: &'r str, columns: &'r [String]) -> Self {
+        Self { table, columns, are_named: false, from: None, order: None, rowid: None }
+    }
 
-/// What of a table is read and written.
-struct TableShape {
-    kind: TableKind,
-    /// Those that can be written.
-    columns: Vec<String>,
-    /// Those that can't: generated ones, and a virtual table's hidden ones.
-    others: Vec<String>,
-}
+    fn named(table: &'r str, columns: &'r [String]) -> Self {
+        Self { are_named: true, ..Self::of(table, columns) }
+    }
 
-impl TableShape {
-    /// A name by which the rowid can be asked for, if no column has taken all three.
-    fn rowid_alias(&self) -> Option<&'static str> {
-        let names = self.columns.iter().chain(&self.others);
-        let is_taken = |alias: &str| names.clone().any(|name| name.eq_ignore_ascii_case(alias));
-        ["rowid", "_rowid_", "oid"].into_iter().find(|alias| !is_taken(alias))
+    fn by(self, order: impl Into<Option<&'r str>>) -> Self {
+        Self { order: order.into(), ..self }
     }
 }
 
@@ -147,15 +178,19 @@ impl<S: Source> Dump<'_, S> {
 
     fn print_all(&mut self) -> Result<(), S::Error> {
         self.print_numbers()?;
-        let objects = self.read_objects()?;
-        let mut shapes = self.read_shapes()?;
-        let mut rebuilds = Vec::new();
-        for object in objects.iter().filter(|object| object.kind == "table") {
-            if let Some(shape) = shapes.remove(&object.name)
-                && !is_internal(&object.name)
-            {
-                self.print_table(object, &shape, &mut rebuilds)?;
+        let objects = read_objects(self.source, self.options.pattern)?;
+        let shapes = read_shapes(self.source)?;
+        let tables = objects.iter().filter(|object| object.kind == "table" && !is_internal(&object.name));
+        let tables: Vec<_> = tables.filter_map(|object| Some((object, shapes.get(&object.name)?))).collect();
+        let (virtual_tables, ordinary): (Vec<_>, Vec<_>) = tables.into_iter().partition(|(_, it)| it.kind == TableKind::Virtual);
+        for (object, shape) in ordinary {
+            let is_made = virtual_tables.iter().any(|(owner, _)| owner.makes(&object.name));
+            if shape.kind == TableKind::Ordinary || !is_made {
+                self.print_table(object, shape)?;
             }
+        }
+        for (object, shape) in virtual_tables {
+            self.print_virtual(object, shape, &shapes)?;
         }
         if self.options.pattern.is_none() {
             self.print_internal_tables(&objects)?;
@@ -165,9 +200,10 @@ impl<S: Source> Dump<'_, S> {
                 self.print_statement(&object.sql)?;
             }
         }
-        rebuilds
-            .iter()
-            .try_for_each(|name| self.print_statement(&format!("INSERT INTO {name}({name}) VALUES('rebuild')")))
+        for name in std::mem::take(&mut self.rebuilds) {
+            self.print_statement(&format!("INSERT INTO {name}({name}) VALUES('rebuild')"))?;
+        }
+        Ok(())
     }
 
     /// The numbers by which programs know their file, and migration tools the schema's version.
@@ -209,85 +245,35 @@ impl<S: Source> Dump<'_, S> {
         Ok(has_rows)
     }
 
-    fn read_objects(&mut self) -> Result<Vec<Object>, S::Error> {
-        let like = self.options.pattern.map_or(String::new(), |pattern| format!(" AND tbl_name LIKE {}", string(pattern)));
-        let sql = format!("SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL{like} ORDER BY rowid");
-        let mut objects = Vec::new();
-        self.source.rows(&sql, &mut |row| {
-            if let [kind, name, sql] = row
-                && let (Some(kind), Some(name), Some(sql)) = (text_of(kind), text_of(name), text_of(sql))
-            {
-                objects.push(Object { kind, name, sql });
-            }
-            Ok(())
-        })?;
-        Ok(objects)
+    fn print_table(&mut self, object: &Object, shape: &TableShape) -> Result<(), S::Error> {
+        self.print_statement(&object.sql)?;
+        let (table, mut columns, alias) = (identifier(&object.name), identifiers(&shape.columns), shape.rowid_alias());
+        let asked_for = alias.filter(|_| self.options.with_rowids);
+        columns.splice(0..0, asked_for.map(String::from));
+        let rowid = if asked_for.is_some() { None } else { shape.implicit_rowid() };
+        let are_named = asked_for.is_some() || !shape.others.is_empty();
+        self.print_rows(&Rows { are_named, rowid, ..Rows::of(&table, &columns).by(alias) })
     }
 
-    /// The shapes of all tables, by name.
-    fn read_shapes(&mut self) -> Result<BTreeMap<String, TableShape>, S::Error> {
-        // CROSS JOIN keeps the order of the loops; a view that is broken would fail as a table.
-        let sql = "SELECT t.name, t.type, t.wr, c.name, c.hidden FROM pragma_table_list t \
-                   CROSS JOIN pragma_table_xinfo(t.name) c \
-                   WHERE t.schema='main' AND t.type<>'view' ORDER BY t.name, c.cid";
-        let mut shapes = BTreeMap::new();
-        self.source.rows(sql, &mut |row| {
-            let [name, kind, without_rowid, column, hidden] = row else { return Ok(()) };
-            let (Some(name), Some(kind), Some(column)) = (text_of(name), text_of(kind), text_of(column)) else {
-                return Ok(());
-            };
-            let shape = shapes.entry(name).or_insert_with(|| TableShape {
-                kind: match kind.as_str() {
-                    "virtual" => TableKind::Virtual,
-                    "shadow" => TableKind::Shadow,
-                    _ => TableKind::Ordinary { has_rowid: *without_rowid == ValueRef::Integer(0) },
-                },
-                columns: Vec::new(),
-                others: Vec::new(),
-            });
-            match hidden {
-                ValueRef::Integer(0) => shape.columns.push(column),
-                _ => shape.others.push(column),
-            }
-            Ok(())
-        })?;
-        Ok(shapes)
-    }
-
-    fn print_table(
+    fn print_virtual(
         &mut self,
         object: &Object,
         shape: &TableShape,
-        rebuilds: &mut Vec<String>,
+        shapes: &BTreeMap<String, TableShape>,
     ) -> Result<(), S::Error> {
-        let table = identifier(&object.name);
-        match shape.kind {
-            TableKind::Shadow => Ok(()),
-            TableKind::Ordinary { has_rowid } => {
-                self.print_statement(&object.sql)?;
-                let order = has_rowid.then(|| shape.rowid_alias()).flatten();
-                let mut columns = identifiers(&shape.columns);
-                let rowid = order.filter(|_| self.options.with_rowids);
-                columns.splice(0..0, rowid.map(String::from));
-                self.print_rows(&table, &columns, rowid.is_some() || !shape.others.is_empty(), order)
+        self.print_statement(&object.sql)?;
+        let (table, mut columns) = (identifier(&object.name), identifiers(&shape.columns));
+        match virtual_table::content(&object.sql) {
+            Content::Rows => self.print_rows(&Rows::named(&table, &columns)),
+            Content::RowsWithRowid => {
+                columns.insert(0, "rowid".into());
+                self.print_rows(&Rows::named(&table, &columns).by("rowid"))
             }
-            TableKind::Virtual => {
-                self.print_statement(&object.sql)?;
-                match virtual_table::content(&object.sql) {
-                    Content::Rows => self.print_rows(&table, &identifiers(&shape.columns), true, None),
-                    Content::RowsWithRowid => {
-                        let mut columns = identifiers(&shape.columns);
-                        columns.insert(0, "rowid".into());
-                        self.print_rows(&table, &columns, true, Some("rowid"))
-                    }
-                    Content::Rebuild => {
-                        rebuilds.push(table);
-                        Ok(())
-                    }
-                    Content::Derived => Ok(()),
-                    Content::Lost => self.leave_out(format!("the content of the virtual table {table} can't be read")),
-                }
+            Content::FullText(declared) => {
+                self.print_full_text(&FullTextTable { name: &object.name, shape, declared }, shapes)
             }
+            Content::Derived => Ok(()),
+            Content::Unknown => Err(unknown(object, S::impossible)),
         }
     }
 
@@ -298,38 +284,43 @@ impl<S: Source> Dump<'_, S> {
             // Makes the table, and nothing else.
             self.print_statement("ANALYZE sqlite_schema")?;
             let columns = identifiers(&["tbl", "idx", "stat"].map(String::from));
-            self.print_rows("sqlite_stat1", &columns, false, Some("rowid"))?;
+            self.print_rows(&Rows::of("sqlite_stat1", &columns).by("rowid"))?;
         }
         // Without a row, there may be no table that makes it in the copy.
         if exists("sqlite_sequence") && self.has_rows("sqlite_sequence")? {
             self.print_statement("DELETE FROM sqlite_sequence")?;
             let columns = identifiers(&["name", "seq"].map(String::from));
-            self.print_rows("sqlite_sequence", &columns, false, Some("rowid"))?;
+            self.print_rows(&Rows::of("sqlite_sequence", &columns).by("rowid"))?;
         }
         Ok(())
     }
 
-    /// Prints an INSERT for each row. `columns` and `table` are identifiers as SQL has them.
-    fn print_rows(
-        &mut self,
-        table: &str,
-        columns: &[String],
-        name_columns: bool,
-        order: Option<&str>,
-    ) -> Result<(), S::Error> {
-        let names = if name_columns { format!("({})", columns.join(",")) } else { String::new() };
+    /// Prints an INSERT for each row.
+    fn print_rows(&mut self, rows: &Rows<'_>) -> Result<(), S::Error> {
+        let Rows { table, columns, are_named, from, order, rowid } = *rows;
+        let selected: Vec<String> = rowid.map(String::from).into_iter().chain(columns.iter().cloned()).collect();
+        let plain = match are_named {
+            true => format!("INSERT INTO {table}({}) VALUES(", columns.join(",")),
+            false => format!("INSERT INTO {table} VALUES("),
+        };
+        let exact = format!("INSERT INTO {table}({}) VALUES(", selected.join(","));
         let order = order.map_or(String::new(), |order| format!(" ORDER BY {order}"));
-        let prefix = format!("INSERT INTO {table}{names} VALUES(");
+        let from = format!("{}{order}", from.unwrap_or(table));
         let (out, encoding, mut line) = (&mut *self.out, self.encoding, String::new());
-        self.source.table_rows(columns, &format!("{table}{order}"), encoding, &mut |row| {
+        // The rowid that the next row gets by itself; none once a row had another one.
+        let mut expected = rowid.map(|_| 1_i64);
+        self.source.table_rows(&selected, &from, encoding, &mut |row| {
             line.clear();
-            line.push_str(&prefix);
-            for (index, value) in row.iter().enumerate() {
-                if index > 0 {
-                    line.push(',');
+            let values = match (rowid, row) {
+                (Some(_), [rowid, values @ ..]) => {
+                    let next = expected.filter(|expected| *rowid == ValueRef::Integer(*expected));
+                    expected = next.and_then(|rowid| rowid.checked_add(1));
+                    if next.is_some() { values } else { row }
                 }
-                push_value(&mut line, value, encoding);
-            }
+                _ => row,
+            };
+            line.push_str(if rowid.is_some() && values.len() == row.len() { &exact } else { &plain });
+            push_values(&mut line, values, encoding);
             line.push_str(");\n");
             out.write_all(line.as_bytes())
         })
@@ -341,21 +332,18 @@ impl<S: Source> Dump<'_, S> {
         self.write(if sql.contains("--") { "\n;\n" } else { ";\n" })
     }
 
-    fn leave_out(&mut self, note: String) -> Result<(), S::Error> {
-        self.write(&format!("-- {}\n", note.replace(['\n', '\r'], " ")))?;
-        self.notes.push(note);
-        Ok(())
-    }
-
     fn write(&mut self, text: &str) -> Result<(), S::Error> {
         self.out.write_all(text.as_bytes()).map_err(S::not_written)
     }
 }
 
-fn text_of(value: &ValueRef<'_>) -> Option<String> {
-    match value {
-        ValueRef::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
-        _ => None,
+/// Appends the literals of a row's values.
+fn push_values(sql: &mut String, row: &[ValueRef<'_>], encoding: Encoding) {
+    for (index, value) in row.iter().enumerate() {
+        if index > 0 {
+            sql.push(',');
+        }
+        push_value(sql, value, encoding);
     }
 }
 

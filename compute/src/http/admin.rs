@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 use http::StatusCode;
@@ -44,7 +44,6 @@ use crate::core::{Deleted, Message, OpenError};
 use crate::error::Fault;
 use crate::moment::Moment;
 use crate::node::NodeHandle;
-use crate::session::download::Download;
 
 const LIST_LIMIT_DEFAULT: usize = 100;
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -165,7 +164,11 @@ async fn release(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>) 
 }
 
 /// `<name>`, or `<name>@<moment>` for the state as of then.
-async fn export(State(node): State<Arc<NodeHandle>>, Path(text): Path<String>) -> Response {
+async fn export(
+    State(node): State<Arc<NodeHandle>>,
+    Path(text): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
     let (name, moment) = text.split_once('@').map_or((text.as_str(), None), |(name, moment)| (name, Some(moment)));
     let name = match parse(name) {
         Ok(name) => name,
@@ -175,7 +178,11 @@ async fn export(State(node): State<Arc<NodeHandle>>, Path(text): Path<String>) -
         Ok(at) => at,
         Err(error) => return failure(StatusCode::BAD_REQUEST, &error.to_string(), "SHOAL_INVALID"),
     };
-    let answered = download::respond(&node, &Target { name, at }, false, 0, Download::File).await;
+    let wanted = match download::of_file(query.as_deref()) {
+        Ok(wanted) => wanted,
+        Err(response) => return *response,
+    };
+    let answered = download::respond(&node, &Target { name, at }, false, 0, wanted).await;
     answered.unwrap_or_else(|error| job_failure(&error))
 }
 

@@ -105,9 +105,10 @@ async fn handle(State(plane): State<Arc<DataPlane>>, request: Request<Body>) -> 
             let download = Download::Dump { with_rowids };
             download::respond(&plane.node, &target, plane.create_on_first_use, min_lsn, download).await
         }
-        Endpoint::Export => {
-            download::respond(&plane.node, &target, plane.create_on_first_use, min_lsn, Download::File).await
-        }
+        Endpoint::Export => match download::of_file(parts.uri.query()) {
+            Ok(wanted) => download::respond(&plane.node, &target, plane.create_on_first_use, min_lsn, wanted).await,
+            Err(response) => return *response,
+        },
         Endpoint::Cursor => cursor(&plane, &target, min_lsn, &body).await,
     };
     answered.unwrap_or_else(|error| job_failure(&error))

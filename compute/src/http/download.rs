@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET …/dump` | SQL that makes the database again; `?preserve_row_ids=true` names rowids too |
 //! | `GET …/export` | the SQLite file, as of the commit in the header `shoal-lsn`; an empty one for an empty database |
+//! | `GET …/export?check_from=<byte>` | nothing, or the error for which an answer broke off after so many bytes |
 //!
 //! An answer that breaks off is cut short: its chunks lack the last one, or its length the rest. A dump that is whole
 //! ends with `COMMIT;`.
@@ -16,11 +17,12 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream::poll_fn;
+use http::StatusCode;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use tokio::sync::{mpsc, oneshot};
 
 use super::data::showing;
-use super::going_down;
+use super::{failure, going_down};
 use super::route::Target;
 use crate::core::{DownloadReply, Job, JobError, Message, Work};
 use crate::error::{Fault, ServerError};
@@ -45,7 +47,7 @@ pub async fn respond(
     let mut response = Response::new(body(pieces, complete));
     let content_type = match download {
         Download::Dump { .. } => "application/sql; charset=utf-8",
-        Download::File => "application/vnd.sqlite3",
+        Download::File | Download::Check { .. } => "application/vnd.sqlite3",
     };
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     if let Some(bytes) = bytes {
@@ -69,6 +71,18 @@ pub fn with_rowids(query: Option<&str>) -> Result<bool, ServerError> {
         }
     }
     Ok(named)
+}
+
+/// What of a file is wanted, by the URL's query.
+pub fn of_file(query: Option<&str>) -> Result<Download, Box<Response>> {
+    let mut parts = query.into_iter().flat_map(|query| query.split('&'));
+    match parts.find_map(|it| it.strip_prefix("check_from=")).map(str::parse) {
+        None => Ok(Download::File),
+        Some(Ok(from)) => Ok(Download::Check { from }),
+        Some(Err(_)) => {
+            Err(Box::new(failure(StatusCode::BAD_REQUEST, "`check_from` is the number of a byte", "SHOAL_INVALID")))
+        }
+    }
 }
 
 fn body(mut pieces: mpsc::Receiver<Bytes>, complete: oneshot::Receiver<()>) -> Body {

@@ -3,11 +3,14 @@
 //! A download has two steps, each in a coroutine. The first pins a snapshot and reads what can fail at once, so that
 //! such a failure becomes the answer's status. The second sends the bytes, piece by piece; its failure can only break
 //! the answer off, which both forms show: a dump lacks its `COMMIT`, and a file is shorter than its announced length.
+//! A dump also has the reason in its last line. Who received too little of a file asks for the reason by a *check*, which
+//! only reads what was to come next.
 //!
 //! The snapshot is of what is durable, writers go on meanwhile, and memory holds a piece at a time. A statement of a
 //! dump may take as long as its client takes the bytes, as long as he does take them.
 
 use std::io::{self, Write};
+use std::ops::Range;
 use std::rc::Rc;
 
 use rusqlite::ffi;
@@ -28,16 +31,19 @@ use crate::sqlite::vfs::VfsFile;
 /// What a client wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Download {
-    /// SQL text; with rowids where no column is one.
+    /// SQL text; with each row's rowid, or only where rows would get another one.
     Dump { with_rowids: bool },
     /// A SQLite file.
     File,
+    /// Nothing, unless what would be sent next of the file, from this byte on, can't be read.
+    Check { from: u64 },
 }
 
 /// A download whose snapshot is pinned.
 pub enum Begun {
     Dump { with_rowids: bool },
     File { file: Rc<file::Connection>, bytes: u64 },
+    Checked,
 }
 
 impl Begun {
@@ -46,12 +52,15 @@ impl Begun {
         match self {
             Self::Dump { .. } => None,
             Self::File { bytes, .. } => Some(*bytes),
+            Self::Checked => Some(0),
         }
     }
 }
 
 /// A page of a file is sent with so many others.
 const FILE_PIECE_BYTES: usize = 32 * PAGE_BYTES;
+/// A check reads so much: far more than can have been on its way when an answer broke off.
+const CHECKED_BYTES: u64 = 64 << 20;
 /// Pieces of text are sent at about this size.
 const TEXT_PIECE_BYTES: usize = 64 << 10;
 
@@ -64,18 +73,36 @@ impl Stream {
                 connection.file.reads.set(Reads::Durable);
                 let begin = "BEGIN; SELECT count(*) FROM sqlite_schema";
                 connection.sql.execute_batch(begin).map_err(|error| failed(connection.explain(&error)))?;
+                let checked = dump::check(&mut Rows { connection }, Options { pattern: None, with_rowids });
+                if let Err(error) = checked {
+                    let _ = connection.sql.execute_batch("ROLLBACK");
+                    return Err(failed(error));
+                }
                 Ok(Begun::Dump { with_rowids })
             }
             Download::File => {
-                let file = file::Connection::new(self.database.clone());
-                *self.running.borrow_mut() = Some(file.clone());
-                let pages = DatabaseFile(file.clone());
-                let pinned = pages.lock(ffi::SQLITE_LOCK_SHARED).and_then(|()| pages.size());
-                let bytes = pinned.map_err(|code| cause_of(&file, code))?;
-                self.saw(file.seen.get());
+                let (file, bytes) = self.pin_file()?;
                 Ok(Begun::File { file, bytes })
             }
+            Download::Check { from } => {
+                let (file, bytes) = self.pin_file()?;
+                let end = bytes.min(from.saturating_add(CHECKED_BYTES));
+                let begin = from - from % PAGE_BYTES as u64;
+                let read = each_piece(&DatabaseFile(file.clone()), begin..end, |_| Ok(()));
+                self.end_file(&file, read)?;
+                Ok(Begun::Checked)
+            }
         }
+    }
+
+    fn pin_file(&mut self) -> Result<(Rc<file::Connection>, u64), ServerError> {
+        let file = file::Connection::new(self.database.clone());
+        *self.running.borrow_mut() = Some(file.clone());
+        let pages = DatabaseFile(file.clone());
+        let pinned = pages.lock(ffi::SQLITE_LOCK_SHARED).and_then(|()| pages.size());
+        let bytes = pinned.map_err(|code| cause_of(&file, code))?;
+        self.saw(file.seen.get());
+        Ok((file, bytes))
     }
 
     /// Sends all of it.
@@ -91,12 +118,18 @@ impl Stream {
             }
             Begun::File { file, bytes } => {
                 let pages = DatabaseFile(file.clone());
-                let sent = send_pages(&pages, bytes).map_err(|code| cause_of(&file, code));
-                let _ = pages.unlock(ffi::SQLITE_LOCK_NONE);
-                self.running.borrow_mut().take();
-                sent
+                let sent = each_piece(&pages, 0..bytes, |piece| send(&pages, piece));
+                self.end_file(&file, sent)
             }
+            Begun::Checked => Ok(()),
         }
+    }
+
+    fn end_file(&mut self, file: &Rc<file::Connection>, read: Result<(), Code>) -> Result<(), ServerError> {
+        let outcome = read.map_err(|code| cause_of(file, code));
+        let _ = DatabaseFile(file.clone()).unlock(ffi::SQLITE_LOCK_NONE);
+        self.running.borrow_mut().take();
+        outcome
     }
 
     fn send_dump(&mut self, with_rowids: bool) -> Result<(), ServerError> {
@@ -104,7 +137,7 @@ impl Stream {
         let mut pieces = Pieces::default();
         let mut source = Rows { connection };
         let options = Options { pattern: None, with_rowids };
-        let dumped = dump::dump(&mut source, &mut pieces, options).map(drop);
+        let dumped = dump::dump(&mut source, &mut pieces, options);
         // What was written of a dump that failed says why.
         let sent = pieces.flush().map_err(|_| connection.file.abandoned());
         dumped.map_err(failed).and(sent)
@@ -121,21 +154,30 @@ fn cause_of(file: &file::Connection, code: Code) -> ServerError {
     file.take_cause().unwrap_or_else(|| ServerError::new(Fault::Corrupt, format!("a page cannot be read (code {})", code.0)))
 }
 
-fn send_pages(pages: &DatabaseFile, bytes: u64) -> Result<(), Code> {
-    let mut offset = 0;
-    while offset < bytes {
-        let count = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(FILE_PIECE_BYTES);
+/// Reads the bytes of a file, up to the end of a page each time.
+fn each_piece(
+    pages: &DatabaseFile,
+    Range { start: mut offset, end }: Range<u64>,
+    mut take: impl FnMut(Vec<u8>) -> Result<(), Code>,
+) -> Result<(), Code> {
+    while offset < end {
+        let count = usize::try_from(end - offset).unwrap_or(usize::MAX).min(FILE_PIECE_BYTES);
         let mut piece = vec![0; count];
         if pages.read(&mut piece, offset)? != count {
             return Err(Code::IO_READ);
         }
-        if !matches!(suspend(Wait::Send(piece.into())), Wake::Ready) {
-            let _ = pages.0.take_cause();
-            return Err(Code::IO);
-        }
+        take(piece)?;
         offset += count as u64;
     }
     Ok(())
+}
+
+fn send(pages: &DatabaseFile, piece: Vec<u8>) -> Result<(), Code> {
+    if matches!(suspend(Wait::Send(piece.into())), Wake::Ready) {
+        return Ok(());
+    }
+    let _ = pages.0.take_cause();
+    Err(Code::IO)
 }
 
 /// Reads rows where they are.
@@ -164,6 +206,10 @@ impl Source for Rows<'_> {
 
     fn not_written(error: io::Error) -> HranaError {
         HranaError::new(Fault::Closed.code(), error.to_string())
+    }
+
+    fn impossible(why: String) -> HranaError {
+        HranaError::fault(Fault::Invalid, why)
     }
 }
 

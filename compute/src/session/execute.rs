@@ -10,7 +10,7 @@ use super::arguments;
 use super::connection::SqlConnection;
 use super::output::{Gathered, Output};
 use super::prepared::{Known, Prepared};
-use super::text::{is_begin, is_begin_read_only, is_vacuum};
+use super::text::{hidden_behind_nul, is_begin, is_begin_read_only, is_vacuum};
 use crate::database::file::Reads;
 use crate::error::{Fault, ServerError};
 use crate::hrana::error::{HranaError, ProtocolError};
@@ -69,8 +69,10 @@ impl SqlConnection {
 
     /// Runs all statements of a text, without arguments and rows, up to the first that fails.
     pub fn sequence(&self, source: &SqlSource, stored: &BTreeMap<i32, String>) -> Result<(), Failure> {
+        let sql = source.text(stored)?;
+        refuse_hidden(sql)?;
         // SQLite copies a text whose last byte isn't NUL, the whole rest of it for each statement.
-        let sql = format!("{}\0", source.text(stored)?);
+        let sql = format!("{sql}\0");
         let mut batch = Batch::new(&self.sql, &sql);
         let mut nowhere = Gathered::within(usize::MAX, 0);
         loop {
@@ -129,6 +131,7 @@ impl SqlConnection {
 
     /// Prepares a text that must hold exactly one statement.
     fn prepare_one(&self, sql: &str) -> Result<Statement<'_>, HranaError> {
+        refuse_hidden(sql)?;
         self.before_prepare();
         let sql = if is_begin_read_only(sql) { "BEGIN" } else { sql };
         let mut batch = Batch::new(&self.sql, sql);
@@ -306,6 +309,13 @@ impl From<ServerError> for HranaError {
     fn from(error: ServerError) -> Self {
         error.into_hrana()
     }
+}
+
+fn refuse_hidden(sql: &str) -> Result<(), HranaError> {
+    let place = hidden_behind_nul(sql);
+    place.map_or(Ok(()), |(byte, line)| {
+        Err(HranaError::sql_parse(&format!("there is a NUL at byte {byte}, in line {line}, and text behind it")))
+    })
 }
 
 fn columns(statement: &Statement<'_>) -> Vec<Col> {

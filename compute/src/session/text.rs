@@ -1,5 +1,13 @@
 //! What the text of a statement tells before SQLite has looked at it.
 
+/// Where a NUL is that has something behind it: its byte and its line, from 1. SQLite takes the text to end there, so
+/// that the rest would be left out without a word.
+pub fn hidden_behind_nul(sql: &str) -> Option<(usize, usize)> {
+    let (before, after) = sql.split_once('\0')?;
+    let is_end = after.bytes().all(|byte| byte == 0 || byte.is_ascii_whitespace());
+    (!is_end).then(|| (before.len(), before.matches('\n').count() + 1))
+}
+
 /// A statement without the white space and comments before it.
 fn without_preamble(sql: &str) -> &str {
     let mut rest = sql;
@@ -45,6 +53,13 @@ pub fn is_begin_read_only(sql: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_nul_hides_is_found() {
+        assert_eq!(hidden_behind_nul("SELECT 1"), None);
+        assert_eq!(hidden_behind_nul("SELECT 1;\0 \n\0"), None);
+        assert_eq!(hidden_behind_nul("SELECT\n1;\0SELECT 2"), Some((9, 2)));
+    }
 
     #[test]
     fn read_only_transactions_are_recognised_as_libsqls_clients_write_them() {

@@ -295,3 +295,21 @@ fn a_transaction_over_the_limit_is_refused_and_leaves_nothing() {
     assert_eq!(database.rows("SELECT count(*) FROM t"), [json!([601])]);
     server.assert_well();
 }
+
+#[test]
+fn text_that_a_nul_would_hide_is_refused() {
+    let mut server = Server::dev();
+    let database = server.database("app");
+    database.run("CREATE TABLE t(a)");
+    let results = database.pipeline(json!([
+        execute("INSERT INTO t VALUES(1); \n\0 INSERT INTO t VALUES(2)"),
+        sequence("INSERT INTO t VALUES(3);\n\0\nINSERT INTO t VALUES(4);"),
+        sequence("INSERT INTO t VALUES(5);\n\0"),
+    ]));
+    for (result, place) in results[..2].iter().zip(["byte 26, in line 2", "byte 25, in line 2"]) {
+        let (code, message) = error_of(result);
+        assert!(code == "SQL_PARSE_ERROR" && message.contains(place), "{code}: {message}");
+    }
+    assert_eq!(database.rows("SELECT a FROM t"), [json!([5])]);
+    server.assert_well();
+}

@@ -36,7 +36,10 @@ fn a_dump_makes_an_equal_database_here_and_on_the_server() {
         assert!(dumped.headers.contains_key("shoal-lsn"));
         assert!(dumped.text.ends_with("COMMIT;\n"));
         assert_eq!(shell_dump(&server, &name), dumped.text, "the shell prints the same");
-        Connection::open(&copy).and_then(|copy| copy.execute_batch(&dumped.text)).expect("plain SQLite reads it");
+        let plain = Connection::open(&copy).expect("a new file");
+        plain.execute_batch(&dumped.text).expect("plain SQLite reads it");
+        sample::assert_pictured(&plain, &original, Sameness::Content, encoding);
+        drop(plain);
         sample::assert_same(&copy, &original, Sameness::Content, encoding);
 
         std::fs::write(&script, &dumped.text).expect("a file");
@@ -48,14 +51,34 @@ fn a_dump_makes_an_equal_database_here_and_on_the_server() {
 }
 
 #[test]
-fn rowids_that_no_column_names_are_kept_if_asked_for() {
+fn rows_name_their_rowids_where_they_would_get_others_or_if_asked_to() {
     let server = Server::dev();
     let database = server.database("app");
     database.run("CREATE TABLE t(a)");
-    database.run("INSERT INTO t(rowid, a) VALUES(7, 'x')");
-    assert!(dump(&server, "app", "").text.contains("INSERT INTO \"t\" VALUES('x');\n"));
+    database.run("INSERT INTO t(rowid, a) VALUES(1, 'x'), (2, 'y'), (7, 'z'), (8, 'end')");
+    let rows = "INSERT INTO \"t\" VALUES('x');\nINSERT INTO \"t\" VALUES('y');\n\
+                INSERT INTO \"t\"(rowid,\"a\") VALUES(7,'z');\nINSERT INTO \"t\"(rowid,\"a\") VALUES(8,'end');\n";
+    let text = dump(&server, "app", "").text;
+    assert!(text.contains(rows), "{text}");
     let text = dump(&server, "app", "?preserve_row_ids=true").text;
-    assert!(text.contains("INSERT INTO \"t\"(rowid,\"a\") VALUES(7,'x');\n"), "{text}");
+    assert!(text.contains("INSERT INTO \"t\"(rowid,\"a\") VALUES(1,'x');\n"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_dumped_is_said_before_the_first_byte() {
+    let (server, directory) = (Server::dev(), tempfile::tempdir().expect("a directory"));
+    let [file, exported] = ["strange.db", "exported.db"].map(|name| directory.path().join(name));
+    let strange = "CREATE TABLE t(a); PRAGMA writable_schema=ON; INSERT INTO sqlite_schema VALUES\
+                   ('table', 'odd', 'odd', 0, 'CREATE VIRTUAL TABLE odd USING elsewhere(a)')";
+    sample::make(&file, "", strange);
+    db_ok(&server, &["import", path(&file), "app"]);
+    dump(&server, "app", "").assert_refused(400, "SHOAL_INVALID", &["virtual table \"odd\"", "export"]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shoal"));
+    let output = command.args(["shell", &server.url("db/app/"), ".dump"]).output().expect("a shell");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && error.contains("virtual table \"odd\""), "{error}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+    db_ok(&server, &["export", "app", path(&exported)]);
 }
 
 #[test]

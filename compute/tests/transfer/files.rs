@@ -112,6 +112,37 @@ fn an_export_is_of_one_commit_and_takes_nothing_away() {
     assert!(!nowhere.exists());
 }
 
+/// The largest file below a directory.
+fn largest(directory: &Path) -> (u64, std::path::PathBuf) {
+    let entries = fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+    let sizes = entries.map(|path| match path.is_dir() {
+        true => largest(&path),
+        false => (fs::metadata(&path).expect("a file").len(), path),
+    });
+    sizes.max().unwrap_or_default()
+}
+
+#[test]
+fn an_export_of_a_damaged_database_says_what_is_damaged() {
+    let (mut first, directory) = (Server::serve(&[]), tempfile::tempdir().expect("a directory"));
+    let [original, exported] = ["original.db", "exported.db"].map(|name| directory.path().join(name));
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) SELECT randomblob(3000) FROM n";
+    sample::make(&original, "", &format!("CREATE TABLE t(a); INSERT INTO t {rows}"));
+    db_ok(&first, &["import", path(&original), "app"]);
+    first.terminate();
+    let (bytes, pack) = largest(&first.directory().join("bucket").join("objects"));
+    let mut damaged = fs::read(&pack).expect("a pack");
+    damaged[usize::try_from(bytes / 2).expect("a small file")..][..1000].fill(0);
+    fs::write(&pack, damaged).expect("a pack");
+    // Without what the first one has in its cache.
+    let server = first.serve_beside(&[]);
+    let name = pack.file_name().expect("a name").to_string_lossy().into_owned();
+    db_fails(&server, &["export", "app", path(&exported)], &["the answer ended after", "SHOAL_CORRUPT", name.trim_end_matches('@')]);
+    assert!(!exported.exists());
+    let asked = server.admin("GET", "v1/namespaces/app/export?check_from=x");
+    asked.assert_refused(400, "SHOAL_INVALID", &["the number of a byte"]);
+}
+
 #[test]
 fn empty_databases_travel_too() {
     let (server, directory) = (Server::dev(), tempfile::tempdir().expect("a directory"));

@@ -145,11 +145,7 @@ fn print_in_columns(out: &mut dyn Write, names: &[String]) -> io::Result<()> {
 }
 
 fn dump(session: &mut Session<'_>, pattern: Option<&str>) -> Result<(), ShellError> {
-    let left_out = dump::dump(&mut session.client, &mut session.out, pattern)?;
-    for note in left_out {
-        eprintln!("Note: {note}");
-    }
-    Ok(())
+    Ok(dump::dump(&mut session.client, &mut session.out, pattern)?)
 }
 
 fn read(session: &mut Session<'_>, path: PathBuf) -> Result<Flow, ShellError> {

@@ -23,8 +23,7 @@ use crate::hrana::value::ValueRef;
 const MARKS_PER_COLUMN: usize = 100;
 
 /// Prints the database, or the tables whose names are like `pattern` with what belongs to them.
-/// Returns a note for each thing that a script can't carry.
-pub fn dump(client: &mut Client, out: &mut dyn Write, pattern: Option<&str>) -> Result<Vec<String>, ClientError> {
+pub fn dump(client: &mut Client, out: &mut dyn Write, pattern: Option<&str>) -> Result<(), ClientError> {
     let own_transaction = !client.in_transaction()?;
     if own_transaction {
         run(client, "BEGIN")?;
@@ -61,6 +60,10 @@ impl Source for ByProtocol<'_> {
 
     fn not_written(error: io::Error) -> ClientError {
         ClientError::Output(error)
+    }
+
+    fn impossible(why: String) -> ClientError {
+        ClientError::NoDump(why)
     }
 }
 

@@ -10,7 +10,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
 use crate::cli::db::progress::Progress;
+use super::script::Patience;
 use super::{TransferError, check, script};
 
 /// A file to be sent.
@@ -47,7 +48,7 @@ pub fn convert(source: &Path, progress: &Progress) -> Result<Converted, Transfer
         false => {
             let loaded = directory.path().join("loaded");
             progress.begin("loading the dump");
-            script::load(source, &loaded, progress)?;
+            script::load(source, &loaded, progress, Patience::default())?;
             open(&loaded, OpenFlags::SQLITE_OPEN_READ_ONLY, "").map_err(TransferError::not_read(source))?
         }
     };
@@ -116,7 +117,10 @@ fn open_unchanged(source: &Path, directory: &TempDir) -> Result<Connection, Tran
         }
         Ok(copy)
     });
-    let copy = copied.map_err(TransferError::file(source, "can't be copied"))?;
+    let copy = copied.map_err(|error| match error.kind() {
+        ErrorKind::StorageFull => TransferError::no_room(error),
+        _ => TransferError::file(source, "can't be copied")(error),
+    })?;
     let opened = open(&copy, OpenFlags::SQLITE_OPEN_READ_WRITE, "").map_err(TransferError::not_read(source))?;
     opened.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(TransferError::not_read(source))?;
     Ok(opened)

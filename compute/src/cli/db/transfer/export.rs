@@ -41,7 +41,8 @@ pub fn export(
     if !target.force && path.exists() {
         return Err(TransferError::Exists(path.to_owned()));
     }
-    let answer = request(admin, database, auth_token)?;
+    let auth_token = auth_token.as_deref();
+    let answer = request(admin, database, auth_token, "")?;
     let number = |header: &str| answer.headers().get(header)?.to_str().ok()?.parse::<u64>().ok();
     let (Some(bytes), Some(lsn)) = (number("content-length"), number(LSN_HEADER)) else {
         return Err(TransferError::Odd("it does not say how long it is, and of which commit".into()));
@@ -53,7 +54,16 @@ pub fn export(
     let permissions = Permissions::from_mode(0o666);
     let file = tempfile::Builder::new().prefix(".shoal-").permissions(permissions).tempfile_in(directory);
     let mut file = file.map_err(&unwritten)?;
-    receive(answer, &mut file, bytes, &progress, path)?;
+    receive(answer, &mut file, bytes, &progress, path).map_err(|error| match error {
+        // A failure that comes after the first byte can only break the answer off; who asks is told.
+        TransferError::CutShort { received, bytes } => {
+            match request(admin, database, auth_token, &format!("?check_from={received}")) {
+                Err(cause) => TransferError::BrokenOff { received, bytes, cause: Box::new(cause) },
+                Ok(_) => error,
+            }
+        }
+        other => other,
+    })?;
     progress.begin("checking");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let sql = Connection::open_with_flags(file.path(), flags).map_err(TransferError::not_read(path))?;
@@ -76,17 +86,23 @@ pub fn export(
     written.map_err(|error| ClientError::Output(error).into())
 }
 
-fn request(admin: &Admin, database: &str, auth_token: Option<String>) -> Result<Response<Body>, TransferError> {
+fn request(
+    admin: &Admin,
+    database: &str,
+    auth_token: Option<&str>,
+    query: &str,
+) -> Result<Response<Body>, TransferError> {
     let (url, token, agent);
     if database.contains("://") {
         let database = DatabaseUrl::parse(database)?;
-        url = format!("{}export", database.base());
-        token = auth_token.filter(|token| !token.is_empty()).or_else(|| database.auth_token().map(str::to_owned));
+        url = format!("{}export{query}", database.base());
+        let own = || database.auth_token().map(str::to_owned);
+        token = auth_token.filter(|token| !token.is_empty()).map(str::to_owned).or_else(own);
         agent = agent_for(&url);
     } else {
         let (name, moment) = database.split_once('@').map_or((database, None), |(name, moment)| (name, Some(moment)));
         let moment = moment.map_or_else(String::new, |moment| format!("%40{}", moment.replace('+', "%2B")));
-        (url, token, agent) = (format!("{}{moment}/export", admin.namespace_url(name)?), None, admin.agent.clone());
+        (url, token, agent) = (format!("{}{moment}/export{query}", admin.namespace_url(name)?), None, admin.agent.clone());
     }
     let mut request = agent.get(&url);
     if let Some(token) = token {

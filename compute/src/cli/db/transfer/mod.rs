@@ -41,6 +41,12 @@ pub enum TransferError {
     Exists(PathBuf),
     #[error("{} is no SQLite database that can be read: {cause}", path.display())]
     NotRead { path: PathBuf, cause: rusqlite::Error },
+    #[error(
+        "there is no room for temporary files ({cause}): the file is converted in {}. Make room there, or set TMPDIR to \
+         a directory that has as much as three times the file",
+        directory.display()
+    )]
+    NoRoom { directory: PathBuf, cause: String },
     #[error("{} is damaged: {problem}", path.display())]
     Damaged { path: PathBuf, problem: String },
     #[error("{}, line {line}: {problem}", path.display())]
@@ -49,6 +55,8 @@ pub enum TransferError {
     NotText { path: PathBuf, problem: String },
     #[error("the server's answer makes no sense: {0}")]
     Odd(String),
+    #[error("the answer ended after {received} of {bytes} bytes, and nothing was written. The reason: {cause}")]
+    BrokenOff { received: u64, bytes: u64, cause: Box<TransferError> },
     #[error("the answer ended after {received} of {bytes} bytes; nothing was written")]
     CutShort { received: u64, bytes: u64 },
     #[error("the upload does not get any further: {0}. What has arrived is kept; the same command goes on from there")]
@@ -60,9 +68,14 @@ impl TransferError {
         move |cause| Self::File { path: path.to_owned(), what, cause }
     }
 
+    fn no_room(cause: impl std::fmt::Display) -> Self {
+        Self::NoRoom { directory: std::env::temp_dir(), cause: cause.to_string() }
+    }
+
     fn not_read<'p>(path: &'p Path) -> impl Fn(rusqlite::Error) -> Self + 'p {
         move |cause| match cause.sqlite_error_code() {
             Some(ErrorCode::DatabaseCorrupt) => Self::Damaged { path: path.to_owned(), problem: cause.to_string() },
+            Some(ErrorCode::DiskFull) => Self::no_room(cause),
             _ => Self::NotRead { path: path.to_owned(), cause },
         }
     }
