@@ -101,7 +101,12 @@ impl Core {
         match self.probe(owner).await? {
             OwnerState::Sealed => {
                 self.take_in_sealed(&open.database, &head, None).await?;
-                replica.is_complete_as_of(began);
+                // If a log was drained meanwhile, there is a later head that has what is missing.
+                match self.adopt_head(open).await? {
+                    Ok(now) if now.version == head.version => replica.is_complete_as_of(began),
+                    Ok(_) => return Ok(Look::Again),
+                    Err(over) => return Ok(over),
+                }
                 Ok(Look::Later)
             }
             OwnerState::Alive { address } => {

@@ -109,6 +109,10 @@ impl Core {
 
     /// Applies what sealed logs hold after the database's newest commit: of all owners in the head's tail but
     /// `open`, whose log has no end yet.
+    ///
+    /// A log that is drained meanwhile shows no commits, since later heads have them all: then commits of the next log
+    /// may follow nothing that is known, which is told as [`Fault::Retry`]; or there may be no more, which is not told.
+    /// Whoever calls the replica complete reads the head again.
     pub(super) async fn take_in_sealed(
         &self,
         database: &Rc<Database>,
@@ -126,11 +130,23 @@ impl Core {
             for commit in &commits.await?.map_err(ServerError::from)? {
                 let is_next = Some(commit.lsn) > database.newest().lsn;
                 if is_next && entry.holds(incarnation, commit.epoch, commit.lsn) {
-                    recover(database, commit, incarnation).await?;
+                    match recover(database, commit, incarnation).await {
+                        Err(error) if error.fault == Fault::Corrupt => return Err(self.why_damaged(head, error).await),
+                        result => result?,
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    /// What was read by `head` makes no sense: because there is a later one, or because it is damaged.
+    async fn why_damaged(&self, head: &Head, error: ServerError) -> ServerError {
+        match self.read_head(head.database).await {
+            Ok(Some(now)) if now.value.version == head.version => error,
+            Ok(_) => ServerError::new(Fault::Retry, format!("`{}` was folded while its logs were read; try again", head.name)),
+            Err(error) => error,
+        }
     }
 }
 
