@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn hedges_are_a_twentieth_of_the_requests_whatever_the_store_does() {
+    fn hedges_are_a_tenth_of_the_requests_whatever_the_store_does() {
         let hedging = warm();
         let mut sent = 0;
         for _ in 0..1_000 {

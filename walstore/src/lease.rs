@@ -148,8 +148,10 @@ impl Keeper {
             // This node's own seal was quicker than a renewal that was on its way.
             Ok(Swap::Lost(_)) if self.lease.stopping.load(Ordering::Acquire) => return false,
             Ok(Swap::Lost(found)) => {
-                let state = found.map(|found| found.value.state);
-                self.end(&format!("its record is {state:?}: another node took it for dead"));
+                self.end(match found {
+                    Some(_) => "another node took it for dead, and ended its log",
+                    None => "its record is gone from the bucket",
+                });
                 return false;
             }
             Err(error) => warn!(%error, "cannot renew the lease; reads stop when it has run out"),

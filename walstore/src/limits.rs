@@ -9,6 +9,9 @@ pub const COUNTER_MAX: u64 = 1 << 62;
 /// Clocks that are further apart than this do not tell the same time.
 pub const CLOCKS_APART_MICROS_MAX: u64 = 5 * 60 * 1_000_000;
 
+/// A clock that has jumped and then goes its way for so long is not about to jump back.
+pub const CLOCK_STEADY_MICROS: u64 = 60 * 60 * 1_000_000;
+
 /// Decompressors that are kept for the next one who needs one: as many as there are threads that decompress at the same
 /// time, on most machines. Each takes about 160 KB.
 pub const DECOMPRESSORS_IDLE_MAX: usize = 8;
@@ -35,11 +38,14 @@ pub const DATABASE_BURST_BYTES: usize = 64 << 20;
 /// No commit makes those behind it wait longer for the bucket to fill.
 pub const DATABASE_DEBT_MICROS_MAX: u64 = 1_000_000;
 
-/// One in so many PUTs (or GETs of pages) may be hedged, that is 5 %: as many as there are beyond the 95th percentile.
-pub const HEDGE_ONE_IN: u32 = 20;
+/// One in so many PUTs (or GETs of pages) may be hedged, that is 10 %. Only 5 % are beyond the 95th percentile, but they
+/// do not come evenly; and a PUT for which no hedge is left holds up all that come behind it, since acknowledgements keep
+/// the order of slots.
+pub const HEDGE_ONE_IN: u32 = 10;
 
-/// So many hedges may be saved up: a store that is slow for everybody is not asked twice by everybody.
-pub const HEDGES_SAVED_MAX: u32 = 2;
+/// So many hedges may be saved up, as many as PUTs are in flight: a store that is slow for everybody is asked twice once,
+/// and not again and again.
+pub const HEDGES_SAVED_MAX: u32 = 8;
 
 /// Requests that are looked at to tell which one is slow.
 pub const HEDGE_SAMPLES: usize = 64;

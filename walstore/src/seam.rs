@@ -102,15 +102,20 @@ pub(crate) fn system_micros() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// The operating system's `CLOCK_BOOTTIME`, in microseconds.
+pub(crate) fn boot_micros() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
+    u64::try_from(micros).unwrap_or(0)
+}
+
 impl Clock for SystemClock {
     fn wall_micros(&self) -> u64 {
         system_micros()
     }
 
     fn boot_micros(&self) -> u64 {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
-        u64::try_from(micros).unwrap_or(0)
+        boot_micros()
     }
 }
 

@@ -36,9 +36,9 @@ pub struct Settings {
     #[arg(long, value_name = "DIR", env = "SHOAL_CACHE_DIR", help_heading = "Storage")]
     pub cache_dir: Option<PathBuf>,
 
-    /// The most that the cache directory takes: a half for pages that were read from the bucket, a half
-    /// for temporary files (sorts, large intermediate results, VACUUM), of which any one database may
-    /// take a half. Below 4MiB no pages are kept [default: 1GiB]
+    /// The most that the cache directory takes, but for files of imports until they are stored: a half for
+    /// pages that were read from the bucket, a half for temporary files (sorts, large intermediate results,
+    /// VACUUM), of which any one database may take a half. Below 4MiB no pages are kept [default: 1GiB]
     #[arg(long, value_name = "SIZE", env = "SHOAL_CACHE_SIZE", help_heading = "Storage")]
     pub cache_size: Option<ByteSize>,
 

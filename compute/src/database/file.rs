@@ -118,9 +118,10 @@ impl Connection {
         self.statement_started.set(self.database.node.seam.boot_micros());
     }
 
-    /// No statement runs: nothing is timed.
+    /// No statement runs: nothing is timed, and what stopped it does not stop the answer that tells so.
     pub fn end_statement(&self) {
         self.statement_started.set(0);
+        self.cancelled.borrow_mut().take();
     }
 
     /// `boot_micros` of when the running statement began; 0 while none runs.

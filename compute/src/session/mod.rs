@@ -11,4 +11,4 @@ pub mod output;
 pub mod pool;
 pub mod prepared;
 pub mod stream;
-mod text;
+pub(crate) mod text;

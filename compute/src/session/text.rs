@@ -9,7 +9,7 @@ pub fn hidden_behind_nul(sql: &str) -> Option<(usize, usize)> {
 }
 
 /// A statement without the white space and comments before it.
-fn without_preamble(sql: &str) -> &str {
+pub fn without_preamble(sql: &str) -> &str {
     let mut rest = sql;
     loop {
         rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == ';' || c == '\u{feff}');

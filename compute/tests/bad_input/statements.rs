@@ -169,6 +169,10 @@ fn a_cursor_without_end_is_stopped_too() {
     let error = lines.iter().find(|line| line["type"] == "step_error").expect("an error of the step");
     assert!(error["error"]["message"].as_str().expect("text").contains("ran for longer than 1s"), "{error}");
     assert!(lines.iter().any(|line| line["type"] == "row" && line["row"][0]["value"] == "after"), "{lines:?}");
+    // Also where nothing comes after it.
+    let lines = database.cursor(&batch(json!([step(ENDLESS)])));
+    let error = lines.iter().find(|line| line["type"] == "step_error").expect("an error of the step");
+    assert!(error["error"]["message"].as_str().expect("text").contains("ran for longer than 1s"), "{lines:?}");
     server.assert_well();
 }
 

@@ -185,7 +185,7 @@ fn a_store_in_trouble_is_not_hedged() {
 }
 
 #[test]
-fn a_store_that_turns_slow_is_sent_a_twentieth_more() {
+fn a_store_that_turns_slow_is_sent_a_tenth_more() {
     run(async {
         let mut world = World::warm().await;
         world.store.set_faults(steady(Duration::from_millis(500)));

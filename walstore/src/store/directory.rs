@@ -25,6 +25,7 @@
 //!
 //! Network file systems are refused: on them `link` and `flock` do not hold what this needs.
 
+mod date;
 mod failure;
 mod object;
 mod root;
@@ -124,9 +125,8 @@ impl Store for DirectoryStore {
         .await
     }
 
-    /// Files have the times of this machine's clock.
     fn date_micros(&self) -> Option<u64> {
-        Some(crate::seam::system_micros())
+        self.root.date.micros()
     }
 
     fn describe(&self) -> String {

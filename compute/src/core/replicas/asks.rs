@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use crate::core::Work;
 use crate::hrana::request::{SqlSource, StreamRequest};
 use crate::moment::Moment;
+use crate::session::text;
 
 /// Pragmas that tools look around with. They leave nothing behind in a connection.
 const READING_PRAGMAS: [&str; 22] = [
@@ -72,13 +73,15 @@ impl Transaction {
     fn reads(&mut self, source: &SqlSource, stored: &BTreeMap<i32, String>) -> bool {
         // What makes no sense is the owner's to refuse.
         let Ok(sql) = source.text(stored) else { return false };
+        let sql = text::without_preamble(sql);
         let mut words = sql.split(|letter: char| !letter.is_ascii_alphabetic() && letter != '_').filter(|word| !word.is_empty());
         let first = words.next().unwrap_or_default().to_ascii_uppercase();
-        if !sql.trim_start().get(..first.len()).is_some_and(|start| start.eq_ignore_ascii_case(&first)) {
-            // A comment, or no SQL.
+        if !sql.get(..first.len()).is_some_and(|start| start.eq_ignore_ascii_case(&first)) {
+            // No SQL.
             return false;
         }
         match first.as_str() {
+            "BEGIN" if text::is_begin_read_only(sql) => true,
             "SELECT" | "VALUES" | "EXPLAIN" => true,
             "WITH" => !words.any(|word| ["INSERT", "UPDATE", "DELETE", "REPLACE"].iter().any(|it| word.eq_ignore_ascii_case(it))),
             "PRAGMA" => {
@@ -86,7 +89,6 @@ impl Transaction {
                 READING_PRAGMAS.iter().any(|it| name.eq_ignore_ascii_case(it)) && !sql.contains('=')
             }
             "BEGIN" => match words.next().unwrap_or_default().to_ascii_uppercase().as_str() {
-                "READONLY" => true,
                 "" | "DEFERRED" | "TRANSACTION" => {
                     self.is_open = true;
                     true
@@ -126,6 +128,8 @@ mod tests {
             &["BEGIN", "SELECT 1", "COMMIT"],
             &["BEGIN DEFERRED TRANSACTION", "SELECT 1", "ROLLBACK"],
             &["BEGIN READONLY"],
+            &["BEGIN TRANSACTION READONLY"],
+            &["-- a comment\nSELECT 1", "/* another */ select 2"],
             &["EXPLAIN SELECT 1", "VALUES (1)"],
             &["PRAGMA table_info('t')", "pragma user_version"],
         ] {

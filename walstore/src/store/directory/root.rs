@@ -13,11 +13,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use rustix::fs::{
-    AtFlags, Dir, FlockOperation, Mode, OFlags, flock, fstat, fstatfs, fsync, mkdirat, openat,
-    syncfs, unlinkat,
+    AtFlags, Dir, FlockOperation, Mode, OFlags, Stat, flock, fstat, fstatfs, fsync, mkdirat, openat,
+    statat, syncfs, unlinkat,
 };
 use rustix::io::{Errno, retry_on_intr};
 
+use super::date::Date;
 use super::failure::{Doing, Failure};
 use crate::store::limits::DIRECTORY_LOCKS;
 use crate::store::{Key, StoreError, StoreErrorKind};
@@ -39,6 +40,7 @@ pub(super) struct Root {
     pub durable: Mutex<BTreeSet<String>>,
     /// Set when a directory could not be synced: from then on nothing is written.
     pub has_failed_sync: AtomicBool,
+    pub date: Date,
 }
 
 /// This process's directory in `tmp/`. The lock on it says that the process lives.
@@ -88,9 +90,9 @@ impl Root {
         let make = |name| make_directory(&top, name).map_err(fail);
         let (objects, tmp, locks) = (make(OBJECTS)?, make(TMP)?, make(LOCKS)?);
         retry_on_intr(|| fsync(&top)).doing("sync the directory").map_err(fail)?;
-        let scratch = Scratch::take(tmp, &locks).map_err(fail)?;
-        let (durable, has_failed_sync) = (Mutex::default(), AtomicBool::new(false));
-        Ok(Self { path, objects, scratch, locks, durable, has_failed_sync })
+        let (scratch, newest_micros) = Scratch::take(tmp, &locks).map_err(fail)?;
+        let (durable, has_failed_sync, date) = (Mutex::default(), AtomicBool::new(false), Date::new(newest_micros));
+        Ok(Self { path, objects, scratch, locks, durable, has_failed_sync, date })
     }
 
     pub fn describe(&self) -> String {
@@ -118,11 +120,17 @@ impl Root {
 
 impl Scratch {
     /// Sweeps what dead processes left, and takes a directory of our own. One opener at a time does this,
-    /// or a sweeper could find a directory that is made but not locked yet.
-    fn take(tmp: OwnedFd, locks: &OwnedFd) -> Result<Self, Failure> {
+    /// or a sweeper could find a directory that is made but not locked yet. Tells also when the store was last
+    /// written to, as far as that can be seen: every write goes through `tmp/`.
+    fn take(tmp: OwnedFd, locks: &OwnedFd) -> Result<(Self, u64), Failure> {
         let _lock = lock_file(locks, "tmp", OPEN_PATIENCE)?;
         let mut taken = BTreeSet::new();
+        let mut newest_micros = modified_micros(&fstat(&tmp).doing("look at the directory for new files")?);
         for name in names(&tmp)? {
+            // Whoever has it may be removing it.
+            if let Ok(stat) = statat(&tmp, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                newest_micros = newest_micros.max(modified_micros(&stat));
+            }
             if !sweep(&tmp, &name)? {
                 taken.insert(name);
             }
@@ -132,8 +140,13 @@ impl Scratch {
         let directory = make_directory(&tmp, &name)?;
         retry_on_intr(|| flock(&directory, FlockOperation::NonBlockingLockExclusive))
             .doing("lock the directory for new files")?;
-        Ok(Self { directory, next: AtomicU64::new(0), tmp, name })
+        Ok((Self { directory, next: AtomicU64::new(0), tmp, name }, newest_micros))
     }
+}
+
+/// In microseconds since the Unix epoch.
+fn modified_micros(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_mtime).unwrap_or(0).saturating_mul(1_000_000)
 }
 
 impl Drop for Scratch {
