@@ -236,6 +236,30 @@ fn a_point_query_in_a_larger_database_fetches_two_segments_one_after_the_other()
     });
 }
 
+/// Leaves all over the file: only their parents say which ones come next, up and down.
+#[test]
+fn a_scan_of_a_scattered_table_waits_a_few_times_in_either_direction() {
+    const ROWS: usize = 8_000;
+    run(|mut world| async move {
+        world.next_node().await;
+        world.admin("/v1/namespaces/app/create").await;
+        world.query("app", "CREATE TABLE t(id INTEGER PRIMARY KEY, body BLOB)").await;
+        // 7,919 has no factor in common with 8,000, so each key comes once.
+        let rows = format!("WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < {ROWS} - 1)");
+        world.query("app", &format!("{rows} INSERT INTO t SELECT n * 7919 % {ROWS}, randomblob(1000) FROM n")).await;
+        world.admin("/v1/namespaces/app/release").await;
+        for order in ["ASC", "DESC"] {
+            world.next_node().await;
+            let sql = format!("SELECT sum(length(body)) FROM (SELECT body FROM t ORDER BY id {order} LIMIT {ROWS})");
+            let cost = world.cost("app", &sql, &(ROWS * 1000).to_string()).await;
+            println!("a scattered scan, {order}: {cost:?}");
+            // It has 84 segments, of which it would wait for each.
+            assert!(cost.round_trips <= 20 && cost.page_gets <= 100, "{order}: {cost:?}");
+            world.admin("/v1/namespaces/app/release").await;
+        }
+    });
+}
+
 /// What a fork begins with is read beside its head: its name says where that is.
 #[test]
 fn a_fork_of_a_fork_of_a_fork_opens_in_as_many_round_trips_as_its_root() {
