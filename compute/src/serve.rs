@@ -209,7 +209,8 @@ async fn start_node(
         info!(incarnation = %predecessor, end = %sealed.end, "sealed the log of the former process");
     }
     cache_dir.claim(id)?;
-    let temp_bytes = config.cache_size.as_bytes() / limits::TEMP_PART;
+    let cache_bytes = cache_bytes(config.cache_size, cache_dir);
+    let temp_bytes = cache_bytes / limits::TEMP_PART;
     let bounds = &config.limits;
     let shares = Shares::of(config.memory.as_usize());
     let settings = Settings {
@@ -229,12 +230,24 @@ async fn start_node(
         window: config.window.as_duration(),
         temp_directory: cache_dir.temp_directory(),
         temp_bytes_max: temp_bytes,
-        disk: open_disk(config, cache_dir, config.cache_size.as_bytes() - temp_bytes)?,
+        disk: open_disk(config, cache_dir, cache_bytes - temp_bytes)?,
         read_replicas: config.read_replicas,
         address,
         ..Settings::default()
     };
     Ok(Node::start(id, stores, seam.clone(), settings, &CoreThreads).await?)
+}
+
+/// What `--cache-size` comes to. On a smaller disk pages would take all there is, and sorts would find it full.
+fn cache_bytes(given: ByteSize, dir: &CacheDir) -> u64 {
+    match dir.room() {
+        Ok(room) if room < given.as_bytes() => {
+            let room = ByteSize::bytes(room >> 20 << 20);
+            warn!(%given, %room, "there is less room on the disk of --cache-dir than --cache-size says; using what there is");
+            room.as_bytes()
+        }
+        _ => given.as_bytes(),
+    }
 }
 
 /// A disk that does not work is no reason not to serve. What was asked for by name and can't be had is.

@@ -6,6 +6,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -51,6 +52,17 @@ impl CacheDir {
     /// The file of the disk cache, open. Without it the node reads from the bucket.
     pub fn open_pages(&self, bytes_max: u64, io: DiskIo) -> std::io::Result<Arc<dyn CacheFile>> {
         file::open(&self.pages(), bytes_max, io)
+    }
+
+    /// Bytes that cached pages and temporary files may take together: what is free on the disk, what the pages of the former
+    /// process take, and a little less.
+    pub fn room(&self) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(&self.path)?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        // Of a file with holes only what is there.
+        let taken = fs::metadata(self.pages()).map_or(0, |pages| pages.blocks().saturating_mul(512));
+        let room = free.saturating_add(taken);
+        Ok(room - room / 16)
     }
 
     fn pages(&self) -> PathBuf {
@@ -119,6 +131,17 @@ mod tests {
         assert_eq!(CacheDir::lock(&path).unwrap().predecessor(), Some(id));
         fs::write(path.join("incarnation"), "rubbish").unwrap();
         assert_eq!(CacheDir::lock(&path).unwrap().predecessor(), None);
+    }
+
+    #[test]
+    fn holes_in_the_pages_of_the_former_process_are_no_room() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = CacheDir::lock(directory.path()).unwrap();
+        let before = cache.room().unwrap();
+        // What they take counts, and what they might take does not.
+        let pages = File::create(directory.path().join("pages")).unwrap();
+        pages.set_len(1 << 42).unwrap();
+        assert!(cache.room().unwrap() < before + (1 << 41));
     }
 
     /// Bug: cached pages had filled the disk, and the node could not note its name. Damage: it did not start until
