@@ -245,7 +245,8 @@ pub struct OpenRead {
 /// keeps.
 ///
 /// Commits below `low` are not here: the caller has read the head *after* `record`, so it has them as folded. If
-/// slots were deleted meanwhile, that is [`SealError::Stale`].
+/// slots were deleted meanwhile, that is [`SealError::Stale`]; and so is a log that is over and in bundles, which hold
+/// commits below `low` that nobody has folded.
 pub async fn read_open(
     access: Access<'_>,
     id: IncarnationId,
@@ -254,6 +255,9 @@ pub async fn read_open(
     (database, epoch): (DatabaseId, u64),
 ) -> Result<OpenRead, SealError> {
     let stale = |slot: Slot| SealError::Stale(keys::fragment(id, slot).to_string());
+    if !record.bundles.is_empty() {
+        return Err(stale(from));
+    }
     let mut next = from.max(record.low);
     let mut runs: Vec<Run> = Vec::new();
     let mut keep = |fragment: Fragment| {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pageserver::base::Ahead;
-use tenant::head::Head;
+use tenant::head::{Head, HeadState};
 use tenant::name::Name;
 use tenant::registry::{self, CreateError, DeleteError};
 use tokio::sync::OnceCell;
@@ -295,8 +295,12 @@ impl Core {
         let mut head = open.head.borrow().clone();
         let mut backoff = Backoff::default();
         let ended = loop {
-            if turn.is_some() && !is_to_go(&head.value) {
-                self.after_replacing(open, None).await;
+            if !is_to_go(&head.value) {
+                match turn {
+                    Some(_) => self.after_replacing(open, None).await,
+                    // Its writers are lost already: it is opened anew, with what its log holds.
+                    None => self.leave(open, "the database was to end, and stays").await,
+                }
                 return Ok(None);
             }
             let before = head.clone();
@@ -305,8 +309,10 @@ impl Core {
             });
             match deleted.await? {
                 Ok(deleted) => break deleted.value,
-                // Our own delete had landed, or somebody else's.
-                Err(DeleteError::Conflict { found }) if found.value.state.is_final() => break found.value,
+                // Our own delete had landed, or somebody else's. One that was restored in place lives, elsewhere.
+                Err(DeleteError::Conflict { found }) if matches!(found.value.state, HeadState::Deleted { .. }) => {
+                    break found.value;
+                }
                 Err(DeleteError::Conflict { found }) if found.value.owner == Some(node.id) => head = *found,
                 Err(error @ (DeleteError::Conflict { .. } | DeleteError::NotOwner { .. })) => {
                     self.databases.forget(open);

@@ -9,7 +9,7 @@
 
 use std::rc::Rc;
 
-use pageserver::fold::{FoldJob, Linked};
+use pageserver::fold::{FoldFailure, FoldJob, Linked};
 use pageserver::fork::{ForkFailure, Forked, Forker};
 use tenant::head::{Head, HeadState};
 use tenant::lifecycle;
@@ -160,16 +160,24 @@ impl Core {
         if let Some(reason) = open.database.lost() {
             return Err(ServerError::new(Fault::Fenced, reason).into());
         }
-        let (head, at) = match origin {
-            Origin::Own(at) => (open.head.borrow().clone(), at),
-            Origin::Former(head, at) => (*head, at),
+        let forked = loop {
+            let (head, at) = match &origin {
+                Origin::Own(at) => (open.head.borrow().clone(), *at),
+                Origin::Former(head, at) => ((**head).clone(), *at),
+            };
+            let is_own = head.value.database == open.database.id;
+            let settings = Settings { expires_micros, ..self.settings_like(&head.value) };
+            match self.fork_on_io(head, at, to.clone(), settings).await? {
+                Err(ForkFailure::Lost(found)) if is_own => self.adopt_or_explain(&open, FoldFailure::Lost(found))?,
+                forked => {
+                    let forked = forked?;
+                    if is_own {
+                        *open.head.borrow_mut() = forked.parent.clone();
+                    }
+                    break forked;
+                }
+            }
         };
-        let is_own = head.value.database == open.database.id;
-        let settings = Settings { expires_micros, ..self.settings_like(&head.value) };
-        let forked = self.fork_on_io(head, at, to, settings).await??;
-        if is_own {
-            *open.head.borrow_mut() = forked.parent;
-        }
         self.announce_end(&forked.child.value).await;
         Ok(Changed::of(&forked.child.value, None))
     }
@@ -194,7 +202,13 @@ impl Core {
             let settings = Settings { expires_micros, ..settings };
             if Lsn::raw(database.base().tip.lsn) >= newest {
                 let (head, at) = (open.head.borrow().clone(), database.base().tip.lsn);
-                let forked = self.fork_on_io(head, at, to, settings).await??;
+                let forked = match self.fork_on_io(head, at, to.clone(), settings).await? {
+                    Err(ForkFailure::Lost(found)) => {
+                        self.adopt_or_explain(open, FoldFailure::Lost(found))?;
+                        continue;
+                    }
+                    forked => forked?,
+                };
                 *open.head.borrow_mut() = forked.parent;
                 self.announce_end(&forked.child.value).await;
                 return Ok(Changed::of(&forked.child.value, None));

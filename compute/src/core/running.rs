@@ -100,14 +100,14 @@ impl Core {
                 tokio::task::yield_now().await;
                 Wake::Ready
             }
-            Wait::Fetch(fetch) => match (fetch.base_lsn(), open.fetch(fetch).await) {
+            Wait::Fetch(fetch) => match (fetch.base().clone(), open.fetch(fetch).await) {
                 (_, Ok(())) => Wake::Ready,
                 // What it reads may be gone because this node has no say in it any more: that is no damage.
                 (base, Err(error)) => Wake::Failed(match open.database.lost() {
                     Some(reason) => ServerError::new(Fault::Fenced, reason),
                     None if open.database.replica.is_some() => {
                         let is_gone = error.fault == Fault::Corrupt;
-                        let error = self.look_why(&open, base, error).await;
+                        let error = self.look_why(&open, &base, error).await;
                         if let Some(file) = file.filter(|_| is_gone && error.fault == Fault::Retry) {
                             file.note_outdated();
                         }

@@ -272,7 +272,8 @@ impl Connection {
     /// the overlay reaches from there to the snapshot.
     fn moves_on(&self, failed: &Snapshot) -> bool {
         let base = self.database.base();
-        let fits = base.tip.lsn > failed.base.tip.lsn && base.tip.lsn <= failed.lsn;
+        let is_later = !Rc::ptr_eq(&base, &failed.base) && base.tip.lsn >= failed.base.tip.lsn;
+        let fits = is_later && base.tip.lsn <= failed.lsn;
         let moves = self.database.replica.is_some() && fits && self.cancelled.borrow().is_none();
         if moves && let Some(snapshot) = &mut *self.snapshot.borrow_mut() {
             snapshot.base = base;

@@ -14,7 +14,7 @@ use segments::pack::{Frame, FrameAt, FrameIndex};
 use segments::page::{MissingPage, Page, PageNo, SegmentNo};
 use segments::tip::Tip;
 use walstore::envelope::Corrupt;
-use walstore::id::{DatabaseId, Lsn};
+use walstore::id::DatabaseId;
 use walstore::mutant::{self, Mutant};
 
 use super::file::Connection;
@@ -138,9 +138,9 @@ impl Base {
 }
 
 impl Fetch {
-    /// As of which commit the map is that led to it.
-    pub fn base_lsn(&self) -> Option<Lsn> {
-        self.base.tip.lsn
+    /// Whose map led to it.
+    pub fn base(&self) -> &Rc<Base> {
+        &self.base
     }
 }
 

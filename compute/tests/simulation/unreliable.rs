@@ -1,6 +1,8 @@
 //! What becomes of a database when the bucket says nothing, says it late, or takes something no more: single stories of
 //! whole nodes, in virtual time, each about one answer.
 
+mod moved;
+
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -149,7 +151,7 @@ impl World {
         let network = Machine::new(&mut rng, started, 0);
         let peers = Network::without_faults(network.seam.clone(), rng.fork());
         let (ways, nodes) = (Vec::new(), Vec::new());
-        Self { bucket, rng, started, cluster: Cluster::new(2), peers, ways, nodes, _network: network }
+        Self { bucket, rng, started, cluster: Cluster::new(3), peers, ways, nodes, _network: network }
     }
 
     /// A node, whose clock is so far ahead.

@@ -92,7 +92,7 @@ pub enum ForkFailure {
     /// The database is restored, but its name leads to the old one still. Whoever meets it swings it.
     #[error("it is restored, and will be seen when its name can be led there: {0}")]
     NotSwung(#[from] ResolveError),
-    /// The parent belongs to somebody else by now, or has ended.
+    /// The parent belongs to somebody else by now, or has ended, or was folded.
     #[error("the head has changed: epoch {}, owner {:?}", .0.value.epoch, .0.value.owner)]
     Lost(Box<Versioned<Head>>),
     #[error("the head of the parent changes under every try")]
@@ -230,7 +230,7 @@ impl Forker<'_> {
                     let child = self.bear(name, child, beginning, settings).await?;
                     return Ok(Forked { child, parent });
                 }
-                Err(found) if is_same_term(&parent.value, &found.value) => parent = *found,
+                Err(found) if is_same_state(&parent.value, &found.value) => parent = *found,
                 Err(found) => return Err(ForkFailure::Lost(found)),
             }
         }
@@ -303,7 +303,9 @@ impl Forker<'_> {
     }
 }
 
-/// Whether who may write the one may write the other: nothing has come between but pins.
-fn is_same_term(before: &Head, found: &Head) -> bool {
-    before.owner == found.owner && before.epoch == found.epoch && before.state == found.state
+/// Whether nothing has come between but pins and settings. A fold or a compaction of the owner's own, whose answer was an
+/// error, may have: then what its caller holds in memory is not what this head says, and the caller has to know.
+fn is_same_state(before: &Head, found: &Head) -> bool {
+    let is_same_term = before.owner == found.owner && before.epoch == found.epoch && before.state == found.state;
+    is_same_term && before.folded == found.folded && before.map == found.map
 }

@@ -27,6 +27,7 @@ use tenant::head::Head;
 use tenant::registry;
 use tenant::settings::Settings;
 use tokio::sync::Mutex as AsyncMutex;
+use walstore::clock;
 use walstore::id::{DatabaseId, Lsn};
 use walstore::register::{Patience, RecordError};
 use walstore::seam::Seam;
@@ -304,10 +305,14 @@ impl PageReader {
         let mut seen = seen.lock().await;
         let age_micros = self.seam.boot_micros().saturating_sub(seen.boot_micros);
         let is_old = age_micros >= limits::VIEW_AGE_MAX.as_micros() as u64;
-        if is_old || seen.settings.is_expired(self.seam.wall_micros()) {
+        if is_old || seen.settings.is_expired(self.now_micros()) {
             *seen = self.head(database).await?.1;
         }
         Ok(Some(view))
+    }
+
+    fn now_micros(&self) -> u64 {
+        clock::now_micros(&self.seam, &*self.store)
     }
 
     fn views(&self) -> MutexGuard<'_, Views> {
@@ -319,7 +324,7 @@ impl PageReader {
         let boot_micros = self.seam.boot_micros();
         let patience = Patience::for_duration(&self.seam, limits::FETCH_PATIENCE);
         let head = registry::read_head(&*self.store, &self.seam, database, patience).await?.map(|head| head.value);
-        let is_over = |head: &Head| head.state.is_final() || head.settings.is_expired(self.seam.wall_micros());
+        let is_over = |head: &Head| head.state.is_final() || head.settings.is_expired(self.now_micros());
         let Some(head) = head.filter(|head| !is_over(head)) else {
             self.views().remove_all(database);
             return Err(PagesError::NoSuchDatabase(database));

@@ -53,6 +53,8 @@ impl Core {
     /// Which commit of which history is meant. What this node has not folded yet is folded first.
     pub(in crate::core) async fn find(self: &Rc<Self>, name: &Name, moment: Moment) -> Result<FoundCommit, OpenError> {
         for _ in 0..ROUNDS_MAX {
+            // Before anything is looked at: of a later time, what is known then could be too little.
+            let now = self.node.now_micros();
             let open = self.databases.opened(name);
             let head = match &open {
                 Some(_) if !self.node.lease_is_valid() => return Err(self.out_of_touch().into()),
@@ -84,10 +86,13 @@ impl Core {
             if let Some(lsn) = self.pasts.at_time(id, moment).filter(|lsn| *lsn >= Lsn::raw(head.value.horizon)) {
                 return Ok(FoundCommit { name: name.clone(), head, lsn });
             }
-            let now = self.node.now_micros();
             let found = {
                 let head = head.value.clone();
-                self.node.io(move |node| async move { history::find(&node, &head, moment, now).await }).await??
+                self.node.io(move |node| async move { history::find(&node, &head, moment, now).await }).await?
+            };
+            let found = match found {
+                Ok(found) => found,
+                Err(error) => return Err(self.why_past_is_gone(&head.value, error).await.into()),
             };
             match found {
                 Found::At(lsn) => {

@@ -29,6 +29,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tenant::head::Head;
 use tenant::name::Name;
 use tokio::sync::OnceCell;
 use tracing::debug;
@@ -185,6 +186,20 @@ impl Core {
             Ok(Some(head)) if head.value.version > open.head.borrow().value.version => {
                 self.shut_past(open, "its base is gone");
                 let text = format!("the past of `{}` was rearranged meanwhile; ask again", open.database.name);
+                ServerError::new(Fault::Retry, text)
+            }
+            _ => error,
+        }
+    }
+
+    /// What `head` leads to is not there: because the database has a later head by now, or because it is damaged.
+    async fn why_past_is_gone(&self, head: &Head, error: ServerError) -> ServerError {
+        if error.fault != Fault::Corrupt {
+            return error;
+        }
+        match self.read_head(head.database).await {
+            Ok(Some(now)) if now.value.version > head.version => {
+                let text = format!("the past of `{}` was rearranged meanwhile; ask again", head.name);
                 ServerError::new(Fault::Retry, text)
             }
             _ => error,

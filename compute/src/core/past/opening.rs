@@ -31,7 +31,11 @@ impl Core {
         let mut state = loop {
             let (of, folded) = (head.clone(), lsn.min(Lsn::raw(head.folded.lsn)));
             let state = self.node.io(move |node| async move { history::state_at(&node, &of, folded).await });
-            match state.await?? {
+            let state = match state.await? {
+                Ok(state) => state,
+                Err(error) => return Err(self.why_past_is_gone(head, error).await),
+            };
+            match state {
                 Some(state) => break state,
                 None => self.wait_for_room(&found.name, lsn, &mut tries).await?,
             }

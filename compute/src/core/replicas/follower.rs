@@ -30,6 +30,7 @@ use walstore::seal::SealError;
 use super::super::Core;
 use super::super::open_database::OpenDatabase;
 use super::super::opening::recover;
+use crate::database::pages::Base;
 use crate::database::replica::Replica;
 use crate::error::{Fault, ServerError};
 use crate::limits;
@@ -149,16 +150,18 @@ impl Core {
         if base.tip.lsn > database.newest().lsn {
             return over("it has fallen behind what is folded");
         }
-        if base.tip.lsn > database.base().tip.lsn {
-            let known = base.tip.lsn.and_then(|lsn| database.tip_at(lsn));
+        // A request looks as well, beside the follower, and may have read an older one.
+        if head.value.version > open.head.borrow().value.version {
+            let now = database.base().tip;
+            let known = if base.tip.lsn > now.lsn { base.tip.lsn.and_then(|lsn| database.tip_at(lsn)) } else { Some(now) };
             if known != Some(base.tip) {
                 let text = format!("{}: what is folded is not what the log says", tenant::keys::head(database.id));
                 return Err(ServerError::new(Fault::Corrupt, text));
             }
-            database.rebase(base);
-        }
-        // A request looks as well, beside the follower, and may have read an older one.
-        if head.value.version >= open.head.borrow().value.version {
+            // A compaction folds nothing, and yet the packs of the former map are gone.
+            if base.tip.lsn > now.lsn || head.value.map != open.head.borrow().value.map {
+                database.rebase(base);
+            }
             *open.head.borrow_mut() = head;
         }
         let head = open.head.borrow().value.clone();
@@ -211,7 +214,7 @@ impl Core {
                         return Ok(Look::Over("its pages that are not folded take too much memory".into()));
                     }
                 }
-                Ok(Notice::Folded(lsn)) if Some(lsn) > open.database.base().tip.lsn => {
+                Ok(Notice::Folded(lsn)) if Some(lsn) >= open.database.base().tip.lsn => {
                     if let Err(look) = self.adopt_head(open).await? {
                         return Ok(look);
                     }
@@ -242,10 +245,10 @@ impl Core {
         }
         let owner = open.head.borrow().value.owner;
         let incarnation = owner.unwrap_or(self.node.id);
-        let base = database.base().tip.lsn;
+        let base = database.base();
         match recover(database, commit, incarnation).await {
             // What a patch builds on may have been replaced, and deleted, by a fold that this replica has not heard of.
-            Err(error) if error.fault == Fault::Corrupt => Err(self.look_why(open, base, error).await),
+            Err(error) if error.fault == Fault::Corrupt => Err(self.look_why(open, &base, error).await),
             result => result.map(|()| true),
         }
     }
@@ -297,15 +300,15 @@ impl Core {
         Ok(Look::Later)
     }
 
-    /// What a replica read is not there, by the map as of `base`. Only its owner deletes, and only what its head no longer needs: if that has moved
-    /// on, so does the replica, and what was read is read again from there if the snapshot is not too old for it; if it
-    /// has not, the object is missing.
-    pub(in crate::core) async fn look_why(&self, open: &OpenDatabase, base: Option<Lsn>, error: ServerError) -> ServerError {
+    /// What a replica read is not there, by the map of `base`. Only its owner deletes, and only what its head no longer
+    /// needs: if that has moved on, so does the replica, and what was read is read again from there if the snapshot is
+    /// not too old for it; if it has not, the object is missing.
+    pub(in crate::core) async fn look_why(&self, open: &OpenDatabase, base: &Rc<Base>, error: ServerError) -> ServerError {
         if error.fault != Fault::Corrupt {
             return error;
         }
         match self.adopt_head(open).await {
-            Ok(Ok(_)) if open.database.base().tip.lsn == base => return error,
+            Ok(Ok(_)) if Rc::ptr_eq(&open.database.base(), base) => return error,
             Ok(Ok(_)) => {}
             // The follower finds the same, and closes it.
             Ok(Err(_)) | Err(_) => replica_of(open).nudge.notify_one(),
