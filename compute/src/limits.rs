@@ -113,6 +113,9 @@ pub const PASTS_MAX: usize = 64;
 /// Databases that had a name before its present one through which a moment is followed. A name remembers as many.
 pub const FORMER_DATABASES_MAX: usize = 16;
 
+/// The longest time for which a database keeps its history: a century.
+pub const RETENTION_SECS_MAX: u32 = 36_500 * 86_400;
+
 /// Times of which one core remembers the commits that they led to.
 pub const KNOWN_TIMES_MAX: usize = 4_096;
 

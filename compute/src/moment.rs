@@ -67,6 +67,15 @@ impl Moment {
         parse_time(text).map(Self::Time)
     }
 
+    /// As a sentence names it: nobody takes a bare number for an LSN.
+    pub fn told(self) -> String {
+        match self {
+            Self::Lsn(lsn) => format!("LSN {lsn}"),
+            Self::Time(_) => self.to_string(),
+            Self::Bookmark { .. } => format!("the bookmark {self}"),
+        }
+    }
+
     /// Reads one that stands in a URL.
     pub fn parse_encoded(text: &str) -> Result<Self, MomentError> {
         if !text.contains('%') {

@@ -20,7 +20,7 @@ use super::environment::{self, UnknownVariables};
 use super::limits::CONFIG_FILE_BYTES_MAX;
 use super::settings::{CacheIo, Settings};
 use super::units::{ByteSize, Span, Window};
-use crate::limits::CORES_MAX;
+use crate::limits::{CORES_MAX, RETENTION_SECS_MAX};
 use source::{Found, Origin, Sources};
 
 /// What a server is told at its start. `shoal dev` and `shoal serve` both end here.
@@ -301,9 +301,9 @@ fn check_lease(lease: Found<Span>) -> Result<Span, ConfigError> {
 fn check_retention(retention: Found<Span>) -> Result<Span, ConfigError> {
     let is_whole = |span: &Span| {
         let duration = span.as_duration();
-        duration.subsec_nanos() == 0 && duration.as_secs() <= u64::from(u32::MAX)
+        duration.subsec_nanos() == 0 && duration.as_secs() <= u64::from(RETENTION_SECS_MAX)
     };
-    retention.require(is_whole, "it is whole seconds, and at most a century; write 0, 12h or 7d")
+    retention.require(is_whole, "it is whole seconds, and at most 36500d; write 0, 12h or 7d")
 }
 
 /// A reply that gives up before its batch is even sent would call every write unknown.

@@ -85,6 +85,13 @@ impl Span {
     pub const fn as_duration(self) -> Duration {
         self.0
     }
+
+    /// In the largest unit that keeps it whole: `7d`, which is printed as `604800s` where it stands beside shorter ones.
+    pub fn in_large_units(self) -> String {
+        let millis = self.0.as_millis();
+        let unit = MILLIS_UNITS.into_iter().rev().find(|(_, unit)| millis >= u128::from(*unit) && millis % u128::from(*unit) == 0);
+        unit.map_or_else(|| "0".into(), |(name, unit)| format!("{}{name}", millis / u128::from(unit)))
+    }
 }
 
 impl Window {
@@ -319,6 +326,14 @@ mod tests {
         for text in ["0", "25ms"] {
             assert_eq!(text.parse::<Window>().expect(text).to_string(), text);
         }
+    }
+
+    #[test]
+    fn large_units_are_used_where_they_are_whole() {
+        for text in ["0", "7d", "12h", "36h", "90s", "5m", "1500ms"] {
+            assert_eq!(text.parse::<Span>().expect(text).in_large_units(), text);
+        }
+        assert_eq!(Span::secs(86_400).in_large_units(), "1d");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::eviction::Sleepers;
 use super::names::{Known, KnownNames, KnownRecords};
 use super::open_database::OpenDatabase;
 use crate::context::LookedUp;
-use crate::error::{Fault, ServerError};
+use crate::error::ServerError;
 
 /// How long opening, creating or deleting keeps asking the store.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -251,11 +251,12 @@ impl Core {
 
     /// Creates a database; it is open afterwards.
     pub(super) async fn create(self: &Rc<Self>, name: Name) -> Result<DatabaseId, ServerError> {
-        match self.create_head(&name).await? {
-            Ok(head) => Ok(head.value.database),
-            Err(error @ CreateError::AlreadyExists { .. }) => Err(ServerError::new(Fault::Conflict, error.to_string())),
-            Err(error) => Err(error.into()),
-        }
+        let created = match self.create_head(&name).await? {
+            // The time of what has the name may be up.
+            Err(CreateError::AlreadyExists { .. }) if self.free_if_over(&name).await? => self.create_head(&name).await?,
+            created => created,
+        };
+        created.map(|head| head.value.database).map_err(ServerError::from)
     }
 
     /// Deletes a database: its head becomes final first, then its name is free. Once begun it is carried

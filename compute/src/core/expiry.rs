@@ -2,6 +2,7 @@
 //!
 //! The head says until when a database is promised. From then on it is not served, and who meets it deletes it: its owner,
 //! at the next request or when it is open anyway, or a sweep of the bucket, which a marker leads there, if nobody owns it.
+//! Who wants its name has it deleted first, and waits for that.
 
 use std::rc::Rc;
 
@@ -10,11 +11,15 @@ use tenant::due::{DueKind, DueMarker};
 use tenant::head::Head;
 use tenant::name::Name;
 use tenant::registry;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::databases::OpenError;
 use super::open_database::OpenDatabase;
 use super::{Core, spawn_local};
+use crate::error::{Fault, ServerError};
+
+/// Tries to have a database end before a caller is told to come back.
+const ROUNDS_MAX: usize = 4;
 
 impl Core {
     /// As long as the claim is pending, somebody else may have given the database more time.
@@ -48,9 +53,43 @@ impl Core {
         spawn_local(async move {
             match self.delete_if(&open, |head| self.is_to_end(head)).await {
                 Ok(_) | Err(OpenError::NoSuchDatabase(_)) => {}
+                // Two have met it at the same time, or a client has deleted it.
+                Err(OpenError::Server(error)) if error.fault == Fault::Fenced => debug!(%name, %error, "it has ended already"),
                 Err(OpenError::Server(error)) => warn!(%name, %error, "cannot delete a database whose time is up yet"),
             }
         });
+    }
+
+    /// Deletes the database of a name if its time is up, for somebody who wants the name. Returns whether it was, and the
+    /// name is free.
+    pub(super) async fn free_if_over(self: &Rc<Self>, name: &Name) -> Result<bool, ServerError> {
+        for round in 0..ROUNDS_MAX {
+            match self.resolve(name).await? {
+                None => return Ok(round > 0),
+                Some(head) if !self.is_over(&head.value) => return Ok(false),
+                Some(_) => {}
+            }
+            match self.end_if_over(name).await {
+                Ok(()) | Err(OpenError::NoSuchDatabase(_)) => {}
+                // Somebody else is at it, or was.
+                Err(OpenError::Server(error)) if error.fault == Fault::Fenced => debug!(%name, %error, "it has ended meanwhile"),
+                Err(OpenError::Server(error)) => return Err(error),
+            }
+        }
+        Err(not_over_yet(name))
+    }
+
+    async fn end_if_over(self: &Rc<Self>, name: &Name) -> Result<(), OpenError> {
+        let open = self.open(name, false).await?;
+        let head = open.head.borrow().value.clone();
+        if !self.is_over(&head) {
+            return Ok(());
+        }
+        if !self.is_to_end(&head) {
+            return Err(not_over_yet(name).into());
+        }
+        info!(%name, "deleting a database whose time is up, for its name");
+        self.delete_if(&open, |head| self.is_to_end(head)).await.map(drop)
     }
 
     fn is_to_end(&self, head: &Head) -> bool {
@@ -83,4 +122,10 @@ impl Core {
             warn!(name = %head.name, %error, "cannot mark when a database ends; its owner deletes it when it is asked for");
         }
     }
+}
+
+/// Node and store have to agree.
+fn not_over_yet(name: &Name) -> ServerError {
+    let text = format!("the time of `{name}` is up by this node's clock, but not yet by the bucket's; nothing was done; try again");
+    ServerError::new(Fault::Retry, text)
 }

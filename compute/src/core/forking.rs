@@ -24,10 +24,12 @@ use walstore::register::{Patience, Versioned};
 use super::Core;
 use super::databases::OpenError;
 use super::open_database::OpenDatabase;
+use super::past::is_gone;
+use crate::cli::units::Span;
 use crate::context::NodeContext;
 use crate::database::past_room::PastRoom;
 use crate::error::{Fault, ServerError};
-use crate::moment::Moment;
+use crate::moment::{Moment, time_text};
 
 /// Another database, or another state of this one.
 #[derive(Clone, Debug)]
@@ -102,6 +104,22 @@ impl From<Stopped> for OpenError {
             Stopped::Unfinished(error) => ServerError::from(error).into(),
         }
     }
+}
+
+/// Whether a deleted database kept what an undelete needs, and still does.
+fn check_can_be_brought_back(head: &Head) -> Result<(), ServerError> {
+    let (name, retention_secs) = (&head.name, head.settings.retention_secs);
+    let text = match head.state {
+        // Its last commits were given up with it.
+        _ if retention_secs == 0 => format!("`{name}` kept no history when it was deleted, so it cannot be brought back"),
+        HeadState::Deleted { at_micros } if is_gone(head) => format!(
+            "`{name}` was deleted at {}, and with its retention of {} it can be brought back no more: nothing of it is kept",
+            time_text(at_micros),
+            Span::secs(retention_secs.into()).in_large_units()
+        ),
+        _ => return Ok(()),
+    };
+    Err(ServerError::new(Fault::Invalid, text))
 }
 
 pub(super) fn forker<'a>(node: &'a NodeContext, patience: Patience, room: &'a PastRoom) -> Forker<'a> {
@@ -293,8 +311,8 @@ impl Core {
 
     /// Brings the last database of a freed name back, as a fork of what is left of it.
     async fn undelete(self: &Rc<Self>, name: &Name) -> Result<Changed, OpenError> {
-        // What was cut off before is finished first.
-        let _ = self.resolve(name).await?;
+        // What was cut off before is finished first, and what is over is deleted.
+        self.free_if_over(name).await?;
         let (of, patience) = (name.clone(), self.patience());
         let record = self.node.io(move |node| async move {
             registry::read_name(&*node.stores.main, &node.seam, &of, patience).await
@@ -319,11 +337,7 @@ impl Core {
         }
         let head = last.filter(|head| head.value.state.is_final());
         let head = head.ok_or_else(|| OpenError::NoSuchDatabase(name.clone()))?;
-        if head.value.settings.retention_secs == 0 {
-            // Its last commits were given up with it.
-            let text = format!("`{name}` kept no history when it was deleted, so it cannot be brought back");
-            return Err(ServerError::new(Fault::Invalid, text).into());
-        }
+        check_can_be_brought_back(&head.value)?;
         let (at, settings) = (head.value.folded.lsn, self.settings_like(&head.value));
         let forked = self.fork_on_io(head, at, name.clone(), settings).await?.map_err(ServerError::from)?;
         Ok(Changed::of(&forked.child.value, None))

@@ -82,6 +82,8 @@ pub enum Message {
     ClosePasts,
     Fenced(String),
     Create { name: Name, reply: oneshot::Sender<Result<DatabaseId, ServerError>> },
+    /// Delete the database of a name that somebody wants, if its time is up. Answers whether the name has become free.
+    FreeIfOver { name: Name, reply: oneshot::Sender<Result<bool, ServerError>> },
     Delete { name: Name, reply: oneshot::Sender<Result<Deleted, OpenError>> },
     /// Give a database up, so that another node can take it at once.
     Release { name: Name, reply: oneshot::Sender<Result<(), OpenError>> },
@@ -259,6 +261,10 @@ pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::Unbounded
             Message::Create { name, reply } => {
                 let core = core.clone();
                 spawn_local(async move { drop(reply.send(core.create(name).await)) });
+            }
+            Message::FreeIfOver { name, reply } => {
+                let core = core.clone();
+                spawn_local(async move { drop(reply.send(core.free_if_over(&name).await)) });
             }
             Message::Delete { name, reply } => {
                 let core = core.clone();

@@ -16,6 +16,7 @@
 
 mod bodies;
 mod changes;
+mod found;
 mod history;
 mod moments;
 mod retention;

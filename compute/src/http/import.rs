@@ -2,6 +2,7 @@
 //!
 //! | request | answer |
 //! |---|---|
+//! | `GET /v1/namespaces/<name>/import` | `{}`: the name can be had; 409 if it is taken |
 //! | `POST /v1/namespaces/<name>/import?bytes=&blake3=` | `{"received":…,"part_bytes":…}`: where to go on; 409 if the name is taken |
 //! | `PUT /v1/namespaces/<name>/import?bytes=&blake3=&offset=` | a part: `{"received":…}`; 409 if its place is elsewhere |
 //! | `POST /v1/namespaces/<name>/import/finish?bytes=&blake3=` | 202 `{"state":"checking"}` or `{"state":"storing","done":…,"of":…}`: ask again; 200 `{"state":"done","lsn":…}`; 400: refused, and why |
@@ -24,7 +25,7 @@ use tenant::name::Name;
 use tenant::registry;
 use walstore::register::Patience;
 
-use super::{Parameters, going_down, read_body, server_failure};
+use super::{Parameters, freed, going_down, read_body, server_failure};
 use crate::error::{Fault, ServerError};
 use crate::import::job::{self, Progress, Stage};
 use crate::import::staging::{self, Upload};
@@ -45,7 +46,7 @@ struct Plane {
 pub fn router(node: NodeHandle) -> Router {
     let plane = Arc::new(Plane { node, imports: Imports::default() });
     Router::new()
-        .route("/v1/namespaces/{name}/import", post(begin).put(part))
+        .route("/v1/namespaces/{name}/import", post(begin).put(part).get(ask))
         .route("/v1/namespaces/{name}/import/finish", post(finish))
         .with_state(plane)
 }
@@ -89,14 +90,31 @@ async fn begin_upload(plane: &Plane, name: &str, which: &Which) -> Answer {
         }
         plane.imports.forget(&upload.name);
     }
-    let patience = Patience::for_duration(&context.seam, PATIENCE);
-    let found = registry::resolve_head(&*context.stores.main, &context.seam, &upload.name, context.id, patience).await?;
-    if found.is_some() {
-        return Err(ServerError::new(Fault::Conflict, format!("there is a database `{}` already", upload.name)));
-    }
+    check_is_free(&plane.node, &upload.name).await?;
     let _exclusive = plane.imports.take(&upload.name).map_err(|_| busy())?;
     let there = staging::begin(&plane.imports, &upload, &context.settings.temp_directory, context.seam.wall_micros())?;
     Ok(received(there))
+}
+
+/// Refuses a name that leads to a database, unless the time of that is up.
+async fn check_is_free(node: &NodeHandle, name: &Name) -> Result<(), ServerError> {
+    let context = &node.context;
+    let patience = Patience::for_duration(&context.seam, PATIENCE);
+    let found = registry::resolve_head(&*context.stores.main, &context.seam, name, context.id, patience).await?;
+    match found.is_none() || freed(node, name).await? {
+        true => Ok(()),
+        false => Err(ServerError::new(Fault::Conflict, format!("there is a database `{name}` already"))),
+    }
+}
+
+/// For who has to convert a file before he can say which one it is.
+async fn ask(State(plane): State<Arc<Plane>>, Path(name): Path<String>) -> Response {
+    let asked = async {
+        let name = Name::parse(&name).map_err(|error| ServerError::new(Fault::Invalid, error.to_string()))?;
+        check_is_free(&plane.node, &name).await?;
+        Ok(answer(StatusCode::OK, &json!({})))
+    };
+    asked.await.unwrap_or_else(|error: ServerError| server_failure(&error))
 }
 
 fn received(bytes: u64) -> Response {

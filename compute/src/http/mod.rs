@@ -23,9 +23,13 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::request::Parts;
 use serde::de::DeserializeOwned;
+use tenant::name::Name;
+use tokio::sync::oneshot;
 
+use crate::core::Message;
 use crate::error::{Fault, ServerError, error_body};
 use crate::hrana::error::shorten;
+use crate::node::NodeHandle;
 
 /// What is told of what is wrong with a query: it may repeat some of it.
 const REASON_CHARS_MAX: usize = 200;
@@ -49,6 +53,13 @@ fn server_failure(error: &ServerError) -> Response {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
+}
+
+/// Whether the database that has a name was over and has been deleted, for somebody who wants the name.
+async fn freed(node: &NodeHandle, name: &Name) -> Result<bool, ServerError> {
+    let (reply, answer) = oneshot::channel();
+    node.send(name, Message::FreeIfOver { name: name.clone(), reply })?;
+    answer.await.map_err(|_| going_down())?
 }
 
 /// The parameters of a URL's query. Axum's own refusals are plain text.

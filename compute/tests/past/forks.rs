@@ -114,6 +114,9 @@ fn retention_is_of_the_server_until_it_is_set_for_a_database() {
     assert_eq!(get(), json!({ "retention": "7d", "expires": "2999-01-01T00:00:00Z" }));
     changed(&server, "app/retention", &json!({ "retention": 0, "expires": "never" }));
     assert_eq!(get(), json!({ "retention": "0", "expires": null }));
+    assert_eq!(changed(&server, "app/retention", &json!({ "retention": "36500d" }))["retention"], "36500d");
+    let long = json!({ "retention": "36501d" });
+    change(&server, "app/retention", &long).assert_refused(400, "SHOAL_INVALID", &["at most 36500d"]);
     for bad in [json!({ "retention": "soon" }), json!({ "retention": 7 }), json!({ "retention": "1ms" }), json!({ "expires": "x" })] {
         change(&server, "app/retention", &bad).assert_refused(400, "SHOAL_INVALID", &["7d"]);
     }
@@ -136,9 +139,7 @@ fn a_fork_whose_time_is_up_is_gone_by_itself() {
     let server = Server::serve(&[]);
     let app = server.database("app");
     let seen = history(&app, 3);
-    changed(&server, "app/fork/brief", &json!({ "expires": "2s" }));
-    let expires = server.admin("GET", "v1/namespaces/brief/retention").json()["expires"].take();
-    wait_until_after(compute::moment::parse_time(expires.as_str().expect("a time")).expect("a time"));
+    wait_until_after(fork_for_two_seconds(&server, "app", "brief"));
     let brief = server.unmade_database("brief");
     let answer = brief.post("v3/pipeline", json!({ "requests": [execute("SELECT 1")] }).to_string());
     answer.assert_refused(404, "SHOAL_NO_SUCH_DATABASE", &["brief"]);
@@ -146,6 +147,38 @@ fn a_fork_whose_time_is_up_is_gone_by_itself() {
     let is_free = (0..1000).any(|_| change(&server, "app/fork/brief", &json!({})).status == 200);
     assert!(is_free, "its name is still taken");
     assert_eq!((shown(&brief), shown(&app)), (seen[2].shows.clone(), seen[2].shows.clone()));
+}
+
+#[test]
+fn the_name_of_a_fork_whose_time_is_up_is_free_for_whoever_wants_it() {
+    let server = Server::serve(&[]);
+    let app = server.database("app");
+    let seen = history(&app, 3);
+    // Nobody uses any of them until their time is up, so nothing has ended them.
+    let names = ["told", "back", "made", "forked", "restored", "sent"];
+    let ends = names.map(|name| fork_for_two_seconds(&server, "app", name));
+    wait_until_after(ends[5]);
+    for what in ["retention", "tree", "history"] {
+        let answer = server.admin("GET", &format!("v1/namespaces/told/{what}"));
+        answer.assert_refused(404, "SHOAL_NO_SUCH_DATABASE", &["`told`", "shoal db undelete told"]);
+    }
+    changed(&server, "back/undelete", &json!({}));
+    assert_eq!(shown(&server.unmade_database("back")), seen[2].shows);
+    let made = server.database("made");
+    assert_eq!(made.rows("SELECT count(*) FROM sqlite_schema"), [json!([0])]);
+    changed(&server, "app/fork/forked", &json!({ "lsn": seen[1].lsn }));
+    assert_eq!(shown(&server.unmade_database("forked")), seen[1].shows);
+    changed(&server, "app/restore", &json!({ "lsn": seen[0].lsn, "to": "restored" }));
+    assert_eq!(shown(&server.unmade_database("restored")), seen[0].shows);
+    let import = |method: &str, name: &str| {
+        let query = if method == "POST" { format!("?bytes=4096&blake3={}", "0".repeat(64)) } else { String::new() };
+        server.admin(method, &format!("v1/namespaces/{name}/import{query}"))
+    };
+    for method in ["GET", "POST"] {
+        import(method, "app").assert_refused(409, "SHOAL_CONFLICT", &["there is a database `app` already"]);
+    }
+    assert_eq!(import("POST", "sent").status, 200);
+    assert_eq!(import("GET", "sent").status, 200);
 }
 
 #[test]
@@ -169,12 +202,11 @@ fn streams_at_a_moment_end_with_their_database() {
         assert_eq!(rows_of(&answer.json()["results"][0]["response"]["result"]), [json!([2])], "{answer:?}");
         (answer.json()["baton"].clone(), go_on)
     };
-    changed(&server, "app/fork/brief", &json!({ "expires": "2s" }));
-    changed(&server, "app/fork/saved", &json!({ "expires": "2s" }));
-    let expires = server.admin("GET", "v1/namespaces/saved/retention").json()["expires"].take();
+    fork_for_two_seconds(&server, "app", "brief");
+    let ended = fork_for_two_seconds(&server, "app", "saved");
     let (at_brief, at_saved) = (stream_at("brief"), stream_at("saved"));
     changed(&server, "saved/retention", &json!({ "expires": "never" }));
-    wait_until_after(compute::moment::parse_time(expires.as_str().expect("a time")).expect("a time"));
+    wait_until_after(ended);
     let (baton, go_on) = at_brief;
     go_on(&baton).assert_refused(404, "SHOAL_NO_SUCH_DATABASE", &["brief"]);
     // Also when there is another database of that name, which is free once somebody has asked for the present.

@@ -80,3 +80,59 @@ fn without_retention_only_the_present_can_be_shown() {
     let answer = at(&server, "app", old.lsn).post("v2/pipeline", &body);
     answer.assert_refused(400, "SHOAL_INVALID", &["keeps no history", "shoal db retention app"]);
 }
+
+/// What a refusal names has to be there: LSNs lead to what the present database was made from, times to whatever had the
+/// name.
+#[test]
+fn after_a_restore_the_window_is_that_of_all_that_is_left() {
+    let server = Server::serve(&[]);
+    let app = server.database("app");
+    let seen = history(&app, 3);
+    let created = server.admin("GET", "v1/namespaces/app/history").json()["history"][3]["time"].clone();
+    let since = format!("times since {} and bookmarks lead to what had the name before", created.as_str().expect("a time"));
+    let body = json!({ "requests": [execute("SELECT 1")] }).to_string();
+    let ask = |name: &str, moment: &str| at(&server, name, moment).post("v2/pipeline", &body);
+
+    changed(&server, "app/restore", &json!({ "lsn": seen[0].lsn }));
+    let window = ["LSN 3 is in the future of `app`", "what can be shown is LSN 0 (", ") to LSN 1 (", &since];
+    ask("app", "3").assert_refused(400, "SHOAL_INVALID", &window);
+    changed(&server, "app/undo", &json!({}));
+    let window = ["LSN 99 is in the future of `app`", "what can be shown is LSN 0 (", ") to LSN 3 (", &since];
+    ask("app", "99").assert_refused(400, "SHOAL_INVALID", &window);
+    ask("app", "2999-01-01T00:00:00Z").assert_refused(400, "SHOAL_INVALID", &["2999-01-01T00:00:00Z is in", &since]);
+    for seen in &seen {
+        assert_eq!(shown(&at(&server, "app", seen.lsn)), seen.shows, "LSN {}", seen.lsn);
+    }
+    let created = created.as_str().expect("a time");
+    assert_eq!(shown(&at(&server, "app", created)), json!({ "tables": [], "rows": [] }), "at {created}");
+}
+
+#[test]
+fn the_window_of_a_database_without_commits_has_the_time_of_its_creation() {
+    let server = Server::serve(&[]);
+    server.database("fresh");
+    changed(&server, "fresh/restore", &json!({ "lsn": 0 }));
+    changed(&server, "fresh/undo", &json!({}));
+    let refused = change(&server, "fresh/restore", &json!({ "lsn": 1 }));
+    refused.assert_refused(400, "SHOAL_INVALID", &["LSN 1 is in the future of `fresh`", "LSN 0 (2"]);
+    assert!(!refused.text.contains("1970"), "{refused:?}");
+}
+
+#[test]
+fn who_asks_for_a_deleted_database_is_told_of_undelete() {
+    let server = Server::serve(&[]);
+    commit(&server.database("ex"), "CREATE TABLE t (x, y)");
+    assert_eq!(server.admin("DELETE", "v1/namespaces/ex").status, 200);
+    for (path, body) in [
+        ("restore", json!({ "lsn": 1 })),
+        ("undo", json!({})),
+        ("reset", json!({})),
+        ("fork/other", json!({})),
+        ("retention", json!({ "retention": "7d" })),
+    ] {
+        let answer = change(&server, &format!("ex/{path}"), &body);
+        answer.assert_refused(404, "SHOAL_NO_SUCH_DATABASE", &["there is no database `ex`", "shoal db undelete ex"]);
+        let answer = change(&server, &format!("nobody/{path}"), &body);
+        answer.assert_refused(404, "SHOAL_NO_SUCH_DATABASE", &["there is no database `nobody`", "shoal db list"]);
+    }
+}

@@ -65,6 +65,13 @@ pub fn changed(server: &Server, path: &str, body: &Value) -> Value {
     answer.json()
 }
 
+/// Makes a fork that ends by itself, and answers when that will have happened.
+#[track_caller]
+pub fn fork_for_two_seconds(server: &Server, name: &str, to: &str) -> u64 {
+    changed(server, &format!("{name}/fork/{to}"), &json!({ "expires": "2s" }));
+    now_micros() + 2_000_000
+}
+
 /// A history of `commits` commits: rows come, change and go, the schema changes, and some commits are large.
 pub fn history(database: &Database, commits: usize) -> Vec<Seen> {
     let mut seen = vec![commit(database, "CREATE TABLE t (x INTEGER PRIMARY KEY, y TEXT, z BLOB)")];

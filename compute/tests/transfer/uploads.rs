@@ -234,6 +234,19 @@ fn what_cannot_be_a_database_is_not_sent() {
     assert_eq!(db_ok(&server, &["list"])["namespaces"], json!([{"name": "default"}]));
 }
 
+#[test]
+fn whether_the_name_can_be_had_is_asked_before_the_file_is_looked_at() {
+    let (mut server, directory) = (Server::serve(&[]), tempfile::tempdir().expect("a directory"));
+    server.database("app");
+    let file = directory.path().join("picture.png");
+    fs::write(&file, b"\x89PNG\r\n\x1a\n\0\0\xff\xfe").expect("a file");
+    db_fails(&server, &["import", path(&file), "app"], &["there is a database `app` already"]);
+    db_fails(&server, &["create", "App!", "--from", path(&file)], &["App!"]);
+    db_fails(&server, &["import", path(&file), "other"], &["neither a SQLite database nor SQL"]);
+    server.terminate();
+    db_fails(&server, &["import", path(&file), "other"], &["can't be reached"]);
+}
+
 /// With a page in the middle that is none.
 fn scrambled(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();

@@ -10,7 +10,8 @@ Examples:
   shoal db fork app before --lsn 4711
 
 A fork takes the same few requests however large the database is, shares all of its content, and
-costs what it changes from then on.";
+costs what it changes from then on. Its own history begins where it was forked: states from before
+are those of the database it was made of.";
 
 const RESTORE_EXAMPLES: &str = "\
 Examples:
@@ -34,7 +35,8 @@ Examples:
   shoal db diff app@4711 app@4712                            what one commit did
   shoal db diff http://a:8080/db/app/ http://b:8080/db/app/  two servers
 
-It compares tables, indexes, views and triggers, and counts the rows of each table.";
+It compares tables, indexes, views and triggers, and counts the rows of each table. If a table
+cannot be counted, that is printed, and it ends with an error.";
 
 /// Which state is meant. Without any of them, the present one.
 #[derive(Debug, Clone, Default, Args)]

@@ -6,7 +6,7 @@
 //! | `delete` | `DELETE /v1/namespaces/<name>` | 200, `{"name","database","bookmark":"…"\|null}` |
 //! | `release` | `POST /v1/namespaces/<name>/release` | 200 |
 //! | `export` | `GET /v1/namespaces/<name>/export` | 200, a SQLite file |
-//! | `import`, `create --from` | `POST`, `PUT /v1/namespaces/<name>/import`, `POST …/import/finish` | see [`transfer`] |
+//! | `import`, `create --from` | `GET`, `POST`, `PUT /v1/namespaces/<name>/import`, `POST …/import/finish` | see [`transfer`] |
 //! | `list` | `GET /v1/namespaces?prefix=&after=&limit=` | `{"namespaces":[{"name":"a"}],"next":"a"}`, `next` null on the last page |
 //!
 //! [`past`] has the commands that are about the past, and about forks.

@@ -47,3 +47,19 @@ fn something_else_at_the_address_is_recognised() {
         assert!(error.contains("is no administration interface of Shoal"), "{error}");
     }
 }
+
+#[test]
+fn an_import_that_stands_in_its_own_way_goes_on() {
+    let server = serve(|request| match request.line.starts_with("GET ") {
+        true => Answer::json(503, r#"{"message":"still being made","code":"SHOAL_UNAVAILABLE"}"#),
+        false => Answer::json(400, r#"{"message":"far enough","code":"SHOAL_INVALID"}"#),
+    });
+    let (admin, directory) = (Admin::new(&server.url).expect("a URL"), tempfile::tempdir().expect("a directory"));
+    let file = directory.path().join("dump.sql");
+    std::fs::write(&file, "CREATE TABLE t (x);").expect("a file");
+    let error = transfer::import(&admin, &mut Vec::new(), Output::Text, &file, "app").expect_err("far enough").to_string();
+    assert!(error.contains("far enough"), "{error}");
+    let lines: Vec<String> = server.requests().into_iter().map(|request| request.line).collect();
+    assert_eq!(lines[0], "GET /v1/namespaces/app/import");
+    assert!(lines[1].starts_with("POST /v1/namespaces/app/import?bytes="), "{lines:?}");
+}

@@ -10,7 +10,7 @@ use walstore::id::{DatabaseId, Lsn};
 use walstore::register::Versioned;
 
 use super::history::{self, Found, Known, NotThere};
-use super::lineage::Lineage;
+use super::lineage::{Lineage, is_gone};
 use crate::core::Core;
 use crate::core::databases::OpenError;
 use crate::core::open_database::OpenDatabase;
@@ -41,7 +41,7 @@ fn check_is_ours(open: &OpenDatabase) -> Result<(), ServerError> {
 /// Of a database that has ended, anything may be gone.
 pub(in crate::core) fn check_is_kept(head: &Head) -> Result<(), ServerError> {
     // Also if its horizon says that the last commit is there.
-    if head.is_emptied() && head.folded.lsn.is_some() {
+    if is_gone(head) {
         let Head { database, name, .. } = head;
         let text = format!("the bookmark is one of {database}, a former `{name}` of which nothing is kept any more");
         return Err(ServerError::new(Fault::Invalid, text));
@@ -72,6 +72,7 @@ impl Core {
                 open.iter().for_each(|open| self.clone().expire(open));
                 return Err(OpenError::NoSuchDatabase(name.clone()));
             }
+            let present = head.value.clone();
             let head = match moment {
                 Moment::Bookmark { database, .. } if database != head.value.database => self.former(name, database).await?,
                 _ => {
@@ -101,20 +102,20 @@ impl Core {
                     }
                     return Ok(FoundCommit { name: name.clone(), head, lsn });
                 }
-                Found::Not(why) => return Err(why.into_error(name, moment).into()),
+                Found::Not(why) => return Err(self.not_there(present, moment, why).await?.into()),
                 // Nobody has committed after that, or only this node would know it.
                 Found::Beyond if head.value.owner.is_none() || open.is_some() => match moment {
                     Moment::Time(_) => return Ok(FoundCommit { name: name.clone(), lsn: Lsn::raw(head.value.folded.lsn), head }),
                     Moment::Lsn(_) | Moment::Bookmark { .. } => {
                         let known = self.known(&head.value).await?;
-                        return Err(NotThere::Future(known).into_error(name, moment).into());
+                        return Err(self.not_there(present, moment, NotThere::Future(known)).await?.into());
                     }
                 },
                 // Only its owner knows: this node, if nobody else is.
                 Found::Beyond => drop(self.open(name, false).await?),
             }
         }
-        let text = format!("`{name}` changes too quickly to find {moment} in its history; try again");
+        let text = format!("`{name}` changes too quickly to find {} in its history; try again", moment.told());
         Err(ServerError::new(Fault::Retry, text).into())
     }
 
@@ -186,6 +187,16 @@ impl Core {
         };
         check_is_kept(&head.value)?;
         Ok(head)
+    }
+
+    /// What a client is told of a moment that is none of what has the name now, nor of what had it before.
+    async fn not_there(&self, present: Head, moment: Moment, mut why: NotThere) -> Result<ServerError, ServerError> {
+        let patience = self.patience();
+        let told = self.node.io(move |node| async move {
+            Lineage::new(&node, patience).widen(why.known_mut(), &present, moment).await?;
+            Ok(why.into_error(&present.name, moment))
+        });
+        told.await?
     }
 
     /// From when to when the history of a head reaches.

@@ -38,17 +38,21 @@ pub enum NotThere {
 /// The window from which a database can be restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
-    window: Window,
+    pub(super) window: Window,
     retention_secs: u32,
+    /// Times since then lead to what had the name before, if anything did of which something is left.
+    pub(super) formerly_micros: Option<u64>,
 }
 
 impl Known {
     fn new(head: &Head, mut window: Window) -> Self {
-        if window.oldest.lsn == 0 {
-            // Before the first commit: it was empty from then on.
-            window.oldest.time_micros = head.settings.created_micros;
+        for mark in [&mut window.oldest, &mut window.newest] {
+            if mark.lsn == 0 {
+                // Before the first commit: it was empty from then on.
+                mark.time_micros = head.settings.created_micros;
+            }
         }
-        Self { window, retention_secs: head.settings.retention_secs }
+        Self { window, retention_secs: head.settings.retention_secs, formerly_micros: None }
     }
 
     pub async fn read(node: &NodeContext, head: &Head) -> Result<Self, ServerError> {
@@ -58,16 +62,25 @@ impl Known {
     fn text(&self) -> String {
         let [oldest, newest] = [self.window.oldest, self.window.newest];
         let [first, last] = [oldest, newest].map(|mark| format!("LSN {} ({})", mark.lsn, time_text(mark.time_micros)));
+        let formerly = self.formerly_micros.map_or_else(String::new, |since| {
+            format!("; times since {} and bookmarks lead to what had the name before", time_text(since))
+        });
         match oldest.lsn == newest.lsn {
-            true => format!("only {last} can be shown"),
-            false => format!("what can be shown is {first} to {last}"),
+            true => format!("only {last} can be shown{formerly}"),
+            false => format!("what can be shown is {first} to {last}{formerly}"),
         }
     }
 }
 
 impl NotThere {
+    pub fn known_mut(&mut self) -> &mut Known {
+        let (Self::TooOld(known) | Self::Future(known)) = self;
+        known
+    }
+
     /// What a client is told.
     pub fn into_error(self, name: &Name, moment: Moment) -> ServerError {
+        let moment = moment.told();
         let text = match self {
             Self::TooOld(known) if known.retention_secs == 0 => format!(
                 "`{name}` keeps no history, so {moment} is gone: {}. `shoal db retention {name} 7d` keeps it from then on",

@@ -19,6 +19,7 @@ use tenant::registry;
 use walstore::id::{DatabaseId, Lsn};
 use walstore::register::{Patience, Versioned};
 
+use super::history::Known;
 use crate::context::NodeContext;
 use crate::error::{Fault, ServerError};
 use crate::limits;
@@ -54,6 +55,38 @@ impl<'n> Lineage<'n> {
             };
         }
         Ok(head)
+    }
+
+    /// Adds what moments lead to beyond the database that has the name now to what is told of one that was not found: LSNs
+    /// to what it was made from, times to what had the name before. A bookmark is of one database, whatever had its name.
+    pub async fn widen(&self, known: &mut Known, present: &Head, asked: Moment) -> Result<(), ServerError> {
+        if let Moment::Lsn(_) = asked {
+            *known = Known::read(self.node, present).await?;
+            self.widen_for_lsns(known, present).await?;
+        }
+        if !matches!(asked, Moment::Bookmark { .. }) {
+            let mut newer = present.clone();
+            for _ in 0..limits::FORMER_DATABASES_MAX {
+                let older = self.predecessor(&newer).await?.filter(|older| !is_gone(&older.value));
+                let Some(Versioned { value: older, .. }) = older else { break };
+                known.formerly_micros = Some(Known::read(self.node, &older).await?.window.oldest.time_micros);
+                newer = older;
+            }
+        }
+        Ok(())
+    }
+
+    /// As far as no LSN between is gone.
+    async fn widen_for_lsns(&self, known: &mut Known, present: &Head) -> Result<(), ServerError> {
+        let mut newer = present.clone();
+        for _ in 0..limits::FORMER_DATABASES_MAX {
+            let Some(begins) = newer.parent.filter(|point| point.lsn == newer.horizon) else { break };
+            let older = self.origin_of_this_name(&newer).await?.filter(|older| !is_gone(&older.value));
+            let Some(Versioned { value: older, .. }) = older.filter(|older| older.value.horizon <= begins.lsn) else { break };
+            known.window.oldest = Known::read(self.node, &older).await?.window.oldest;
+            newer = older;
+        }
+        Ok(())
     }
 
     /// Whether a database that ended goes on as what has its name now: by restores in place, or because it was brought
@@ -115,7 +148,7 @@ impl<'n> Lineage<'n> {
 }
 
 /// Whether nothing is kept of it any more.
-fn is_gone(head: &Head) -> bool {
+pub fn is_gone(head: &Head) -> bool {
     head.is_emptied() && head.folded.lsn.is_some()
 }
 

@@ -36,6 +36,7 @@ use tracing::debug;
 use walstore::id::{DatabaseId, Lsn};
 
 pub(super) use self::finding::check_is_kept;
+pub(super) use self::lineage::is_gone;
 use self::history::NotThere;
 use super::{Core, JobError};
 use super::open_database::OpenDatabase;

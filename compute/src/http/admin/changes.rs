@@ -27,12 +27,13 @@ use walstore::id::DatabaseId;
 use walstore::register::Patience;
 
 use super::bodies::{invalid, read_json};
+use super::found::{explained, living};
 use super::moments::At;
 use super::{PATIENCE, parse, refusal};
 use crate::context::NodeContext;
 use crate::core::{Change, Changed, Lent, Lineage, Message, OpenError};
 use crate::error::{Fault, ServerError};
-use crate::http::{failure, going_down, json as json_answer};
+use crate::http::{failure, freed, going_down, json as json_answer};
 use crate::moment::{Moment, parse_end};
 use crate::node::NodeHandle;
 
@@ -108,7 +109,7 @@ pub(super) async fn undo(State(node): State<Arc<NodeHandle>>, Path(name): Path<S
 pub(super) async fn undelete(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>) -> Response {
     let undeleted = async {
         let name = parse(&name)?;
-        change(&node, name, Change::Undelete).await
+        ask(&node, name, Change::Undelete).await?.map_err(refusal)
     };
     answer(undeleted.await)
 }
@@ -119,12 +120,12 @@ pub(super) async fn reset(State(node): State<Arc<NodeHandle>>, Path(name): Path<
         let parent = parent_of(&node.context, &name).await?;
         let (reply, lent) = oneshot::channel();
         send(&node, &name, Message::Lend { name: name.clone(), reply })?;
-        let Lent { head, last, done, closed } = received(lent).await?;
+        let Lent { head, last, done, closed } = received(&node, lent).await?;
         let (reply, taken) = oneshot::channel();
         let replace = Message::Replace { name: parent.clone(), replaced: Box::new(head), last, reply };
         // Without an answer `done` is dropped, and the database opens again as it was.
         send(&node, &parent, replace)?;
-        let (changed, new) = received(taken).await?;
+        let (changed, new) = received(&node, taken).await?;
         drop(done.send(new));
         // It ends without a word. Whoever asks from now on is shown the new state.
         let _ = closed.await;
@@ -136,9 +137,7 @@ pub(super) async fn reset(State(node): State<Arc<NodeHandle>>, Path(name): Path<
 /// The name of what a database was forked from, past restores in place and undeletion.
 async fn parent_of(node: &NodeContext, name: &Name) -> Result<Name, Box<Response>> {
     let patience = Patience::for_duration(&node.seam, PATIENCE);
-    let head = registry::resolve_head(&*node.stores.main, &node.seam, name, node.id, patience).await;
-    let head = head.map_err(|error| refusal(ServerError::from(error).into()))?;
-    let head = head.ok_or_else(|| refusal(OpenError::NoSuchDatabase(name.clone())))?.value;
+    let head = living(node, name).await?;
     let mut at: Option<DatabaseId> = head.parent.map(|point| point.parent);
     for _ in 0..MOVES_MAX {
         let Some(id) = at else { break };
@@ -162,18 +161,27 @@ async fn goes_on(node: &NodeContext, ended: &Head, patience: Patience) -> Result
 
 /// A change that takes a name that is free.
 async fn new_name(node: &NodeHandle, name: Name, change: Change, to: &Name) -> Outcome {
-    match ask(node, name, change).await? {
+    let is_taken = |error: &OpenError| matches!(error, OpenError::Server(error) if error.fault == Fault::Conflict);
+    let mut done = ask(node, name.clone(), change.clone()).await?;
+    if done.as_ref().is_err_and(is_taken) && freed(node, to).await.map_err(|error| refusal(error.into()))? {
+        done = ask(node, name, change).await?;
+    }
+    match done {
+        Ok(changed) => Ok(changed),
         // The tools around libSQL's server look for this status and these words.
-        Err(OpenError::Server(error)) if error.fault == Fault::Conflict => {
+        Err(error) if is_taken(&error) => {
             let text = format!("Namespace `{to}` already exists");
-            Err(Box::new(failure(StatusCode::BAD_REQUEST, &text, error.fault.code())))
+            Err(Box::new(failure(StatusCode::BAD_REQUEST, &text, Fault::Conflict.code())))
         }
-        done => done.map_err(refusal),
+        Err(error) => Err(explained(&node.context, error).await),
     }
 }
 
 async fn change(node: &NodeHandle, name: Name, change: Change) -> Outcome {
-    ask(node, name, change).await?.map_err(refusal)
+    match ask(node, name, change).await? {
+        Ok(changed) => Ok(changed),
+        Err(error) => Err(explained(&node.context, error).await),
+    }
 }
 
 async fn ask(node: &NodeHandle, name: Name, change: Change) -> Result<Result<Changed, OpenError>, Box<Response>> {
@@ -186,8 +194,11 @@ fn send(node: &NodeHandle, to: &Name, message: Message) -> Result<(), Box<Respon
     node.send(to, message).map_err(|stopped| refusal(stopped.into()))
 }
 
-async fn received<T>(answer: oneshot::Receiver<Result<T, OpenError>>) -> Result<T, Box<Response>> {
-    answer.await.map_err(|_| refusal(going_down().into()))?.map_err(refusal)
+async fn received<T>(node: &NodeHandle, answer: oneshot::Receiver<Result<T, OpenError>>) -> Result<T, Box<Response>> {
+    match answer.await.map_err(|_| refusal(going_down().into()))? {
+        Ok(answer) => Ok(answer),
+        Err(error) => Err(explained(&node.context, error).await),
+    }
 }
 
 fn answer(outcome: Outcome) -> Response {

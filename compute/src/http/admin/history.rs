@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use walstore::id::Lsn;
 use walstore::register::RecordError;
 
+use super::found::explained;
 use super::{limit, parse, refusal};
 use crate::context::NodeContext;
 use crate::core::Message;
@@ -53,7 +54,10 @@ async fn read(node: &NodeHandle, name: &str, query: &HistoryQuery) -> Result<Val
     let limit = limit(query.limit, LIMIT_DEFAULT)?.min(LIMIT_MAX);
     let (reply, answer) = oneshot::channel();
     node.send(&name, Message::FoldedHead { name: name.clone(), reply }).map_err(|stopped| refusal(stopped.into()))?;
-    let head = answer.await.map_err(|_| refusal(going_down().into()))?.map_err(refusal)?.value;
+    let head = match answer.await.map_err(|_| refusal(going_down().into()))? {
+        Ok(head) => head.value,
+        Err(error) => return Err(explained(&node.context, error).await),
+    };
     let page = Page { node: &node.context, head: &head, before: query.before.unwrap_or(u64::MAX), limit, listed: Vec::new() };
     page.read().await.map_err(|error| refusal(ServerError::from(error).into()))
 }

@@ -1,7 +1,6 @@
 //! `GET` and `POST /v1/namespaces/<name>/retention`: how long a database keeps its history, and whether it ends by itself.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -10,17 +9,16 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tenant::name::Name;
-use tenant::registry;
 use tenant::settings::Settings;
 use tokio::sync::oneshot;
-use walstore::register::Patience;
 
 use super::bodies::{invalid, read_json};
-use super::{PATIENCE, parse, refusal};
+use super::found::{explained, living};
+use super::{parse, refusal};
 use crate::cli::units::Span;
-use crate::core::{Configure, Message, OpenError};
-use crate::error::ServerError;
+use crate::core::{Configure, Message};
 use crate::http::{going_down, json as json_answer};
+use crate::limits::RETENTION_SECS_MAX;
 use crate::moment::{parse_end, time_text};
 use crate::node::NodeHandle;
 
@@ -30,11 +28,7 @@ pub(super) async fn show(State(node): State<Arc<NodeHandle>>, Path(name): Path<S
 
 async fn read(node: &NodeHandle, name: &str) -> Result<Settings, Box<Response>> {
     let name = parse(name)?;
-    let node = &node.context;
-    let patience = Patience::for_duration(&node.seam, PATIENCE);
-    let head = registry::resolve_head(&*node.stores.main, &node.seam, &name, node.id, patience).await;
-    let head = head.map_err(|error| refusal(ServerError::from(error).into()))?;
-    head.map(|head| head.value.settings).ok_or_else(|| refusal(OpenError::NoSuchDatabase(name)))
+    Ok(living(&node.context, &name).await?.settings)
 }
 
 #[derive(Default, Deserialize)]
@@ -74,15 +68,16 @@ fn retention_secs(value: &Value) -> Result<u32, Box<Response>> {
         _ => None,
     };
     let whole = span.map(Span::as_duration).filter(|span| span.subsec_nanos() == 0);
-    let secs = whole.and_then(|span| u32::try_from(span.as_secs()).ok());
-    secs.ok_or_else(|| invalid("a retention is whole seconds, at most a century: \"7d\", \"12h\", \"90s\", or 0 for none"))
+    let secs = whole.and_then(|span| u32::try_from(span.as_secs()).ok()).filter(|secs| *secs <= RETENTION_SECS_MAX);
+    secs.ok_or_else(|| invalid("a retention is whole seconds, at most 36500d: \"7d\", \"12h\", \"90s\", or 0 for none"))
 }
 
 async fn send(node: &NodeHandle, name: Name, configure: Configure) -> Result<Settings, Box<Response>> {
     let (reply, answer) = oneshot::channel();
     node.send(&name, Message::Configure { name: name.clone(), configure, reply }).map_err(|stopped| refusal(stopped.into()))?;
     match answer.await {
-        Ok(settings) => settings.map_err(refusal),
+        Ok(Ok(settings)) => Ok(settings),
+        Ok(Err(error)) => Err(explained(&node.context, error).await),
         Err(_) => Err(refusal(going_down().into())),
     }
 }
@@ -92,19 +87,8 @@ fn answer(settings: Result<Settings, Box<Response>>) -> Response {
         Err(response) => *response,
         Ok(settings) => {
             let expires = Some(settings.expires_micros).filter(|micros| *micros > 0).map(time_text);
-            let retention = span_text(Duration::from_secs(settings.retention_secs.into()));
+            let retention = Span::secs(settings.retention_secs.into()).in_large_units();
             json_answer(StatusCode::OK, json!({"retention": retention, "expires": expires}).to_string())
         }
-    }
-}
-
-/// In the largest unit that keeps it whole, so that what is printed can be written back.
-fn span_text(span: Duration) -> String {
-    match span.as_secs() {
-        0 => "0".into(),
-        secs if secs % 86_400 == 0 => format!("{}d", secs / 86_400),
-        secs if secs % 3_600 == 0 => format!("{}h", secs / 3_600),
-        secs if secs % 60 == 0 => format!("{}m", secs / 60),
-        secs => format!("{secs}s"),
     }
 }

@@ -23,9 +23,9 @@ use walstore::id::DatabaseId;
 use walstore::register::{Patience, RecordError};
 
 use self::family::{Family, Relative, Tree};
+use super::found::living;
 use super::{PATIENCE, parse, refusal};
 use crate::context::NodeContext;
-use crate::core::OpenError;
 use crate::error::ServerError;
 use crate::http::json as json_answer;
 use crate::node::NodeHandle;
@@ -44,10 +44,7 @@ pub(super) async fn tree(State(node): State<Arc<NodeHandle>>, Path(name): Path<S
 
 async fn read(node: &NodeContext, name: &str) -> Result<Tree, Box<Response>> {
     let name = parse(name)?;
-    let patience = Patience::for_duration(&node.seam, PATIENCE);
-    let head = registry::resolve_head(&*node.stores.main, &node.seam, &name, node.id, patience).await;
-    let head = head.map_err(|error| refusal(ServerError::from(error).into()))?;
-    let head = head.ok_or_else(|| refusal(OpenError::NoSuchDatabase(name)))?.value;
+    let head = living(node, &name).await?;
     around(node, &head).await.map_err(|error| refusal(ServerError::from(error).into()))
 }
 

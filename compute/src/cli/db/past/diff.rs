@@ -2,7 +2,7 @@
 //!
 //! Of each side the schema is read, and the rows of its tables are counted, in one transaction: what is compared is one
 //! state, also of a database that is being written to. Contents are not compared: two tables with as many rows count
-//! as the same.
+//! as the same. A table whose rows cannot be counted on one side is neither the same nor different, and that is told.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -25,9 +25,15 @@ type Part = (String, String);
 pub struct Side {
     /// By type and name: the statement that made it.
     schema: BTreeMap<Part, String>,
-    /// By table; `None` if its rows cannot be counted here.
-    rows: BTreeMap<String, Option<i64>>,
+    rows: BTreeMap<String, i64>,
+    /// By table: why its rows could not be counted.
+    not_counted: BTreeMap<String, String>,
 }
+
+/// Ends a comparison that is not whole, after all that is known was told.
+#[derive(Debug, thiserror::Error)]
+#[error("the rows of {0} could not be counted, so it is not known whether they differ")]
+pub struct NotCounted(String);
 
 impl Side {
     /// Reads one side. `place` is a URL, or a name (maybe with a moment) at the server of `base`.
@@ -72,14 +78,20 @@ impl Side {
             for (name, step) in left.iter().zip(steps) {
                 let count = match step {
                     Step::Skipped => break,
-                    Step::Failed(_) => None,
+                    Step::Failed(error) => Err(error.to_string()),
                     Step::Done(rows) => match rows.rows.first().map(Vec::as_slice) {
-                        Some([Cell::Integer(count)]) => Some(*count),
-                        _ => None,
+                        Some([Cell::Integer(count)]) => Ok(*count),
+                        _ => Err("the answer is no number".into()),
                     },
                 };
-                self.rows.insert(name.clone(), count);
+                match count {
+                    Ok(count) => self.rows.extend([(name.clone(), count)]),
+                    Err(error) => self.not_counted.extend([(name.clone(), error)]),
+                }
                 answered += 1;
+            }
+            if answered == 0 {
+                self.not_counted.insert(left[0].clone(), "there was no answer".into());
             }
             left = &left[answered.max(1)..];
         }
@@ -135,14 +147,34 @@ impl Change {
 }
 
 /// Prints what differs between two sides.
+///
+/// # Errors
+/// If rows could not be counted: after everything else was printed.
 pub fn report(out: &mut impl Write, output: Output, from: &Side, to: &Side) -> anyhow::Result<()> {
-    let schema = changes(&from.schema, &to.schema);
-    let rows = changes(&from.rows, &to.rows);
+    let not_counted = not_counted(from, to);
+    let mut rows = changes(&from.rows, &to.rows);
+    rows.retain(|it| !not_counted.contains_key(it.key.as_str()));
+    let found = Found { schema: changes(&from.schema, &to.schema), rows, not_counted };
     match output {
-        Output::Json => writeln!(out, "{}", as_json(&schema, &rows))?,
-        Output::Text => as_text(out, &schema, &rows)?,
+        Output::Json => writeln!(out, "{}", found.as_json())?,
+        Output::Text => found.as_text(out)?,
     }
-    Ok(())
+    match found.not_counted.is_empty() {
+        true => Ok(()),
+        false => Err(NotCounted(found.not_counted.keys().copied().collect::<Vec<_>>().join(", ")).into()),
+    }
+}
+
+/// Tables of which no count is known, with the reasons of both sides.
+fn not_counted<'a>(from: &'a Side, to: &'a Side) -> BTreeMap<&'a str, Vec<&'a str>> {
+    let mut all: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (table, error) in from.not_counted.iter().chain(&to.not_counted) {
+        let errors = all.entry(table).or_default();
+        if !errors.contains(&error.as_str()) {
+            errors.push(error);
+        }
+    }
+    all
 }
 
 /// What is not the same, with both values.
@@ -165,31 +197,50 @@ fn changes<'a, K: Ord, V: PartialEq>(from: &'a BTreeMap<K, V>, to: &'a BTreeMap<
     changes
 }
 
-type SchemaChanges<'a> = [Changed<'a, Part, String>];
-type RowChanges<'a> = [Changed<'a, String, Option<i64>>];
-
-fn as_json(schema: &SchemaChanges<'_>, rows: &RowChanges<'_>) -> Value {
-    let schema_json = schema.iter().map(|it| {
-        let (kind, name) = it.key;
-        json!({"change": it.change.word(), "type": kind, "name": name, "from": it.from, "to": it.to})
-    });
-    let rows_json = rows.iter().map(|it| json!({"table": it.key, "from": it.from.copied().flatten(), "to": it.to.copied().flatten()}));
-    let same = schema.is_empty() && rows.is_empty();
-    json!({"same": same, "schema": schema_json.collect::<Value>(), "rows": rows_json.collect::<Value>()})
+/// All that is known of two sides.
+struct Found<'a> {
+    schema: Vec<Changed<'a, Part, String>>,
+    rows: Vec<Changed<'a, String, i64>>,
+    not_counted: BTreeMap<&'a str, Vec<&'a str>>,
 }
 
-fn as_text(out: &mut impl Write, schema: &SchemaChanges<'_>, rows: &RowChanges<'_>) -> io::Result<()> {
-    if schema.is_empty() && rows.is_empty() {
-        return writeln!(out, "no difference in schema or row counts");
+impl Found<'_> {
+    /// `None`: nobody knows.
+    fn is_same(&self) -> Option<bool> {
+        let is_same = self.schema.is_empty() && self.rows.is_empty();
+        Some(is_same).filter(|is_same| !is_same || self.not_counted.is_empty())
     }
-    for Changed { key: (kind, name), change, .. } in schema {
-        writeln!(out, "{} {kind} {name}", change.sign())?;
+
+    fn as_json(&self) -> Value {
+        let schema = self.schema.iter().map(|it| {
+            let (kind, name) = it.key;
+            json!({"change": it.change.word(), "type": kind, "name": name, "from": it.from, "to": it.to})
+        });
+        let rows = self.rows.iter().map(|it| json!({"table": it.key, "from": it.from, "to": it.to}));
+        let not_counted = self.not_counted.iter().map(|(table, errors)| json!({"table": table, "error": errors.join("; ")}));
+        json!({
+            "same": self.is_same(),
+            "schema": schema.collect::<Value>(),
+            "rows": rows.collect::<Value>(),
+            "not_counted": not_counted.collect::<Value>(),
+        })
     }
-    for Changed { key, from, to, .. } in rows {
-        let [from, to] = [from, to].map(|side| side.copied().flatten());
-        let shown = |count: Option<i64>| count.map_or_else(|| "none".to_owned(), |count| count.to_string());
-        let by = from.zip(to).map_or_else(String::new, |(from, to)| format!(" ({:+})", to - from));
-        writeln!(out, "  {key}: {} -> {} rows{by}", shown(from), shown(to))?;
+
+    fn as_text(&self, out: &mut impl Write) -> io::Result<()> {
+        if self.is_same() == Some(true) {
+            return writeln!(out, "no difference in schema or row counts");
+        }
+        for Changed { key: (kind, name), change, .. } in &self.schema {
+            writeln!(out, "{} {kind} {name}", change.sign())?;
+        }
+        for Changed { key, from, to, .. } in &self.rows {
+            let shown = |count: &Option<&i64>| count.map_or_else(|| "none".to_owned(), i64::to_string);
+            let by = from.zip(*to).map_or_else(String::new, |(from, to)| format!(" ({:+})", to - from));
+            writeln!(out, "  {key}: {} -> {} rows{by}", shown(from), shown(to))?;
+        }
+        for (table, errors) in &self.not_counted {
+            writeln!(out, "  {table}: not counted: {}", errors.join("; "))?;
+        }
+        Ok(())
     }
-    Ok(())
 }

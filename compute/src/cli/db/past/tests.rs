@@ -146,3 +146,35 @@ fn a_diff_tells_schema_and_row_counts_of_two_urls() {
     let same = run_at(&from, &format!("diff x x --url {}", from.url)).expect("no diff");
     assert_eq!(same, "no difference in schema or row counts\n");
 }
+
+#[test]
+fn a_table_that_cannot_be_counted_is_not_called_the_same_nor_different() {
+    let servers = [0, 1].map(|_| test_server::serve_sqlite());
+    let with = |server: &Server, script: &[&str]| {
+        let url = DatabaseUrl::parse(&format!("{}/db/x/", server.url)).expect("a URL");
+        Client::new(&url, None).batch(script).expect("a schema");
+    };
+    let unknown = "INSERT INTO sqlite_schema VALUES ('table', 'v', 'v', 0, 'CREATE VIRTUAL TABLE v USING nobodys(x)')";
+    for server in &servers {
+        let script = ["CREATE TABLE a (x)", "CREATE TABLE w (x)", "PRAGMA writable_schema = ON", unknown];
+        with(server, &script);
+        with(server, &["PRAGMA writable_schema = RESET"]);
+    }
+    let diff = |output| {
+        let sides = servers.each_ref().map(|server| diff::Side::read("x", &server.url, None).expect("a side"));
+        let mut out = Vec::new();
+        let error = diff::report(&mut out, output, &sides[0], &sides[1]).expect_err("not whole").to_string();
+        assert!(error.contains("the rows of v could not be counted"), "{error}");
+        String::from_utf8(out).expect("UTF-8")
+    };
+    // On both sides alike, and still nobody knows.
+    let text = diff(Output::Text);
+    assert!(text.starts_with("  v: not counted: ") && text.contains("nobodys") && text.lines().count() == 1, "{text}");
+    let json: Value = serde_json::from_str(&diff(Output::Json)).expect("JSON");
+    assert_eq!((&json["same"], &json["not_counted"][0]["table"]), (&Value::Null, &json!("v")));
+    // What is known to be different is told as well, and what comes after the table that failed is counted.
+    with(&servers[1], &["INSERT INTO w VALUES (1)"]);
+    assert!(diff(Output::Text).starts_with("  w: 0 -> 1 rows (+1)\n  v: not counted: "));
+    let json: Value = serde_json::from_str(&diff(Output::Json)).expect("JSON");
+    assert_eq!((&json["same"], &json["rows"][0]["table"]), (&json!(false), &json!("w")));
+}

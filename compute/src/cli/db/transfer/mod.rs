@@ -84,6 +84,7 @@ impl TransferError {
 /// Makes a database of a file.
 pub fn import(admin: &Admin, out: &mut impl Write, output: Output, file: &Path, name: &str) -> Result<(), TransferError> {
     let progress = Progress::to_terminal();
+    upload::ask(admin, name)?;
     let converted = convert::convert(file, &progress)?;
     let done = upload::upload(admin, name, &converted, &progress)?;
     progress.end();

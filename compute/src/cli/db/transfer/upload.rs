@@ -39,10 +39,21 @@ enum State {
     Done { lsn: u64 },
 }
 
+/// Asks whether the name can be had, before a file is converted for it.
+pub fn ask(admin: &Admin, name: &str) -> Result<(), TransferError> {
+    let url = format!("{}/import", admin.namespace_url(name)?);
+    let ask = || match admin.read(admin.agent.get(&url).call(), &url) {
+        // Maybe what stands in the way is the very import that is to go on.
+        Err(AdminError::Client(ClientError::Refused { status: 503, .. })) => Ok(()),
+        answer => Ok(answer.map(drop)?),
+    };
+    again(ask)
+}
+
 /// Sends the file, and waits until it is a database.
 pub fn upload(admin: &Admin, name: &str, file: &Converted, progress: &Progress) -> Result<Done, TransferError> {
     let upload = Upload { admin, base: format!("{}/import", admin.namespace_url(name)?), file };
-    let first = upload.again(|| upload.begin())?;
+    let first = again(|| upload.begin())?;
     let mut received = first.received;
     let source = File::open(&file.path).map_err(TransferError::file(&file.path, "can't be read"))?;
     let (mut tries, mut furthest) = (0, received);
@@ -59,7 +70,7 @@ pub fn upload(admin: &Admin, name: &str, file: &Converted, progress: &Progress) 
                     Ok(error) if tries > UPLOAD_TRIES => return Err(TransferError::Stuck(error)),
                     Ok(_) => {
                         pause();
-                        received = upload.again(|| upload.begin())?.received;
+                        received = again(|| upload.begin())?.received;
                     }
                     Err(error) => return Err(error),
                 }
@@ -67,7 +78,7 @@ pub fn upload(admin: &Admin, name: &str, file: &Converted, progress: &Progress) 
         }
     }
     loop {
-        match upload.again(|| upload.finish())? {
+        match again(|| upload.finish())? {
             State::Checking => progress.begin("the server checks it"),
             State::Storing { done, of } => progress.at("the server stores it", done * 4096, of * 4096),
             State::Done { lsn } => return Ok(Done { lsn, resumed_from: first.received }),
@@ -100,21 +111,21 @@ impl Upload<'_> {
         let url = format!("{}/finish?{}", self.base, self.which());
         read(&self.admin.read(self.admin.agent.post(&url).send_empty(), &url)?)
     }
+}
 
-    /// Asks again while what is in the way may pass.
-    fn again<T>(&self, ask: impl Fn() -> Result<T, TransferError>) -> Result<T, TransferError> {
-        let mut tries = 0;
-        loop {
-            let error = match ask() {
-                Ok(answer) => return Ok(answer),
-                Err(error) => passes(error)?,
-            };
-            tries += 1;
-            if tries > UPLOAD_TRIES {
-                return Err(error.into());
-            }
-            pause();
+/// Asks again while what is in the way may pass.
+fn again<T>(ask: impl Fn() -> Result<T, TransferError>) -> Result<T, TransferError> {
+    let mut tries = 0;
+    loop {
+        let error = match ask() {
+            Ok(answer) => return Ok(answer),
+            Err(error) => passes(error)?,
+        };
+        tries += 1;
+        if tries > UPLOAD_TRIES {
+            return Err(error.into());
         }
+        pause();
     }
 }
 
