@@ -1,6 +1,6 @@
 //! Restore in place: a fork takes the place of a database, under the same name.
 
-use tenant::head::Head;
+use tenant::head::{Head, HeadState};
 use tenant::lifecycle;
 use tenant::record::NameRecord;
 use tenant::registry;
@@ -52,7 +52,12 @@ impl Forker<'_> {
         let Forked { child: new, parent } = self.make(source, at, (&name, child), settings, None).await?;
         let ends = replaced.unwrap_or(parent);
         let next = lifecycle::moved(&ends.value, child, last, PutId::random(self.seam))?;
-        let old = self.swap(&ends, next).await?.map_err(ForkFailure::Lost)?;
+        let old = match self.swap(&ends, next).await? {
+            Ok(old) => old,
+            // It had landed, without an answer, and somebody has tidied what has ended: nobody else knows of this child.
+            Err(found) if found.value.state == (HeadState::Moved { new: child }) => *found,
+            Err(found) => return Err(ForkFailure::Lost(found)),
+        };
         let led_on = (&old.value, new.value.shared());
         let record = registry::swing_name(self.store, self.seam, led_on, record, self.me, self.patience).await?;
         Ok(Restored { new, old, record })
