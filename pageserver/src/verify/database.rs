@@ -17,7 +17,6 @@ use walstore::store::Key;
 use super::logs::pause;
 use super::walk::Walk;
 use super::{VerifyError, damage_of};
-use crate::base::base_of;
 use crate::tail::Tail;
 use crate::{garbage, limits, orphan};
 
@@ -110,6 +109,9 @@ impl Walk<'_> {
                 continue;
             }
             let standing = match orphan::object_of(&key) {
+                None if tenant::keys::parse_pins(&key).is_some() => {
+                    orphan::Standing::Waiting("pins that are not linked; a sweep deletes them once nobody can link them")
+                }
                 None => orphan::Standing::Waiting("no object of Shoal has such a key"),
                 Some(_) if look.is_partial => orphan::Standing::Waiting("the database is damaged, and may refer to it"),
                 Some(object) => orphan::of_database(head, object, unlinked.contains(&key), is_over),
@@ -129,12 +131,21 @@ impl Walk<'_> {
     async fn look_at(&mut self, head: &Head, fresh: bool) -> Result<Look, VerifyError> {
         let mut look = Look::default();
         self.check_dead_list(head, &mut look);
+        self.check_parent(head, &mut look).await?;
         if head.state.is_final() {
-            self.check_final(head, &mut look).await?;
+            self.check_name_of_ended(head, &mut look).await?;
+        } else {
+            self.check_name(head, &mut look).await?;
+        }
+        // Until it is shrunk it keeps all that it had: an undelete, or undoing a restore, makes a fork of its last state.
+        if head.is_shrunk() {
             return Ok(look);
         }
-        self.check_name(head, &mut look).await?;
         self.check_past(head, &mut look).await?;
+        // And then what its forks read.
+        if head.is_emptied() {
+            return Ok(look);
+        }
         let read = Tail::of_head(&self.fetcher, head).await;
         let Some(mut tail) = look.take(read)? else {
             look.is_partial = true;
@@ -155,23 +166,24 @@ impl Walk<'_> {
         }
     }
 
-    /// The name of a database that has ended may belong to another one, but it has a record. Its head keeps its
-    /// references until it is shrunk; nobody reads what they lead to but forks.
-    async fn check_final(&mut self, head: &Head, look: &mut Look) -> Result<(), VerifyError> {
+    /// Heads stay, so that of a parent is there, even if no name leads to it any more. What is wrong with it, and with what
+    /// its forks need of it, is told of the parent itself.
+    async fn check_parent(&mut self, head: &Head, look: &mut Look) -> Result<(), VerifyError> {
+        let Some(point) = head.parent else { return Ok(()) };
+        if let Ok(None) = self.head(point.parent).await? {
+            let reason = format!("{} was forked from it, but its head is not there; heads stay", head.database);
+            look.damage(Corrupt::new(reason).at(tenant::keys::head(point.parent)));
+        }
+        Ok(())
+    }
+
+    /// The name of a database that has ended may belong to another one, but it has a record.
+    async fn check_name_of_ended(&mut self, head: &Head, look: &mut Look) -> Result<(), VerifyError> {
         let patience = self.access().patience;
         let read = registry::read_name(&*self.stores.main, self.seam, &head.name, patience).await;
         if let Some(None) = look.take(read)? {
             let reason = format!("{} had this name, but the record is not there; name records stay", head.database);
             look.damage(Corrupt::new(reason).at(tenant::keys::name(&head.name)));
-        }
-        if head.is_shrunk() {
-            return Ok(());
-        }
-        // One that is emptied still leads to what its forks read.
-        self.check_past(head, look).await?;
-        if !head.is_emptied() {
-            let read = base_of(&self.fetcher, head).await;
-            look.is_partial |= look.take(read)?.is_none();
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use segments::keys;
 use segments::pack::read_pack;
 use segments::tip::Tip;
 use tenant::head::Head;
+use tenant::registry::{self, Pins};
 use walstore::envelope::Corrupt;
 use walstore::id::Lsn;
 
@@ -30,7 +31,7 @@ impl Walk<'_> {
             None => look.is_partial = true,
         }
         let Some(index) = look.take(index_of(head).map_err(Into::into))? else { return Ok(()) };
-        for pin in head.pins.iter().filter_map(|pin| pin.lsn) {
+        for pin in self.pins_of(head, look).await?.all().filter_map(|pin| pin.lsn) {
             if !index.pinned().any(|(kept, _)| kept == pin) {
                 look.damage(Corrupt::new(format!("a fork begins at {pin}, but no base of it is kept")).at(&key));
             }
@@ -44,6 +45,13 @@ impl Walk<'_> {
             self.check_base(head, lsn, &base, &mut seen, look).await?;
         }
         self.check_chain(head, &index, &mut seen, look).await
+    }
+
+    /// Where forks begin, as far as that can be read.
+    async fn pins_of(&mut self, head: &Head, look: &mut Look) -> Result<Pins, VerifyError> {
+        look.referenced.extend(head.pin_chunks.iter().cloned());
+        let read = registry::read_pins(&*self.stores.main, self.seam, head, self.access().patience).await;
+        Ok(look.take(read)?.unwrap_or_default())
     }
 
     /// Follows the commits from the start of the index to the folded point.
@@ -74,7 +82,7 @@ impl Walk<'_> {
                     }
                     found.or(tip)
                 }
-                Entry::Run(run) => self.check_run(tip, &run, look).await?,
+                Entry::Run(run) => self.check_run(tip, &run, seen, look).await?,
             };
         }
         if !index.is_empty() && index.end() == head.folded.lsn && tip.is_some_and(|tip| tip != tip_of(head)) {
@@ -84,8 +92,18 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The history after the run, if it is known and goes on as it should.
-    async fn check_run(&mut self, tip: Option<Tip>, run: &Run, look: &mut Look) -> Result<Option<Tip>, VerifyError> {
+    /// The history after the run, if it is known and goes on as it should. Its pack is read whole: maybe no page map leads
+    /// there any more.
+    async fn check_run(
+        &mut self,
+        tip: Option<Tip>,
+        run: &Run,
+        seen: &mut BTreeSet<PackId>,
+        look: &mut Look,
+    ) -> Result<Option<Tip>, VerifyError> {
+        if seen.insert(run.pack) {
+            self.check_old_pack(&run.pack, look).await?;
+        }
         let read = read_run(&self.fetcher, run).await;
         let Some(history) = look.take(read)? else { return Ok(None) };
         let Some(mut tip) = tip else { return Ok(None) };

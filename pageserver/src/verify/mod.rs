@@ -8,6 +8,8 @@
 //! What is checked of a database: the head; every chunk of its page map and every pack that the map names, whole, each
 //! checksum in it; that every page has a source, and that this source holds it; each commit after the folded point, in
 //! whose log it ought to be, by the chain of hashes; and, by a [`PageSink`] that knows SQL, the database as a whole.
+//! The same of one that was deleted, or that a restore has replaced, until its retention is over: what an undelete or an
+//! undo would bring back. And of the past: the index, every run, and every base with its packs.
 //!
 //! Nodes may be at work meanwhile. So damage counts only if what was read still counts: the head is read again, and the
 //! record of a log, and if they have moved, the database or the log is looked at again. One that changes in every round

@@ -1,4 +1,4 @@
-//! A sound bucket with an object of every kind, and what its databases hold.
+//! A sound bucket with an object of every kind that nodes with logs write, and what its databases hold.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,19 +7,17 @@ use bytes::Bytes;
 use pageserver::garbage;
 use segments::id::MapChunkId;
 use segments::keys::Object;
-use segments::pack::history::History;
-use segments::pack::{Frame, PackWriter, read_pack};
-use segments::page::{PageNo, SegmentNo};
+use segments::map::PageMap;
+use segments::pack::read_pack;
 use tenant::head::{Head, MapField};
 use tenant::name::Name;
 use tenant::registry;
 use walstore::bundling;
 use walstore::envelope::{self, Writer};
 use walstore::fragment::TOMBSTONE_BYTES;
-use walstore::id::{DatabaseId, Slot};
-use walstore::incarnation::IncarnationRecord;
+use walstore::id::{DatabaseId, IncarnationId, Slot};
 use walstore::life::Incarnation;
-use walstore::recovery::{Access, SealedLog};
+use walstore::recovery::Access;
 use walstore::register::{Patience, Record};
 use walstore::seam::Seam;
 use walstore::store::{Condition, Key, MemoryStore, Store};
@@ -34,6 +32,7 @@ use crate::world::World;
 pub enum Kind {
     Cluster,
     Probed,
+    Sweep,
     Incarnation,
     Live,
     Slot,
@@ -42,15 +41,23 @@ pub enum Kind {
     Side,
     Name,
     Head,
+    /// A head that was deleted, or replaced by a restore, or that never lived.
+    Ended,
     Pack,
+    /// A pack with nothing but the commits of a fold.
+    Commits,
     MapChunk,
+    Base,
+    HistoryChunk,
+    Pins,
     Due,
 }
 
 impl Kind {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 19] = [
         Self::Cluster,
         Self::Probed,
+        Self::Sweep,
         Self::Incarnation,
         Self::Live,
         Self::Slot,
@@ -59,32 +66,95 @@ impl Kind {
         Self::Side,
         Self::Name,
         Self::Head,
+        Self::Ended,
         Self::Pack,
+        Self::Commits,
         Self::MapChunk,
+        Self::Base,
+        Self::HistoryChunk,
+        Self::Pins,
         Self::Due,
     ];
+
+    fn of(key: &Key, object: &Bytes) -> Self {
+        match keys::parse(key) {
+            Some(keys::Object::Incarnation(_)) => return Self::Incarnation,
+            Some(keys::Object::Live(_)) => return Self::Live,
+            Some(keys::Object::Side(..)) => return Self::Side,
+            Some(keys::Object::Bundle { .. }) => return Self::Bundle,
+            Some(keys::Object::Fragment(..)) if object.len() == TOMBSTONE_BYTES => return Self::Tombstone,
+            Some(keys::Object::Fragment(..)) => return Self::Slot,
+            None => {}
+        }
+        match segments::keys::parse(key.as_str()) {
+            Some(Object::Pack(id)) => {
+                let contents = read_pack(object, &id).expect("a sound pack");
+                let is_empty = contents.segments.entries().is_empty() && contents.delta.entries().is_empty();
+                return if is_empty { Self::Commits } else { Self::Pack };
+            }
+            // They have keys of the same form.
+            Some(Object::MapChunk(_)) => {
+                let kinds = [
+                    (envelope::Kind::PageMap, Self::MapChunk),
+                    (envelope::Kind::Base, Self::Base),
+                    (envelope::Kind::History, Self::HistoryChunk),
+                ];
+                return kinds.into_iter().find(|(kind, _)| *kind as u8 == object[4]).expect("a kind of object").1;
+            }
+            None => {}
+        }
+        match key.as_str() {
+            "meta/cluster" => Self::Cluster,
+            "meta/probed" => Self::Probed,
+            "meta/sweep" => Self::Sweep,
+            name if name.starts_with("n/") => Self::Name,
+            due if due.starts_with("due/") => Self::Due,
+            head if head.ends_with("/head") => {
+                let head = Head::decode(object).expect("a sound head");
+                if head.state.is_final() { Self::Ended } else { Self::Head }
+            }
+            _ if tenant::keys::parse_pins(key).is_some() => Self::Pins,
+            other => panic!("{other} is of no kind"),
+        }
+    }
 }
 
+/// What a name leads to.
 pub struct Database {
     pub name: Name,
+    pub id: DatabaseId,
     /// `None`: it was deleted.
     pub content: Option<Content>,
 }
 
+/// A moment that can be gone back to.
+pub struct Moment {
+    pub database: DatabaseId,
+    pub lsn: u64,
+    pub content: Content,
+}
+
+/// A log that is still open.
+pub struct OpenLog {
+    pub id: IncarnationId,
+    /// From where on nothing is promised of it.
+    hint: Slot,
+}
+
 pub struct Bucket {
     pub objects: BTreeMap<Key, Bytes>,
+    kinds: BTreeMap<Key, Kind>,
     pub databases: Vec<Database>,
+    pub moments: Vec<Moment>,
     pub seam: Seam,
-    /// The log that is still open, and from where on nothing is promised of it.
-    hint: Slot,
-    pub open: walstore::id::IncarnationId,
+    pub open: Option<OpenLog>,
 }
 
 /// Folded twice, and a tail in two logs. The database after it is in the log of the first node only.
 const FOLDED: usize = 0;
 /// Its last commit is in a bundle.
 const BUNDLED: usize = 2;
-/// With a chunk of the page map as an object of its own, and history in its pack.
+/// With a chunk of the page map as an object of its own.
 const CHUNKED: usize = 3;
 const DELETED: usize = 4;
 /// Never written.
@@ -116,8 +186,7 @@ impl Bucket {
         world.fold(FOLDED).await;
         world.fold(CHUNKED).await;
         world.fold(SMALL).await;
-        add_history(&world, CHUNKED, &first).await;
-        cut_chunk(&world, CHUNKED).await;
+        cut_chunk(&world.memory, world.databases[CHUNKED].id).await;
 
         let second = world.node().await;
         for database in [FOLDED, BUNDLED] {
@@ -163,17 +232,29 @@ impl Bucket {
     }
 
     async fn of(world: &World, last: &Incarnation) -> Self {
-        put_meta(&world.memory).await;
         let mut databases = Vec::new();
         for (at, known) in world.databases.iter().enumerate() {
             let is_deleted = world.head(at).await.value.state.is_final();
             let pages = known.pages.iter().map(|(number, (page, ..))| (*number, page.clone()));
             let content = (!is_deleted).then(|| Content(pages.collect()));
-            databases.push(Database { name: Name::parse(&format!("db-{at}")).unwrap(), content });
+            databases.push(Database { name: Name::parse(&format!("db-{at}")).unwrap(), id: known.id, content });
         }
-        let objects = world.memory.snapshot();
-        let record = IncarnationRecord::decode(&objects[&keys::incarnation(last.id)]).unwrap();
-        Self { objects, databases, seam: world.seam.clone(), hint: record.hint, open: last.id }
+        let hint = world.record(last.id).hint;
+        let open = Some(OpenLog { id: last.id, hint });
+        Self::with(&world.memory, &world.seam, (databases, Vec::new()), open).await
+    }
+
+    /// What the store holds now, and the records of the bucket itself.
+    pub async fn with(
+        memory: &MemoryStore,
+        seam: &Seam,
+        (databases, moments): (Vec<Database>, Vec<Moment>),
+        open: Option<OpenLog>,
+    ) -> Self {
+        put_meta(memory).await;
+        let objects = memory.snapshot();
+        let kinds = objects.iter().map(|(key, object)| (key.clone(), Kind::of(key, object))).collect();
+        Self { objects, kinds, databases, moments, seam: seam.clone(), open }
     }
 
     pub async fn store(&self) -> MemoryStore {
@@ -181,33 +262,32 @@ impl Bucket {
     }
 
     pub fn kinds(&self) -> Vec<Kind> {
-        Kind::ALL.into_iter().filter(|kind| self.objects.keys().any(|key| self.kind_of(key) == *kind)).collect()
+        Kind::ALL.into_iter().filter(|kind| self.kinds.values().any(|of| of == kind)).collect()
     }
 
     pub fn kind_of(&self, key: &Key) -> Kind {
-        match keys::parse(key) {
-            Some(keys::Object::Incarnation(_)) => return Kind::Incarnation,
-            Some(keys::Object::Live(_)) => return Kind::Live,
-            Some(keys::Object::Side(..)) => return Kind::Side,
-            Some(keys::Object::Bundle { .. }) => return Kind::Bundle,
-            Some(keys::Object::Fragment(..)) => {
-                return if self.objects[key].len() == TOMBSTONE_BYTES { Kind::Tombstone } else { Kind::Slot };
-            }
-            None => {}
-        }
-        match segments::keys::parse(key.as_str()) {
-            Some(Object::Pack(_)) => return Kind::Pack,
-            Some(Object::MapChunk(_)) => return Kind::MapChunk,
-            None => {}
-        }
-        match key.as_str() {
-            "meta/cluster" => Kind::Cluster,
-            "meta/probed" => Kind::Probed,
-            name if name.starts_with("n/") => Kind::Name,
-            due if due.starts_with("due/") => Kind::Due,
-            head if head.ends_with("/head") => Kind::Head,
-            other => panic!("{other} is of no kind"),
-        }
+        self.kinds[key]
+    }
+
+    /// How many databases there ever were.
+    pub fn heads(&self) -> usize {
+        self.kinds.values().filter(|kind| matches!(kind, Kind::Head | Kind::Ended)).count()
+    }
+
+    /// Whether `key` is of this database, or its name.
+    pub fn concerns(key: &Key, database: DatabaseId, name: Option<&Name>) -> bool {
+        tenant::keys::parse_database(key) == Some(database) || name.is_some_and(|name| *key == tenant::keys::name(name))
+    }
+
+    /// A name that leads to no database, and never did.
+    pub fn is_nobodys_name(&self, key: &Key) -> bool {
+        self.kind_of(key) == Kind::Name && !self.databases.iter().any(|known| *key == tenant::keys::name(&known.name))
+    }
+
+    /// The head of a fork or an import that was not finished: it says that there is nothing.
+    pub fn is_aborted(&self, key: &Key) -> bool {
+        let head = (self.kind_of(key) == Kind::Ended).then(|| Head::decode(&self.objects[key]).unwrap());
+        head.is_some_and(|head| head.state == tenant::head::HeadState::Aborted)
     }
 
     /// The head of a living database that has not folded anything: it is in logs only, if anywhere.
@@ -217,16 +297,17 @@ impl Bucket {
         *key == tenant::keys::head(id) && !head.state.is_final() && !head.has_folded()
     }
 
-    /// The head of a live database that has commits.
+    /// The head of a live database that has commits in a log.
     pub fn is_logged(&self, key: &Key) -> bool {
         let Some(id) = tenant::keys::parse_database(key) else { return false };
         let head = Head::decode(&self.objects[&tenant::keys::head(id)]).unwrap();
-        let known = self.databases.iter().find(|database| database.name == head.name);
-        known.and_then(|database| database.content.as_ref()).is_some_and(|content| !content.0.is_empty())
+        let known = self.databases.iter().find(|database| database.id == id);
+        let has_pages = known.and_then(|known| known.content.as_ref()).is_some_and(|content| !content.0.is_empty());
+        has_pages && !head.tail.is_empty()
     }
 
     pub fn is_above_hint(&self, key: &Key) -> bool {
-        matches!(keys::parse(key), Some(keys::Object::Fragment(id, slot)) if id == self.open && slot >= self.hint)
+        matches!(keys::parse(key), Some(keys::Object::Fragment(id, slot)) if self.open.as_ref().is_some_and(|open| open.id == id && slot >= open.hint))
     }
 }
 
@@ -249,64 +330,16 @@ async fn put_meta(memory: &MemoryStore) {
     put(memory, &keys::probed(), probed).await;
 }
 
-fn rewritten(head: &Head, map: Vec<u8>) -> Head {
-    Head { map: MapField::Inline(map.into()), ..head.clone() }
-}
-
-/// Moves the first chunk of an inline map into an object of its own, as a larger map would have it.
-async fn cut_chunk(world: &World, database: usize) {
-    let head = world.head(database).await.value;
+/// Stores the page map of a database as that of a large one is stored: with an object for each chunk.
+pub async fn cut_chunk(memory: &MemoryStore, database: DatabaseId) {
+    let key = tenant::keys::head(database);
+    let head = Head::decode(&memory.snapshot()[&key]).unwrap();
     let MapField::Inline(root) = &head.map else { panic!("no map") };
-    // Version, LSN, pages, no deltas; then a chunk that is here.
-    const START: usize = 1 + 8 + 4;
-    assert_eq!(root[START..START + 2], [0, 1], "all segments were folded whole");
-    let id = MapChunkId { owner: head.database, epoch: head.epoch, seq: 1, nonce: 77 };
-    let mut body = Writer::new();
-    id.encode(&mut body);
-    body.u32(0);
-    body.raw(&root[START + 2..]);
-    let object = envelope::seal(envelope::Kind::PageMap, 2, &body.finish());
-    let mut map = Writer::new();
-    map.raw(&root[..=START]);
-    map.u8(2);
-    id.encode(&mut map);
-    map.u32(object.len() as u32);
-    map.u32(crc32c::crc32c(&object));
-    put(&world.memory, &segments::keys::page_map(&id), object).await;
-    put(&world.memory, &tenant::keys::head(head.database), rewritten(&head, map.finish()).encode()).await;
-}
-
-/// Gives the pack of a database the commits that it folded, as folds with a retention do.
-async fn add_history(world: &World, database: usize, node: &Incarnation) {
-    let head = world.head(database).await.value;
-    let key = pack_of(world, head.database);
-    let Some(Object::Pack(id)) = segments::keys::parse(key.as_str()) else { panic!("not a pack") };
-    let object = world.memory.get(&key).await.unwrap().unwrap().bytes;
-    let contents = read_pack(&object, &id).unwrap();
-    let mut writer = PackWriter::new(id, contents.footer.lsn, contents.footer.page_count);
-    let frame = |at: &segments::pack::FrameRef| {
-        Frame::decode(&object.slice(at.range().start as usize..at.range().end as usize), at).unwrap()
-    };
-    for entry in contents.segments.entries() {
-        let pages = (0..entry.pages.count() as u8).map(|place| frame(&entry.frame).page(place).unwrap());
-        writer.add_segment(entry.segment, pages.collect());
+    let mut id = || MapChunkId { owner: database, epoch: head.epoch, seq: 1, nonce: 77 };
+    let stored = PageMap::decode(root).unwrap().store_within(0, &mut id);
+    assert_eq!(stored.objects.len(), 1, "segments that stand whole, and one chunk of them");
+    for (id, object) in stored.objects {
+        put(memory, &segments::keys::page_map(&id), object).await;
     }
-    for entry in contents.delta.entries() {
-        for (place, position) in (0..).zip(entry.pages.positions()) {
-            let page: PageNo = SegmentNo::page(entry.segment, position).unwrap();
-            writer.add_page(page, frame(&entry.frame).page(place).unwrap());
-        }
-    }
-    let stores = world.stores();
-    let access = Access { stores: &stores, seam: &world.seam, patience: Patience::endless() };
-    let log = SealedLog::open(access, node.id).await.unwrap();
-    let commits = log.commits(access, head.database, None).await.unwrap();
-    let first = commits[0].lsn;
-    writer.set_history(History { first, commits: commits.into_iter().map(|commit| commit.bytes).collect() });
-    put(&world.memory, &key, writer.finish().unwrap().bytes).await;
-}
-
-fn pack_of(world: &World, database: DatabaseId) -> Key {
-    let prefix = segments::keys::packs_prefix(database);
-    world.memory.keys().into_iter().find(|key| key.as_str().starts_with(&prefix)).unwrap()
+    put(memory, &key, Head { map: MapField::Inline(stored.root), ..head.clone() }.encode()).await;
 }

@@ -1,7 +1,8 @@
 //! R11: damage in the bucket, of every kind, to every kind of object.
 //!
-//! After each damage two things must hold. `verify` names the damaged object. And a node that opens the databases gets,
-//! for each of them, what it holds, or an error that names an object; never other pages, never a panic.
+//! After each damage two things must hold. `verify` names the damaged object. And a node that opens the databases, or goes
+//! back to moments of their past, gets what they hold or held, or an error that names the damaged object; never other
+//! pages, never a panic.
 //!
 //! `SHOAL_DAMAGES=200000 cargo test --release -p pageserver --test damage -- --nocapture` tries so many;
 //! `SHOAL_SEED=7` begins with another one.
@@ -10,9 +11,13 @@
 
 mod bucket;
 mod files;
+#[allow(dead_code, reason = "of a test that uses more of it")]
+#[path = "../fork/forest.rs"]
+mod forest;
 #[path = "../../../walstore/tests/support/mod.rs"]
 mod held;
 mod inflict;
+mod past;
 mod reader;
 mod witness;
 #[path = "../drain/world.rs"]
@@ -20,16 +25,19 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bucket::{Bucket, Kind};
+use bucket::{Bucket, Database, Kind, Moment};
 use inflict::{Damage, Dice};
 use pageserver::verify::Options;
+use tenant::head::{Head, HeadState};
+use walstore::register::Record;
 use walstore::store::{Key, MemoryStore};
 use witness::verify;
 
 /// Damages of the fast tier.
 const DAMAGES: u64 = 3_000;
-/// So many of them are to the bucket with the side object, where each takes long.
-const LARGE_ONE_IN: u64 = 16;
+/// So many databases are opened after each damage, and so many moments gone back to, beside those that it concerns.
+const OTHERS: usize = 8;
+const MOMENTS: usize = 2;
 
 /// What was tried and what came of it, by kind of object and of damage.
 #[derive(Default)]
@@ -39,10 +47,35 @@ struct Cell {
     refused: u64,
 }
 
+/// What one damage came to.
+struct Outcome {
+    kind: Kind,
+    damage: Damage,
+    /// An error must name the object. A body that is other than it was, under a checksum that fits, may lead to any object.
+    must_name: bool,
+    /// Databases that a node refused to serve, now or as they were.
+    refused: u64,
+    broken: Vec<String>,
+}
+
+async fn buckets() -> [Bucket; 4] {
+    [Bucket::new().await, Bucket::large().await, Bucket::past().await, Bucket::family().await]
+}
+
+/// Most damages are to the first bucket, where each takes the least.
+fn bucket_of(buckets: &[Bucket; 4], seed: u64) -> &Bucket {
+    match seed % 32 {
+        0 | 16 => &buckets[1],
+        1 | 9 | 17 | 25 => &buckets[2],
+        2 => &buckets[3],
+        _ => &buckets[0],
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_sound_bucket_is_sound() {
     let mut kinds = BTreeSet::new();
-    for bucket in [Bucket::new().await, Bucket::large().await] {
+    for bucket in buckets().await {
         is_sound(&bucket).await;
         kinds.extend(bucket.kinds());
     }
@@ -53,45 +86,124 @@ async fn is_sound(bucket: &Bucket) {
     let store = bucket.store().await;
     let (found, summary) = verify(&store, &bucket.seam, &Options::default()).await;
     assert_eq!((found.damages, found.notes), (vec![], vec![]));
-    assert_eq!((summary.databases, summary.unsettled), (bucket.databases.len() as u64, 0), "{summary:?}");
+    assert_eq!((summary.databases, summary.unsettled), (bucket.heads() as u64, 0), "{summary:?}");
     assert_eq!((summary.dead.objects, summary.deleted.objects), (0, 0), "{:?}", found.orphans);
     for database in &bucket.databases {
         let read = reader::read(&store, &bucket.seam, &database.name).await;
         assert_eq!(read.as_ref().map(Option::as_ref), Ok(database.content.as_ref()), "{}", database.name);
     }
+    for Moment { database, lsn, content } in &bucket.moments {
+        let read = reader::read_past(&store, &bucket.seam, *database, *lsn).await;
+        assert_eq!(read.as_ref().map(Option::as_ref), Ok(Some(content)), "{database} after commit {lsn}");
+    }
     assert!(found.pages > 0, "the databases are put together");
+}
+
+/// What can be brought back is put together and looked at as a whole: as many pages as what lives has, and these.
+#[tokio::test(start_paused = true)]
+async fn databases_that_have_ended_are_put_together_until_they_are_shrunk() {
+    let bucket = Bucket::past().await;
+    let (found, _) = verify(&bucket.store().await, &bucket.seam, &Options::default()).await;
+    let living: usize = bucket.databases.iter().filter_map(|it| it.content.as_ref()).map(|content| content.0.len()).sum();
+    let ended = |kind: fn(&HeadState) -> bool| {
+        let heads = bucket.objects.iter().filter(|(key, _)| bucket.kind_of(key) == Kind::Ended);
+        let heads = heads.map(|(_, object)| Head::decode(object).unwrap()).filter(|head| kind(&head.state));
+        heads.map(|head| head.folded.page_count as usize).sum::<usize>()
+    };
+    let deleted = ended(|state| matches!(state, HeadState::Deleted { .. }));
+    let moved = ended(|state| matches!(state, HeadState::Moved { .. }));
+    assert!(deleted > 0 && moved > 0, "the test itself");
+    assert_eq!(found.pages as usize, living + deleted + moved);
 }
 
 #[tokio::test(start_paused = true)]
 async fn damage_is_named_and_never_served() {
-    let buckets = [Bucket::new().await, Bucket::large().await];
+    let buckets = buckets().await;
     let first = number("SHOAL_SEED").unwrap_or(0);
     let count = number("SHOAL_DAMAGES").unwrap_or(DAMAGES);
     let mut cells: BTreeMap<(Kind, Damage), Cell> = BTreeMap::new();
     let mut broken = Vec::new();
     for seed in first..first + count {
-        let bucket = &buckets[usize::from(seed % LARGE_ONE_IN == 0)];
-        let mut dice = Dice::new(seed);
-        let (store, damage, keys) = inflict::one(bucket, &mut dice).await;
-        let cell = cells.entry((bucket.kind_of(&keys[0]), damage)).or_default();
+        let outcome = damaged(bucket_of(&buckets, seed), seed).await;
+        let cell = cells.entry((outcome.kind, outcome.damage)).or_default();
         cell.tried += 1;
-        let context = format!("seed {seed}: {damage:?} of {}", keys.iter().map(Key::as_str).collect::<Vec<_>>().join(" and "));
-        if let Err(reason) = is_named(bucket, &store, damage, &keys).await {
-            broken.push(format!("{context}: {reason}"));
-        }
-        for database in &bucket.databases {
-            match reader::read(&store, &bucket.seam, &database.name).await {
-                Ok(read) if read == database.content || is_gone(bucket, damage, &keys, read.is_none()) => {}
-                Ok(_) => broken.push(format!("{context}: other pages of {} are served", database.name)),
-                Err(_) => cell.refused += 1,
-            }
-        }
+        cell.refused += outcome.refused;
+        broken.extend(outcome.broken);
         assert!(broken.len() < 20, "{}", broken.join("\n"));
     }
     print(&cells);
     println!("damage: {count} damages of {} kinds of objects", Kind::ALL.len());
     assert!(broken.is_empty(), "{}", broken.join("\n"));
-    assert!(count < 1_000 || cells.len() >= 80, "only {} combinations were tried", cells.len());
+    assert!(count < 1_000 || cells.len() >= 130, "only {} combinations were tried", cells.len());
+}
+
+/// One damage, and what `verify` and nodes make of it.
+async fn damaged(bucket: &Bucket, seed: u64) -> Outcome {
+    let mut dice = Dice::new(seed);
+    let (store, damage, keys) = inflict::one(bucket, &mut dice).await;
+    let must_name = damage != Damage::Resealed && !is_silent(bucket, damage, &keys[0]);
+    let mut outcome = Outcome { kind: bucket.kind_of(&keys[0]), damage, must_name, refused: 0, broken: Vec::new() };
+    let names = keys.iter().map(Key::as_str).collect::<Vec<_>>().join(" and ");
+    let context = format!("seed {seed}: {damage:?} of {names}");
+    if let Err(reason) = is_named(bucket, &store, damage, &keys).await {
+        outcome.broken.push(format!("{context}: {reason}"));
+    }
+    // The past first: who opens a database may write to the store.
+    for moment in moments_for(bucket, &keys, &mut dice) {
+        let read = reader::read_past(&store, &bucket.seam, moment.database, moment.lsn).await;
+        let what = format!("{context}: {} after commit {}", moment.database, moment.lsn);
+        match read {
+            Ok(Some(read)) if read == moment.content || damage == Damage::Resealed => {}
+            // There is no head, and nobody would ask for it.
+            Ok(None) if keys.contains(&tenant::keys::head(moment.database)) => outcome.refused += 1,
+            Ok(_) => outcome.broken.push(format!("{what}: other pages are served")),
+            Err(error) => outcome.refuse(&what, &error, &keys),
+        }
+    }
+    for database in databases_for(bucket, &keys, &mut dice) {
+        let what = format!("{context}: {}", database.name);
+        match reader::read(&store, &bucket.seam, &database.name).await {
+            Ok(read) if read == database.content || is_gone(bucket, damage, &keys, read.is_none()) => {}
+            Ok(_) => outcome.broken.push(format!("{what}: other pages are served")),
+            Err(error) => outcome.refuse(&what, &error, &keys),
+        }
+    }
+    outcome
+}
+
+impl Outcome {
+    /// Whoever cannot read a database is told which object is to blame.
+    fn refuse(&mut self, what: &str, error: &str, keys: &[Key]) {
+        self.refused += 1;
+        if self.must_name && !keys.iter().any(|key| error.contains(key.as_str())) {
+            self.broken.push(format!("{what}: the error does not name it, but says: {error}"));
+        }
+    }
+}
+
+/// Those that the damage is to, and some more.
+fn databases_for<'a>(bucket: &'a Bucket, keys: &[Key], dice: &mut Dice) -> Vec<&'a Database> {
+    if bucket.databases.len() <= 2 * OTHERS {
+        return bucket.databases.iter().collect();
+    }
+    let is_concerned = |it: &&Database| keys.iter().any(|key| Bucket::concerns(key, it.id, Some(&it.name)));
+    let concerned = bucket.databases.iter().filter(is_concerned);
+    concerned.chain((0..OTHERS).map(|_| dice.pick(&bucket.databases))).collect()
+}
+
+fn moments_for<'a>(bucket: &'a Bucket, keys: &[Key], dice: &mut Dice) -> Vec<&'a Moment> {
+    let is_concerned = |it: &&Moment| keys.iter().any(|key| Bucket::concerns(key, it.database, None));
+    let concerned: Vec<&Moment> = bucket.moments.iter().filter(is_concerned).collect();
+    let mut picked = Vec::new();
+    for _ in 0..MOMENTS {
+        if !concerned.is_empty() {
+            picked.push(*dice.pick(&concerned));
+        }
+        if !bucket.moments.is_empty() {
+            picked.push(dice.pick(&bucket.moments));
+        }
+    }
+    picked
 }
 
 /// `verify` says what is wrong, by the key of what is damaged.
@@ -111,11 +223,14 @@ async fn is_named(bucket: &Bucket, store: &MemoryStore, damage: Damage, keys: &[
 
 /// Nothing else tells that these objects were ever there.
 fn is_silent(bucket: &Bucket, damage: Damage, key: &Key) -> bool {
-    let is_help = matches!(bucket.kind_of(key), Kind::Live | Kind::Due | Kind::Probed);
+    let is_help = matches!(bucket.kind_of(key), Kind::Live | Kind::Due | Kind::Probed | Kind::Sweep);
     // Of a database that has folded nothing the head is all that there is: its creation may not have been finished.
     let is_only_head = bucket.is_not_folded(key);
     // The last slots of a log that is still open, above its hint: a PUT that never came looks the same.
-    damage == Damage::Deleted && (is_help || is_only_head || bucket.is_above_hint(key))
+    // What is left of a fork that was not finished.
+    let is_unfinished = bucket.is_aborted(key) || bucket.is_nobodys_name(key);
+    let is_nothing = is_help || is_only_head || bucket.is_above_hint(key) || is_unfinished;
+    damage == Damage::Deleted && is_nothing
 }
 
 /// Without its name record a database cannot be found, which is no wrong answer about its rows.

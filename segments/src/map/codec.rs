@@ -46,7 +46,13 @@ impl PageMap {
     /// Encodes the map. If it is too large for the head, each chunk that changed becomes an object, with a fresh
     /// id from `next_id`.
     pub fn store(&self, next_id: &mut dyn FnMut() -> MapChunkId) -> StoredMap {
-        if let Some(root) = self.encode_inline() {
+        self.store_within(limits::MAP_INLINE_BYTES_MAX, next_id)
+    }
+
+    /// The same with another bound on what stands in the head, which no reader looks at: below the usual one a small map
+    /// is stored as a large one would be.
+    pub fn store_within(&self, inline_bytes_max: usize, next_id: &mut dyn FnMut() -> MapChunkId) -> StoredMap {
+        if let Some(root) = self.encode_inline(inline_bytes_max) {
             return StoredMap { root, objects: Vec::new(), map: self.without_objects() };
         }
         let mut objects = Vec::new();
@@ -83,7 +89,7 @@ impl PageMap {
     }
 
     /// The root with all chunks in it, if that is small enough and all are in memory.
-    fn encode_inline(&self) -> Option<Bytes> {
+    fn encode_inline(&self, bytes_max: usize) -> Option<Bytes> {
         let mut root = self.encode_start();
         for slot in self.chunks.iter() {
             match slot {
@@ -94,7 +100,7 @@ impl PageMap {
                 }
                 ChunkSlot::Stored(_) => return None,
             }
-            if root.len() > limits::MAP_INLINE_BYTES_MAX {
+            if root.len() > bytes_max {
                 return None;
             }
         }
