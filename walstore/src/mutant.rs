@@ -83,6 +83,8 @@ pub enum Mutant {
     ZerosForMissing,
     /// What the disk cache finds is served, whatever it is.
     SkipSlotCheck,
+    /// The pages of a frame are served whatever its checksum says.
+    SkipFrameCheck,
     /// History is trimmed up to its newest base, wherever the horizon is.
     TrimBeyondHorizon,
     /// A fork is pinned, but nothing is kept of where it begins once the database goes on.
@@ -94,7 +96,7 @@ pub enum Mutant {
 }
 
 impl Mutant {
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::AcknowledgeOutOfOrder,
         Self::AcknowledgeBeforeDurable,
         Self::ReplyBeforeGate,
@@ -131,6 +133,7 @@ impl Mutant {
         Self::FoldNotDurable,
         Self::ZerosForMissing,
         Self::SkipSlotCheck,
+        Self::SkipFrameCheck,
         Self::TrimBeyondHorizon,
         Self::PinWithoutBase,
         Self::CollectPinned,

@@ -193,13 +193,14 @@ impl Walk<'_> {
         let patience = self.access().patience;
         let read = registry::read_name(&*self.stores.main, self.seam, &head.name, patience).await;
         let Some(record) = look.take(read)? else { return Ok(()) };
-        let reason = match record.map(|record| record.value.state) {
-            Some(NameState::Live { database, .. }) if database == head.database => return Ok(()),
+        let reason = match record.as_ref().map(|record| &record.value.state) {
+            Some(NameState::Live { database, .. }) if *database == head.database => return Ok(()),
             Some(NameState::Live { database, .. }) => format!("leads to {database}, not to {}", head.database),
             Some(NameState::Deleted { .. }) => format!("says deleted, but {} lives", head.database),
             None => format!("{} has this name, but the record is not there", head.database),
         };
-        if self.is_left_by_restore(head, look).await? {
+        // A restore takes the place of a database whose name has a record.
+        if record.is_some() && self.is_left_by_restore(head, look).await? {
             let what = "a restore in place was cut off: a sweep swings the name to it, or deletes it";
             self.witness.note(tenant::keys::head(head.database).as_str(), what);
             return Ok(());

@@ -17,6 +17,8 @@ mod forest;
 #[path = "../../../walstore/tests/support/mod.rs"]
 mod held;
 mod inflict;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod past;
 mod reader;
 mod witness;

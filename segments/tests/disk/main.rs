@@ -5,4 +5,6 @@
 mod behaviour;
 mod damage;
 mod faults;
+#[cfg(target_os = "linux")]
+mod real_faults;
 mod rig;
