@@ -89,7 +89,8 @@ impl Span {
     /// In the largest unit that keeps it whole: `7d`, which is printed as `604800s` where it stands beside shorter ones.
     pub fn in_large_units(self) -> String {
         let millis = self.0.as_millis();
-        let unit = MILLIS_UNITS.into_iter().rev().find(|(_, unit)| millis >= u128::from(*unit) && millis.is_multiple_of(u128::from(*unit)));
+        let is_whole = |unit: &u64| millis >= u128::from(*unit) && millis.is_multiple_of(u128::from(*unit));
+        let unit = MILLIS_UNITS.into_iter().rev().find(|(_, unit)| is_whole(unit));
         unit.map_or_else(|| "0".into(), |(name, unit)| format!("{}{name}", millis / u128::from(unit)))
     }
 }
