@@ -126,6 +126,12 @@ pub const DEAD_UNFOLDED_MAX: usize = 1024;
 /// Folds after which dead space is looked for even if the database is never idle.
 pub const FOLDS_WITHOUT_COMPACTION_MAX: u32 = 64;
 
+/// Databases of a core that were closed before they were compacted, and that it remembers.
+pub const WASTEFUL_MAX: usize = 65_536;
+
+/// Of these it opens so many at a time again.
+pub const WASTEFUL_AT_ONCE_MAX: usize = 4;
+
 /// Folds after which a database with history or forks is looked through for objects that it needs no more.
 pub const FOLDS_WITHOUT_COLLECTION_MAX: u32 = 64;
 

@@ -42,6 +42,9 @@ pub const FORK_ROUNDS_MAX: usize = 16;
 /// How long what a restore in place has replaced is kept at least, so that it can be undone.
 pub const MOVED_KEPT_MICROS: u64 = 86_400_000_000;
 
+/// Steps of [compacting](crate::sweep), 4 MiB each, that one sweep takes for one database that nobody owns: 1 GiB.
+pub const COMPACTIONS_PER_SWEEP_MAX: u32 = 256;
+
 /// How long a drainer keeps asking the store for one thing. What it gives up is tried again in the next sweep.
 pub const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
 

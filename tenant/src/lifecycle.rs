@@ -7,6 +7,9 @@
 //!          fold └──┘                             │
 //!         (same epoch)                           │
 //!   live, owned ──release, or drain by anybody──▶ live, nobody's           epoch + 1
+//!                                                  │  ▲
+//!                           fold without commits, by anybody: the same pages, closer together
+//!                                                  └──┘
 //!   live, owned ──delete────────────────────────▶ deleted                  epoch + 1
 //!   live, owned ──restore in place──────────────▶ moved{new}               epoch + 1
 //!   (no head)   ──fork──────────────────────────▶ live, nobody's

@@ -82,6 +82,8 @@ pub struct Databases {
     pub ended: RefCell<BTreeSet<DatabaseId>>,
     /// Closed while nobody used them, with commits that only this log has.
     pub sleepers: RefCell<Sleepers>,
+    /// Closed before their dead space was given back.
+    pub wasteful: RefCell<BTreeMap<DatabaseId, Name>>,
     pub names: RefCell<KnownNames>,
     pub records: RefCell<KnownRecords>,
 }
@@ -186,6 +188,9 @@ impl Core {
 
     pub(super) fn register(&self, open: &Rc<OpenDatabase>) {
         self.databases.sleepers.borrow_mut().remove(&open.database.id);
+        if self.databases.wasteful.borrow_mut().remove(&open.database.id).is_some() {
+            open.is_compact.set(false);
+        }
         self.databases.by_id.borrow_mut().insert(open.database.id, open.clone());
         if let Some(reason) = &*self.fenced.borrow() {
             open.database.lose(reason);

@@ -43,6 +43,7 @@ impl Core {
         self.look_at_folds();
         self.end_expired();
         self.wake_sleepers();
+        self.open_wasteful();
         self.close_idle_connections();
         let idle = self.node.settings.idle_database_timeout;
         self.evict(0, idle);
@@ -123,6 +124,14 @@ impl Core {
             let asleep = Asleep { name: database.name.clone(), epoch: database.epoch, tip, unfolded };
             self.databases.sleepers.borrow_mut().insert(database.id, asleep);
         }
+        if !open.is_compact.get() {
+            let mut wasteful = self.databases.wasteful.borrow_mut();
+            wasteful.insert(database.id, database.name.clone());
+            if wasteful.len() > limits::WASTEFUL_MAX {
+                // A sweep finds it, once nobody owns it.
+                wasteful.pop_first();
+            }
+        }
         self.node.hot.remember(database.id, database.hot.get());
         self.databases.close(open);
         open.pool.clear();
@@ -146,6 +155,25 @@ impl Core {
                 if let Err(error) = core.open(&name, false).await {
                     warn!(database = %name, ?error, "cannot open it to fold its tail");
                 }
+            });
+        }
+    }
+
+    /// Opens a few of those that had to be closed before their dead space was given back, while there is room for them.
+    /// The folder does the rest once they are idle.
+    fn open_wasteful(self: &Rc<Self>) {
+        if self.databases.len() > limits::OPEN_DATABASES_MAX / 2 {
+            return;
+        }
+        let wasteful = self.databases.wasteful.borrow();
+        let closed = wasteful.iter().filter(|(_, name)| !self.databases.is_being_opened(name));
+        for (id, name) in closed.take(limits::WASTEFUL_AT_ONCE_MAX) {
+            let (core, id, name) = (self.clone(), *id, name.clone());
+            spawn_local(async move {
+                if let Err(error) = core.open(&name, false).await {
+                    debug!(database = %name, ?error, "cannot open it to give its dead space back");
+                }
+                core.databases.wasteful.borrow_mut().remove(&id);
             });
         }
     }

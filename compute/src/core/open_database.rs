@@ -41,7 +41,7 @@ pub struct OpenDatabase {
     /// Where this log holds commits that are not folded, oldest first.
     unfolded: RefCell<VecDeque<(Lsn, Slot)>>,
     folds: Cell<u32>,
-    /// There was little dead space in its packs when it was last looked for, and no fold since.
+    /// There was little dead space in its packs when it was last looked for, and no fold nor another owner since.
     pub is_compact: Cell<bool>,
     /// How many folds there had been then.
     compacted: Cell<u32>,
@@ -58,6 +58,9 @@ impl OpenDatabase {
         (own_after, unfolded): (Option<Lsn>, VecDeque<(Lsn, Slot)>),
     ) -> Self {
         let folds = head.value.fold_seq;
+        // Of what another node's folds have left it is not known how much dead space there is; that of a fork's parent is
+        // none of its own.
+        let is_new_here = !claim.is_won() && head.value.parent.is_none();
         Self {
             opened_micros: database.node.seam.boot_micros(),
             used_micros: Cell::new(database.node.seam.boot_micros()),
@@ -72,7 +75,7 @@ impl OpenDatabase {
             is_closed: Cell::new(false),
             unfolded: RefCell::new(unfolded),
             folds: Cell::new(folds),
-            is_compact: Cell::new(true),
+            is_compact: Cell::new(!is_new_here),
             compacted: Cell::new(folds),
             uncollected: Cell::new(0),
         }

@@ -1,6 +1,7 @@
 //! What is dead among the objects of one database.
 
 use std::collections::BTreeSet;
+use std::sync::PoisonError;
 
 use bytes::Bytes;
 use tenant::head::{Head, HeadState};
@@ -28,6 +29,7 @@ impl Sweeper {
         if objects.is_empty() && pins.is_empty() {
             return Ok(());
         }
+        let mut is_compacted = false;
         for _ in 0..limits::DRAIN_ROUNDS_MAX {
             let Some(head) = self.head(database).await? else { return Ok(()) };
             self.tell_owner(&head.value);
@@ -44,16 +46,20 @@ impl Sweeper {
                 self.expire(database, collected).await?;
                 continue;
             }
+            if !std::mem::replace(&mut is_compacted, head.value.owner.is_none()) && self.compact(&head, collected).await? {
+                continue;
+            }
             let reached = collect::reach(&self.fetcher, &head.value, Some(&objects)).await?;
             let orphans = objects.iter().filter(|key| !reached.keys.contains(*key));
             let orphans: Vec<Key> = orphans.cloned().collect();
-            if orphans.is_empty() {
+            let is_over = self.is_owner_over(&head.value).await?;
+            let has_dead_owner = is_over && head.value.owner.is_some();
+            if orphans.is_empty() && !(has_dead_owner && self.has_dead_space(&head).await?) {
                 return Ok(());
             }
-            let is_over = self.is_owner_over(&head.value).await?;
             // A dead owner's last fold might still arrive, as long as the head is the one that it was made for. So
             // the head moves on first, and then the owner's orphans are those of a term that is over.
-            if is_over && head.value.owner.is_some() {
+            if has_dead_owner {
                 match self.drainer.release_if_over(database).await {
                     Ok(is_released) => {
                         collected.released += u64::from(is_released);
@@ -84,10 +90,16 @@ impl Sweeper {
 
     async fn is_owner_over(&self, head: &Head) -> Result<bool, SweepError> {
         let Some(owner) = head.owner else { return Ok(true) };
+        let known = self.owners.lock().unwrap_or_else(PoisonError::into_inner).get(&owner).copied();
+        if let Some(is_over) = known {
+            return Ok(is_over);
+        }
         let key = walstore::keys::incarnation(owner);
         let patience = self.access().patience;
         let record = register::read::<IncarnationRecord>(&*self.stores.main, &self.seam, &key, patience).await?;
-        Ok(record.is_some_and(|record| matches!(record.value.state, State::Sealed { .. })))
+        let is_over = record.is_some_and(|record| matches!(record.value.state, State::Sealed { .. }));
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(owner, is_over);
+        Ok(is_over)
     }
 
     /// A database that has ended: its head shrinks to a tombstone, which unlinks everything, and then all of it goes.

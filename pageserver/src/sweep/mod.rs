@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | packs and map chunks that were never linked | folds and drains that died or lost | their writer's term is over |
 //! | packs and chunks on a dead list | owners that died, or gave the database up | nobody owns the database |
+//! | [dead space](compacting) in packs | owners that died busy, or gave the database up busy | nobody owns the database |
 //! | everything of a deleted database | its deletion | its retention has passed and no fork needs it |
 //! | pins without a fork, forks without a name | forks and restores that were cut off | nobody owns the parent; [the fork's key is occupied first](tenant::lifecycle::plan_pin) |
 //! | databases whose time is up | their expiry | nobody owns them; an owner on this node is told |
@@ -18,13 +19,16 @@
 //! A walk is paged LISTs at a bounded rate, a GET for each database that has packs, and one for each log. Nothing in
 //! between: an idle database costs nothing (I13).
 
+mod compacting;
 mod database;
 mod forks;
 mod logs;
 mod markers;
 mod record;
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -63,6 +67,8 @@ pub struct Collected {
     pub pins: u64,
     /// Databases whose owner was over, and that are nobody's now.
     pub released: u64,
+    /// Steps by which databases that nobody owns gave dead space back.
+    pub compactions: u64,
     /// Objects that could not be told, because something is damaged.
     pub skipped: u64,
 }
@@ -99,6 +105,8 @@ pub struct Sweeper {
     seam: Seam,
     fetcher: Fetcher,
     drainer: Drainer,
+    /// Of which owners this walk knows whether their logs have an end; one that ends meanwhile waits for the next walk.
+    owners: Mutex<BTreeMap<IncarnationId, bool>>,
     pause: Duration,
     /// Is told of databases that this node owns and that have forks, or whose time is up: these are its own business.
     tell: Option<Tell>,
@@ -115,7 +123,7 @@ impl Sweeper {
     /// For the node `me`, whose pages `fetcher` reads.
     pub fn new(me: IncarnationId, stores: Stores, seam: Seam, fetcher: &Fetcher) -> Self {
         let drainer = Drainer::new(me, stores.clone(), seam.clone(), fetcher);
-        Self { me, stores, seam, fetcher: fetcher.clone(), drainer, pause: limits::SWEEP_PAUSE, tell: None }
+        Self { me, stores, seam, fetcher: fetcher.clone(), drainer, owners: Mutex::default(), pause: limits::SWEEP_PAUSE, tell: None }
     }
 
     /// Has it tell whoever owns databases here which of them have forks, and which are to end. Of one it may tell twice.
@@ -178,6 +186,7 @@ impl Sweeper {
     /// One walk.
     pub async fn sweep(&self) -> Result<Collected, SweepError> {
         let mut collected = Collected::default();
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.sweep_logs(&mut collected).await?;
         let main = self.stores.main.clone();
         let mut groups = Listing::new(&*main, &self.seam, keys::DATABASES_PREFIX).with_pause(self.pause);

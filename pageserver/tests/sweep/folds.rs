@@ -31,7 +31,7 @@ async fn before_a_fold() -> (World, Incarnation) {
     (world, second)
 }
 
-async fn dies(world: &World, node: &Incarnation) {
+pub async fn dies(world: &World, node: &Incarnation) {
     world.dies(node).await;
     walstore::seal::seal(&world.stores(), &world.seam, node.id, walstore::register::Patience::endless()).await.unwrap();
 }
@@ -47,7 +47,7 @@ async fn fold_over(world: &World, store: &(impl Store + Clone)) -> Result<Linked
 }
 
 /// What is damaged, but for the bucket's own record, which these worlds do without.
-async fn damages(world: &World) -> Vec<Damage> {
+pub async fn damages(world: &World) -> Vec<Damage> {
     let (found, _) = verify(&world.memory, &world.seam, &Options::default()).await;
     found.damages.into_iter().filter(|damage| damage.key != "meta/cluster").collect()
 }
@@ -97,7 +97,7 @@ pub async fn a_sweep_comes_between() -> Vec<Damage> {
     damages(&world).await
 }
 
-async fn acquired_anew(world: &World) -> Incarnation {
+pub async fn acquired_anew(world: &World) -> Incarnation {
     let owner = world.node().await;
     let head = world.head(0).await;
     let put_id = walstore::id::PutId::random(&world.seam);

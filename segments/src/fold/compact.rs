@@ -71,6 +71,17 @@ pub fn plan_compaction(map: &PageMap, input: &FoldInput, indexes: Indexes<'_>) -
     Ok(if needs.is_empty() { Planned::Ready(plan) } else { needs.into_planned() })
 }
 
+/// The same for a database that nobody has asked for. One that has packs of other databases, a fork, is left as it is:
+/// their dead space is not its own, and to copy what it shares would cost more than it gives back.
+pub fn plan_own_compaction(map: &PageMap, input: &FoldInput, indexes: Indexes<'_>) -> Result<Planned, FoldError> {
+    if let Some(packs) = map.packs()
+        && packs.iter().any(|pack| pack.owner != input.database)
+    {
+        return Ok(Planned::Nothing);
+    }
+    plan_compaction(map, input, indexes)
+}
+
 /// The packs that hold segments, and what is used of them.
 fn uses(map: &PageMap, needs: &mut Needs) -> Option<BTreeMap<PackId, Use>> {
     let mut packs: BTreeMap<PackId, Use> = BTreeMap::new();

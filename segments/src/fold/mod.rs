@@ -47,7 +47,7 @@ mod plan;
 mod whole;
 
 pub use build::{Folded, build_fold, fold_with};
-pub use compact::plan_compaction;
+pub use compact::{plan_compaction, plan_own_compaction};
 pub use input::{FoldInput, fold_is_due};
 pub use order::PackOrder;
 pub use plan::{FoldPlan, Planned, plan_fold};

@@ -9,7 +9,7 @@ use super::{Head, HeadState, MapField, TailEntry};
 /// | the version rises by one, with a new put id | a CAS that cannot recognise itself |
 /// | database, name, parent and time of creation stay | one database in another's place |
 /// | the epoch rises by one exactly when the owner changes | two owners with the same epoch |
-/// | without an owner only pins, history and horizon change, or the life ends; a final head also lets go of its content | a write that no fence stops |
+/// | without an owner only pins, history, horizon and where the pages of a living one are change, or the life ends; a final head also lets go of its content | a write that no fence stops |
 /// | a pin is set by an owner, or on a final head that still has its content | a fork of what is gone |
 /// | an acquire changes owner, epoch and tail, and nothing else | pages from before the tail was read |
 /// | folds of one epoch number on, and from 0 again in the next | an object that is linked taken for a dead one |
@@ -85,7 +85,8 @@ fn acquired(before: &Head, after: &Head) -> Result<(), String> {
     demand(entries == Some(&before.tail[..]), || "an acquire that changes earlier entries of the tail".into())
 }
 
-/// Everything of a head that nobody owns is folded, so whoever replaces the very version that he read knows all of it.
+/// Everything of a head that nobody owns is folded, so whoever replaces the very version that he read knows all of it:
+/// also how the same pages can lie closer together. What that writes goes by the number of a fold.
 fn nobodys(before: &Head, after: &Head) -> Result<(), String> {
     let mut expected = Head {
         put_id: after.put_id,
@@ -98,6 +99,11 @@ fn nobodys(before: &Head, after: &Head) -> Result<(), String> {
         pin_chunks: after.pin_chunks.clone(),
         ..before.clone()
     };
+    if !before.state.is_final() && before.state == after.state && after.fold_seq > before.fold_seq {
+        expected.map = after.map.clone();
+        expected.inline_image = after.inline_image.clone();
+        expected.dead = after.dead.clone();
+    }
     if before.state.is_final() && after.is_emptied() {
         expected.map = MapField::default();
         expected.inline_image = None;

@@ -248,6 +248,9 @@ fn the_invariant_refuses_what_would_lose_data() {
         ("without an owner", &free, Head { dead: vec![PackRef(Bytes::from_static(b"pack"))], ..next(&free) }),
         ("without an owner", &free, Head { map: MapField::default(), ..next(&free) }),
         ("without an owner", &free, Head { settings: Settings { retention_secs: 9, ..free.settings }, ..next(&free) }),
+        ("without an owner", &free, Head { fold_seq: 1, folded: Folded { lsn: lsn(8), ..free.folded }, ..next(&free) }),
+        ("without an owner", &free, Head { fold_seq: 1, ..delete(&Head { map: MapField::default(), ..free.clone() }, 5, put(99)) }),
+        ("without an owner", &deleted, Head { fold_seq: 1, map: MapField::Inline(Bytes::from_static(b"x")), ..next(&deleted) }),
         ("without an owner", &deleted, Head { map: MapField::Inline(Bytes::from_static(b"x")), ..next(&deleted) }),
         ("a pin without an owner", &free, Head { pins: vec![Pin { child: C_DATABASE, lsn: lsn(7) }], ..next(&free) }),
         ("a pin of what is gone", &gone, Head { pins: vec![Pin { child: C_DATABASE, lsn: lsn(7) }], ..next(&gone) }),
@@ -268,6 +271,21 @@ fn the_invariant_refuses_what_would_lose_data() {
         let refusal = invariant(before, &after).expect_err(message);
         assert!(refusal.contains(message), "{refusal:?} does not say {message:?}");
     }
+}
+
+#[test]
+fn what_nobody_owns_can_be_compacted() {
+    let start = new_head();
+    let owned = step(&start, fold(&start, fold_to(&start, 7, 0), put(2)));
+    let free = step(&owned, release(&owned, lsn(7), put(3)).unwrap());
+    let mut closer = fold_to(&free, 7, 7);
+    (closer.map, closer.fold_seq) = (MapField::Inline(Bytes::from_static(b"closer")), free.fold_seq + 1);
+    closer.dead = vec![PackRef(Bytes::from_static(b"pack"))];
+    let compacted = step(&free, fold(&free, closer.clone(), put(4)));
+    assert_eq!((compacted.owner, compacted.epoch, compacted.folded), (None, free.epoch, free.folded));
+    // Its objects would have the number of those that are linked.
+    closer.fold_seq = free.fold_seq;
+    assert!(invariant(&free, &fold(&free, closer, put(4))).unwrap_err().contains("without an owner"));
 }
 
 #[test]

@@ -1,0 +1,167 @@
+//! Dead space that owners have left behind: a sweep gives it back, whoever dies, and whoever comes, in between.
+
+use std::collections::BTreeMap;
+
+use pageserver::sweep::Collected;
+use walstore::life::Incarnation;
+use walstore::store::{Key, Store};
+
+use crate::folds::{acquired_anew, damages, dies};
+use crate::held::Held;
+use crate::sweeper;
+use crate::world::{World, content, page_no};
+
+/// Eight segments.
+const PAGES: u32 = 256;
+
+/// What folds of three owners have made of a database, each of whom died busy: whole segments replaced, and others in
+/// part. The last one still owns it.
+async fn wasteful() -> World {
+    let mut world = World::new();
+    let first = world.node().await;
+    world.create(&first).await;
+    write(&mut world, &first, &pages_of(0..8), 1);
+    dies(&world, &first).await;
+    world.fold(0).await;
+    let parts = [pages_of([1, 3, 5, 7]), [pages_of([0]), (0..8).map(|segment| segment * 32 + 9).collect()].concat()];
+    for (pages, seed) in parts.iter().zip(2..) {
+        let owner = world.node().await;
+        world.acquire(0, &owner).await;
+        write(&mut world, &owner, pages, seed);
+        dies(&world, &owner).await;
+        world.fold(0).await;
+    }
+    world
+}
+
+fn pages_of(numbers: impl IntoIterator<Item = u32>) -> Vec<u32> {
+    numbers.into_iter().flat_map(|segment| segment * 32 + 1..=segment * 32 + 32).collect()
+}
+
+/// In small commits, for the log's sake.
+fn write(world: &mut World, owner: &Incarnation, pages: &[u32], seed: u64) {
+    for some in pages.chunks(32) {
+        let size = world.databases[0].tip.page_count.max(some[some.len() - 1]);
+        let pages: BTreeMap<_, _> = some.iter().map(|page| (page_no(*page), content(seed << 32 | u64::from(*page)))).collect();
+        world.commit_pages(owner, 0, pages, size);
+    }
+}
+
+/// Nobody owns it.
+async fn released() -> World {
+    let world = wasteful().await;
+    world.fold_and_release(0).await;
+    world
+}
+
+/// The bytes of all that is in the bucket for a database.
+fn bytes_of(world: &World, keys: &[Key]) -> usize {
+    let objects = world.memory.snapshot();
+    keys.iter().map(|key| objects[key].len()).sum()
+}
+
+/// The pages take as many bytes as they have: nothing of them can be compressed.
+fn live_bytes(world: &World) -> usize {
+    world.databases[0].pages.len() * segments::page::PAGE_BYTES
+}
+
+async fn sweep(world: &World) -> Collected {
+    sweeper(world, world.memory.clone()).sweep().await.unwrap()
+}
+
+async fn assert_compact(world: &World) {
+    let (bytes, live) = (bytes_of(world, &world.objects_of(0)), live_bytes(world));
+    assert!(bytes * 10 <= live * 13, "{bytes} bytes for {live} that are alive");
+    assert_eq!(damages(world).await, vec![]);
+    world.check(0).await;
+    assert_eq!(sweep(world).await, Collected::default(), "and then there is nothing to do");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_owner_who_died_busy_has_left_is_given_back() {
+    let world = wasteful().await;
+    let (bytes, live) = (bytes_of(&world, &world.objects_of(0)), live_bytes(&world));
+    assert!(bytes * 10 > live * 15, "{bytes} bytes for {live}: there is little to give back");
+    let collected = sweep(&world).await;
+    assert!(collected.released == 1 && collected.compactions > 0, "{collected:?}");
+    assert_compact(&world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_that_dies_while_it_gives_back_neither_loses_nor_leaks() {
+    let mut at = 0;
+    loop {
+        let mut has_died = false;
+        for earlier in 0..2 {
+            let world = wasteful().await;
+            let dying = Held::dying(&world.memory, at + earlier);
+            for _ in 0..earlier {
+                // Which deaths come after the request took effect goes by its number.
+                dying.list("nothing", None, 1).await.unwrap();
+            }
+            let _ = sweeper(&world, dying.clone()).sweep().await;
+            assert_eq!(damages(&world).await, vec![], "died at request {at}");
+            world.check(0).await;
+            sweep(&world).await;
+            assert_compact(&world).await;
+            has_died |= dying.request_count() > at + earlier;
+        }
+        if !has_died {
+            assert!(at > 20, "{at} requests are too few to be all");
+            return;
+        }
+        at += 1;
+    }
+}
+
+/// Somebody wants the database while a sweep compacts it.
+#[tokio::test(start_paused = true)]
+async fn a_new_owner_wins_and_a_sweep_takes_back_what_it_wrote() {
+    let world = released().await;
+    let (before, held) = (world.objects_of(0), Held::over(&world.memory));
+    held.hold(tenant::keys::head(world.databases[0].id).to_string().leak());
+    let other = async {
+        held.catches().await;
+        assert!(world.objects_of(0).len() > before.len(), "its pack is there");
+        let owner = acquired_anew(&world).await;
+        held.release();
+        owner
+    };
+    let sweeping = sweeper(&world, held.clone());
+    let (collected, owner) = tokio::join!(sweeping.sweep(), other);
+    assert_eq!(collected.unwrap().compactions, 0);
+    assert_eq!(damages(&world).await, vec![]);
+    let after = world.objects_of(0);
+    assert!(after.iter().all(|key| before.contains(key)), "{after:?} instead of {before:?}");
+    drop(owner);
+}
+
+/// Two sweeps give the same packs the same numbers: one of them wins each time.
+#[tokio::test(start_paused = true)]
+async fn two_sweeps_at_once_do_no_harm() {
+    let world = released().await;
+    let held = Held::over(&world.memory);
+    held.hold(tenant::keys::head(world.databases[0].id).to_string().leak());
+    let other = async {
+        held.catches().await;
+        let collected = sweep(&world).await;
+        held.release();
+        collected
+    };
+    let slower = sweeper(&world, held.clone());
+    let (lost, won) = tokio::join!(slower.sweep(), other);
+    assert!(won.compactions > 0 && lost.unwrap().compactions == 0, "{won:?}");
+    sweep(&world).await;
+    assert_compact(&world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_that_somebody_owns_is_left_alone() {
+    let world = released().await;
+    let owner = acquired_anew(&world).await;
+    let before = world.head(0).await;
+    let collected = sweep(&world).await;
+    assert_eq!((collected.compactions, collected.released), (0, 0));
+    assert_eq!(world.head(0).await.value, before.value);
+    drop(owner);
+}
