@@ -33,6 +33,21 @@ impl Plain {
         self.run_all(sql).map_err(|error| error.to_string())
     }
 
+    /// Pages that transactions have written before their end, because they did not fit into the page cache, since the file
+    /// was opened.
+    pub fn spilled(&self) -> u64 {
+        use rusqlite::ffi;
+        let (mut spilled, mut highest) = (0, 0);
+        let sql = self.sql.as_ref().expect("open");
+        #[allow(unsafe_code, reason = "rusqlite does not offer this counter")]
+        // SAFETY: the connection is open, and both places live as long as the call.
+        let answer = unsafe {
+            ffi::sqlite3_db_status(sql.handle(), ffi::SQLITE_DBSTATUS_CACHE_SPILL, &mut spilled, &mut highest, 0)
+        };
+        assert_eq!(answer, ffi::SQLITE_OK);
+        u64::try_from(spilled).expect("a count")
+    }
+
     /// To the end, row by row: `execute_batch` stops at the first row, and PRAGMA incremental_vacuum with it.
     fn run_all(&self, sql: &str) -> rusqlite::Result<()> {
         let mut batch = Batch::new(self.sql.as_ref().expect("open"), sql);

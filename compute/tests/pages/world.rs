@@ -7,6 +7,7 @@ use std::time::Duration;
 use compute::database::Snapshot;
 use pageserver::drain::Drainer;
 use pageserver::history::Located;
+use pageserver::sweep::Sweeper;
 use pageserver::tail::Tail;
 use segments::base::BaseRef;
 use segments::page::PageNo;
@@ -39,10 +40,16 @@ pub struct Run {
 pub struct Counts {
     commits: u64,
     pages_compared: u64,
+    vacuums: u64,
+    /// Transactions that wrote pages before their end.
+    spills: u64,
+    large_blobs: u64,
     folds: u64,
     merges: u64,
     /// Steps of giving dead space back.
     compactions: u64,
+    /// The same, of what nobody owned.
+    compacted_unowned: u64,
     collected: u64,
     /// Comparisons of a snapshot whose base has been folded over since.
     old_snapshots: u64,
@@ -68,9 +75,13 @@ impl Counts {
     pub fn add(&mut self, more: &Self) {
         self.commits += more.commits;
         self.pages_compared += more.pages_compared;
+        self.vacuums += more.vacuums;
+        self.spills += more.spills;
+        self.large_blobs += more.large_blobs;
         self.folds += more.folds;
         self.merges += more.merges;
         self.compactions += more.compactions;
+        self.compacted_unowned += more.compacted_unowned;
         self.collected += more.collected;
         self.old_snapshots += more.old_snapshots;
         self.shrinks += more.shrinks;
@@ -88,10 +99,11 @@ impl Counts {
     pub fn assert_all_happened(&self) {
         let Self { commits, pages_compared, folds, merges, collected, old_snapshots, shrinks, .. } = *self;
         let Self { evictions, takeovers, lost, drains, compactions, past, served, unfolded, .. } = *self;
-        let Self { trimmed, forks, .. } = *self;
+        let Self { trimmed, forks, vacuums, spills, large_blobs, compacted_unowned, .. } = *self;
         let all = [commits, pages_compared, folds, merges, collected, old_snapshots, shrinks];
-        let all = all.into_iter().chain([evictions, takeovers, lost, drains, compactions, past, served, unfolded, trimmed, forks]).collect::<Vec<_>>();
-        assert!(all.iter().all(|count| *count > 0), "something never happened: {self:?}");
+        let others = [evictions, takeovers, lost, drains, compactions, past, served, unfolded, trimmed, forks];
+        let all = all.into_iter().chain(others).chain([vacuums, spills, large_blobs, compacted_unowned]);
+        assert!(all.into_iter().all(|count| count > 0), "something never happened: {self:?}");
     }
 }
 
@@ -221,7 +233,7 @@ impl World {
 
     async fn statement(&mut self, open: &Open, sql: &str) -> Result<(), String> {
         self.note(sql);
-        let before = Lsn::raw(open.database.newest().lsn);
+        let (before, spilled) = (Lsn::raw(open.database.newest().lsn), self.plain.spilled());
         let (ours, theirs) = (open.run(sql).await, self.plain.run(sql));
         if ours.is_ok() != theirs.is_ok() {
             return Err(format!("I9: {ours:?}, but plain SQLite says {theirs:?}"));
@@ -238,6 +250,10 @@ impl World {
             (more, _) => return Err(format!("I11: {more} commits of one transaction")),
         }
         self.counts.commits += 1;
+        self.counts.vacuums += u64::from(sql == "VACUUM");
+        self.counts.spills += u64::from(self.plain.spilled() > spilled);
+        let has_blob = sql.contains("('blob', ") || sql.contains("zeroblob");
+        self.counts.large_blobs += u64::from(has_blob);
         self.counts.shrinks += u64::from((after.page_count as usize) < self.plain.image(self.plain.lsn()).len());
         self.plain.keep(Lsn::raw(after.lsn));
         Ok(())
@@ -448,6 +464,7 @@ impl World {
         let stores = Stores::one(Arc::new(self.bucket.clone()));
         let context = self.node.context.clone();
         let (seam, id_of_nobody) = (context.seam.clone(), IncarnationId::random(&context.seam));
+        let sweeper = Sweeper::new(id_of_nobody, stores.clone(), seam.clone(), &context.fetcher);
         let mut drainer = Drainer::new(id_of_nobody, stores, seam, &context.fetcher);
         let mut folded = 0;
         for _ in 0..3 {
@@ -455,6 +472,11 @@ impl World {
         }
         self.note(format_args!("drained: {folded}"));
         self.counts.drains += folded as u64;
+        if folded > 0 && !self.has_past {
+            // The forks here are pins without children, which it would undo.
+            let swept = sweeper.sweep().await.map_err(|error| format!("I16: {error}"))?;
+            self.counts.compacted_unowned += swept.compactions;
+        }
         let open = self.node.take_over(id).await?;
         self.go_on(&open, durable)?;
         Ok(open)
