@@ -1,8 +1,14 @@
 //! Dead space that owners have left behind: a sweep gives it back, whoever dies, and whoever comes, in between.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use pageserver::fetcher::Fetcher;
+use pageserver::fold::{FoldJob, Folder};
 use pageserver::sweep::Collected;
+use pageserver::tail::Tail;
+use pageserver::{collect, garbage};
+use segments::cache::PageCache;
 use walstore::life::Incarnation;
 use walstore::store::{Key, Store};
 
@@ -87,8 +93,8 @@ async fn what_an_owner_who_died_busy_has_left_is_given_back() {
     assert_compact(&world).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_sweep_that_dies_while_it_gives_back_neither_loses_nor_leaks() {
+/// Whoever gives back dies at each of his requests: before it, and after it took effect. A sweep does the rest.
+async fn dies_at_every_request(gives_back: impl AsyncFn(&World, Held)) {
     let mut at = 0;
     loop {
         let mut has_died = false;
@@ -99,7 +105,7 @@ async fn a_sweep_that_dies_while_it_gives_back_neither_loses_nor_leaks() {
                 // Which deaths come after the request took effect goes by its number.
                 dying.list("nothing", None, 1).await.unwrap();
             }
-            let _ = sweeper(&world, dying.clone()).sweep().await;
+            gives_back(&world, dying.clone()).await;
             assert_eq!(damages(&world).await, vec![], "died at request {at}");
             world.check(0).await;
             sweep(&world).await;
@@ -107,10 +113,39 @@ async fn a_sweep_that_dies_while_it_gives_back_neither_loses_nor_leaks() {
             has_died |= dying.request_count() > at + earlier;
         }
         if !has_died {
-            assert!(at > 20, "{at} requests are too few to be all");
+            assert!(at > 8, "{at} requests are too few to be all");
             return;
         }
         at += 1;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_that_dies_while_it_gives_back_neither_loses_nor_leaks() {
+    let sweeps = async |world: &World, store: Held| drop(sweeper(world, store).sweep().await);
+    dies_at_every_request(sweeps).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_dies_while_it_gives_back_neither_loses_nor_leaks() {
+    dies_at_every_request(async |world: &World, store: Held| compact_and_collect(world, &store).await).await;
+}
+
+/// As the owner does, until it is done or dies.
+async fn compact_and_collect(world: &World, store: &Held) {
+    let fetcher = Fetcher::new(Arc::new(store.clone()), world.seam.clone(), PageCache::new(1 << 20), 8 << 20);
+    loop {
+        let head = world.head(0).await;
+        let deleted = garbage::delete(store, head.value.dead.clone()).await;
+        let Ok(Tail { map, input, tip, .. }) = Tail::of_head(&fetcher, &head.value).await else { return };
+        let seq = head.value.fold_seq + 1;
+        let of_head = head.value.clone();
+        let job = FoldJob { head, map, input, tip, own_after: tip.lsn, seq, deleted, release: false, pin: None };
+        match (Folder { store, seam: &world.seam, fetcher: &fetcher }).compact(job).await {
+            Ok(Some(_)) => {}
+            Ok(None) => return drop(collect::collect(store, &world.seam, &fetcher, &of_head).await),
+            Err(_) => return,
+        }
     }
 }
 
