@@ -129,7 +129,7 @@ pub const FOLDS_WITHOUT_COMPACTION_MAX: u32 = 64;
 /// Databases of a core that were closed before they were compacted, and that it remembers.
 pub const WASTEFUL_MAX: usize = 65_536;
 
-/// Of these it opens so many at a time again.
+/// Of these it opens so many again at each look, which comes three times in a lease.
 pub const WASTEFUL_AT_ONCE_MAX: usize = 4;
 
 /// Folds after which a database with history or forks is looked through for objects that it needs no more.

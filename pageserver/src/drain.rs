@@ -151,6 +151,11 @@ impl Drainer {
         Ok(swept)
     }
 
+    /// Keeps little of what it reads.
+    pub(crate) fn fetcher(&self) -> &Fetcher {
+        &self.fetcher
+    }
+
     /// Takes a database from owners that are all over, even if they left nothing to fold. `false`: it is nobody's
     /// already, or somebody in its tail may live.
     pub(crate) async fn release_if_over(&self, database: DatabaseId) -> Result<bool, DrainError> {

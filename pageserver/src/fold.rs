@@ -10,17 +10,16 @@ mod boot;
 mod elsewhere;
 mod image;
 mod keep;
+mod unowned;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use segments::base::{BaseParts, BaseRef};
+use segments::base::BaseRef;
 use segments::disk::CacheKey;
-use segments::fold::{
-    self, FoldError, FoldInput, FoldPlan, Planned, build_fold, plan_compaction, plan_fold, plan_own_compaction,
-};
+use segments::fold::{self, FoldError, FoldInput, FoldPlan, Planned, build_fold, plan_compaction, plan_fold};
 use segments::id::{MapChunkId, PackId};
 use segments::image::Image;
 use segments::keys;
@@ -42,6 +41,7 @@ use walstore::store::{Key, Store, StoreError};
 pub use self::elsewhere::PackMaker;
 use self::keep::Kept;
 pub use self::keep::{agreed_micros, keeps_past};
+pub use self::unowned::Unowned;
 use crate::base::{base_of, folded_of};
 use crate::fetcher::Fetcher;
 use crate::heavy::heavy;
@@ -260,6 +260,7 @@ impl Folder<'_> {
         self.finish(job, image, Some(made), patience).await.map(Some)
     }
 
+    /// What compacting would do next.
     async fn compaction(
         &self,
         job: &mut FoldJob,
@@ -271,38 +272,6 @@ impl Folder<'_> {
             return Ok(None);
         }
         self.plan(job, planner).await
-    }
-
-    /// One such step for a database that nobody owns: its new head. `deleted` are entries of its dead list that are gone.
-    pub async fn compact_unowned(
-        &self,
-        head: Versioned<Head>,
-        deleted: Vec<PackRef>,
-    ) -> Result<Option<Versioned<Head>>, FoldFailure> {
-        let (mut job, image) = self.job_without_commits(head, deleted).await?;
-        let Some(plan) = self.compaction(&mut job, image.as_ref(), plan_own_compaction).await? else { return Ok(None) };
-        let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
-        let built = self.build_by(None, &job, &plan, image.as_ref()).await?;
-        let made = self.write(&job, built, patience).await?;
-        Ok(Some(self.finish(job, image, Some(made), patience).await?.head))
-    }
-
-    /// Whether there would be such a step.
-    pub async fn has_dead_space(&self, head: Versioned<Head>) -> Result<bool, FoldFailure> {
-        let (mut job, image) = self.job_without_commits(head, Vec::new()).await?;
-        Ok(self.compaction(&mut job, image.as_ref(), plan_own_compaction).await?.is_some())
-    }
-
-    async fn job_without_commits(
-        &self,
-        head: Versioned<Head>,
-        deleted: Vec<PackRef>,
-    ) -> Result<(FoldJob, Option<Image>), FoldFailure> {
-        let BaseParts { tip, map, image } = base_of(self.fetcher, &head.value).await?;
-        let input = FoldInput::new(head.value.database, &map);
-        let (own_after, seq) = (tip.lsn, head.value.fold_seq + 1);
-        let job = FoldJob { head, map, input, tip, own_after, seq, deleted, release: false, pin: None };
-        Ok((job, image))
     }
 
     /// Keeps what is to be kept of the past, and links what was made.

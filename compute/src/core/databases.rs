@@ -82,8 +82,8 @@ pub struct Databases {
     pub ended: RefCell<BTreeSet<DatabaseId>>,
     /// Closed while nobody used them, with commits that only this log has.
     pub sleepers: RefCell<Sleepers>,
-    /// Closed before their dead space was given back.
-    pub wasteful: RefCell<BTreeMap<DatabaseId, Name>>,
+    /// Closed before their dead space was given back, and whether that was for want of room only.
+    pub wasteful: RefCell<BTreeMap<DatabaseId, (Name, bool)>>,
     pub names: RefCell<KnownNames>,
     pub records: RefCell<KnownRecords>,
 }

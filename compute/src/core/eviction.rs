@@ -15,6 +15,7 @@ use walstore::id::{DatabaseId, Lsn, Slot};
 use walstore::mutant::{self, Mutant};
 use walstore::recovery::{self, Access};
 
+use super::databases::OpenError;
 use super::open_database::OpenDatabase;
 use super::opening::recover;
 use super::{Core, spawn_local};
@@ -90,14 +91,15 @@ impl Core {
             }
             // Its tail goes through the logs of others, which nobody can drain as long as it is only remembered.
             // And what its folds have left of dead space is given back, before nobody is there to do it.
-            let has_work = open.head.borrow().value.tail.len() > 1 || !open.is_compact.get() || self.has_forks(&open);
+            let is_wasteful = !open.is_compact.get() && !(keep > 0 && open.is_new_here.get());
+            let has_work = open.head.borrow().value.tail.len() > 1 || is_wasteful || self.has_forks(&open);
             // On a busy machine that takes a while; only if too many are open it has to be quick.
             let may_take_time = keep == 0 && unused < idle + limits::IDLE_WORK_MAX;
             if has_work && (!open.is_idle.replace(true) || may_take_time) {
                 open.database.changed.notify_one();
                 continue;
             }
-            self.close(&open);
+            self.close(&open, keep > 0);
             left -= 1;
         }
     }
@@ -115,7 +117,8 @@ impl Core {
             && !self.streams.has_of(database)
     }
 
-    fn close(&self, open: &Rc<OpenDatabase>) {
+    /// `for_room`: it could not be left open until it had nothing to do.
+    fn close(&self, open: &Rc<OpenDatabase>, for_room: bool) {
         let database = &open.database;
         let tip = database.newest();
         let unfolded = open.unfolded_slots();
@@ -126,7 +129,7 @@ impl Core {
         }
         if !open.is_compact.get() {
             let mut wasteful = self.databases.wasteful.borrow_mut();
-            wasteful.insert(database.id, database.name.clone());
+            wasteful.insert(database.id, (database.name.clone(), for_room));
             if wasteful.len() > limits::WASTEFUL_MAX {
                 // A sweep finds it, once nobody owns it.
                 wasteful.pop_first();
@@ -159,21 +162,27 @@ impl Core {
         }
     }
 
-    /// Opens a few of those that had to be closed before their dead space was given back, while there is room for them.
-    /// The folder does the rest once they are idle.
+    /// Opens a few of those that were closed for want of room before their dead space was given back, now that there is room.
+    /// The folder does the rest once they are idle. Of others, and of what cannot be opened, the next one who opens them
+    /// hears of it.
     fn open_wasteful(self: &Rc<Self>) {
         if self.databases.len() > limits::OPEN_DATABASES_MAX / 2 {
             return;
         }
-        let wasteful = self.databases.wasteful.borrow();
-        let closed = wasteful.iter().filter(|(_, name)| !self.databases.is_being_opened(name));
-        for (id, name) in closed.take(limits::WASTEFUL_AT_ONCE_MAX) {
-            let (core, id, name) = (self.clone(), *id, name.clone());
+        let mut wasteful = self.databases.wasteful.borrow_mut();
+        let is_waiting = |name: &Name| !self.databases.is_being_opened(name);
+        let closed = wasteful.iter_mut().filter(|(_, (name, for_room))| *for_room && is_waiting(name));
+        for (_, (name, for_room)) in closed.take(limits::WASTEFUL_AT_ONCE_MAX) {
+            *for_room = false;
+            let (core, name) = (self.clone(), name.clone());
             spawn_local(async move {
-                if let Err(error) = core.open(&name, false).await {
-                    debug!(database = %name, ?error, "cannot open it to give its dead space back");
+                match core.open(&name, false).await {
+                    Ok(_) => {}
+                    Err(OpenError::NoSuchDatabase(_)) => {
+                        core.databases.wasteful.borrow_mut().retain(|_, (closed, _)| *closed != name);
+                    }
+                    Err(error) => debug!(database = %name, ?error, "cannot open it to give its dead space back"),
                 }
-                core.databases.wasteful.borrow_mut().remove(&id);
             });
         }
     }

@@ -43,6 +43,8 @@ pub struct OpenDatabase {
     folds: Cell<u32>,
     /// There was little dead space in its packs when it was last looked for, and no fold nor another owner since.
     pub is_compact: Cell<bool>,
+    /// This node has not folded it since it took it over.
+    pub is_new_here: Cell<bool>,
     /// How many folds there had been then.
     compacted: Cell<u32>,
     /// Folds since the last collection that have unlinked something of which no dead list knows.
@@ -76,6 +78,7 @@ impl OpenDatabase {
             unfolded: RefCell::new(unfolded),
             folds: Cell::new(folds),
             is_compact: Cell::new(!is_new_here),
+            is_new_here: Cell::new(is_new_here),
             compacted: Cell::new(folds),
             uncollected: Cell::new(0),
         }
@@ -110,6 +113,7 @@ impl OpenDatabase {
     /// There is little dead space, or it can wait.
     pub fn has_been_compacted(&self) {
         self.is_compact.set(true);
+        self.is_new_here.set(false);
         self.compacted.set(self.folds.get());
     }
 

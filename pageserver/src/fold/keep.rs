@@ -93,6 +93,11 @@ impl Keeper<'_> {
         if let Some(horizon) = horizon {
             let upto = if mutant::is_on(Mutant::TrimBeyondHorizon) { self.job.tip.lsn } else { Some(horizon) };
             self.index.trim(upto.unwrap_or(horizon));
+            if Some(horizon) == self.job.tip.lsn && keeps_commits(head) && !self.index.is_empty() {
+                // The only state to be shown is the present one, which stands in the head.
+                self.index.begin_at(None);
+                self.index.begin_at(Some(horizon));
+            }
         }
         Ok(Kept { index: self.index, horizon, pinned })
     }
@@ -201,7 +206,7 @@ impl Folder<'_> {
 
     /// The oldest commit that can be restored from now on. It never falls, and rises with time only as far as the clocks of
     /// node and store agree on it.
-    fn horizon(&self, head: &Head, index: &HistoryIndex, folded: Option<Lsn>) -> Option<Lsn> {
+    pub(super) fn horizon(&self, head: &Head, index: &HistoryIndex, folded: Option<Lsn>) -> Option<Lsn> {
         if !keeps_commits(head) {
             return folded;
         }

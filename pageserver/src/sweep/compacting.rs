@@ -1,73 +1,94 @@
 //! Dead space of databases that nobody owns.
 //!
 //! An owner compacts what it lets idle. One that died busy, or gave the database up while others wrote to it, has left up
-//! to a database's worth of dead space, and who drained it has only added a fold. Nobody reads such a database, and all of
-//! it is folded, so whoever replaces the very head that he read may lay the same pages out anew: the steps are the
-//! owner's, and each is one CAS. An acquire that comes between makes the CAS lose, and what was written for it is an orphan
-//! of a term that is over.
+//! to a database's worth of dead space, and who drained it has only added a fold. All of such a database is folded, so
+//! whoever replaces the very head that he read may lay the same pages out anew: the steps are the owner's, and each is one
+//! CAS. An acquire that comes between makes the CAS lose, and what was written for it is an orphan of a term that is over.
+//! Who still reads what an earlier head referred to, a replica or a moment of the past, looks at the head again.
 
-use tenant::head::{Head, HeadState, MapField};
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
+use tenant::head::{Head, PackRef};
 use tracing::{debug, warn};
-use walstore::id::DatabaseId;
-use walstore::register::{RecordError, Versioned};
+use walstore::register::Versioned;
+use walstore::store::Key;
 
-use super::{Collected, SweepError, Sweeper};
+use super::{Collected, Sweeper};
 use crate::fold::{FoldFailure, Folder};
 use crate::{garbage, limits};
 
 impl Sweeper {
-    /// Compacts what nobody owns, up to [`limits::COMPACTIONS_PER_SWEEP_MAX`] steps. Whether anything has changed.
-    pub(super) async fn compact(&self, head: &Versioned<Head>, collected: &mut Collected) -> Result<bool, SweepError> {
-        let mut head = head.clone();
-        if !may_be_compacted(&head.value) || head.value.owner.is_some() {
-            return Ok(false);
+    /// Compacts what nobody owns, one step after the other. Whether anything has changed. `listed` is what lay under its
+    /// keys before its head was read.
+    pub(super) async fn compact(&self, head: &Versioned<Head>, listed: &[Key], collected: &mut Collected) -> bool {
+        if head.value.owner.is_some() || self.compactions_left.load(Ordering::Relaxed) == 0 {
+            return false;
         }
-        let database = head.value.database;
         let mut steps = 0;
-        while steps < limits::COMPACTIONS_PER_SWEEP_MAX {
-            // Whoever acquires it meanwhile begins with this head or a later one, and none of them needs these.
-            let deleted = garbage::delete(&*self.stores.main, head.value.dead.clone()).await;
-            match self.folder().compact_unowned(head, deleted).await {
-                Ok(Some(next)) => head = next,
-                Ok(None) => break,
-                Err(failure) => return told(database, failure).map(|()| steps > 0),
-            }
-            steps += 1;
-            collected.compactions += 1;
+        if let Err(failure) = self.compact_by(&self.folder(), head, listed, &mut steps).await {
+            told(&head.value, failure, collected);
         }
+        collected.compactions += steps;
         if steps > 0 {
-            debug!(%database, steps, "compacted");
+            debug!(database = %head.value.database, steps, "compacted");
         }
-        Ok(steps > 0)
+        steps > 0
+    }
+
+    async fn compact_by(
+        &self,
+        folder: &Folder<'_>,
+        head: &Versioned<Head>,
+        listed: &[Key],
+        steps: &mut u64,
+    ) -> Result<(), FoldFailure> {
+        let mut next = folder.unowned(head.clone()).await?;
+        let listed: BTreeSet<&Key> = listed.iter().collect();
+        let is_listed = |entry: &PackRef| garbage::key_of(entry).is_ok_and(|key| listed.contains(&key));
+        // Most of what a drained head lists is gone long since.
+        let (mut dead, mut deleted): (Vec<PackRef>, Vec<PackRef>) = head.value.dead.iter().cloned().partition(is_listed);
+        while let Some(step) = next.take().filter(|_| self.may_compact(*steps)) {
+            // Whoever acquires it meanwhile begins with this head or a later one, and none of them needs these.
+            deleted.extend(garbage::delete(&*self.stores.main, dead).await);
+            let (head, then) = folder.compact_unowned(step, std::mem::take(&mut deleted)).await?;
+            *steps += 1;
+            dead = head.value.dead;
+            next = then;
+            self.seam.sleep(limits::COMPACTION_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Whether another step fits into what one walk may do, of one database and in all.
+    fn may_compact(&self, steps: u64) -> bool {
+        let take = |left: u64| left.checked_sub(1);
+        steps < limits::COMPACTIONS_OF_DATABASE_MAX
+            && self.compactions_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 
     /// Whether a database would be compacted if nobody owned it.
-    pub(super) async fn has_dead_space(&self, head: &Versioned<Head>) -> Result<bool, SweepError> {
-        if !may_be_compacted(&head.value) {
-            return Ok(false);
-        }
-        match self.folder().has_dead_space(head.clone()).await {
-            Ok(has) => Ok(has),
-            Err(failure) => told(head.value.database, failure).map(|()| false),
+    pub(super) async fn has_dead_space(&self, head: &Versioned<Head>, collected: &mut Collected) -> bool {
+        match self.folder().unowned(head.clone()).await {
+            Ok(step) => step.is_some(),
+            Err(failure) => {
+                told(&head.value, failure, collected);
+                false
+            }
         }
     }
 
+    /// What it reads nobody has asked for, so it is not kept where others' pages are.
     fn folder(&self) -> Folder<'_> {
-        Folder { store: &*self.stores.main, seam: &self.seam, fetcher: &self.fetcher }
+        Folder { store: &*self.stores.main, seam: &self.seam, fetcher: self.drainer.fetcher() }
     }
 }
 
-/// A fork that has folded nothing has nothing of its own.
-fn may_be_compacted(head: &Head) -> bool {
-    head.state == HeadState::Live && head.has_folded() && matches!(head.map, MapField::Inline(_))
-}
-
-/// Only the store's own failures end a sweep: everything else can wait for the next one.
-fn told(database: DatabaseId, failure: FoldFailure) -> Result<(), SweepError> {
-    match failure {
-        FoldFailure::Lost(_) => debug!(%database, "somebody has taken it meanwhile"),
-        FoldFailure::Record(RecordError::Store(error)) => return Err(error.into()),
-        failure => warn!(%database, %failure, "cannot give its dead space back yet"),
+/// It can wait for the next sweep, and keeps this one from nothing else.
+fn told(head: &Head, failure: FoldFailure, collected: &mut Collected) {
+    if let FoldFailure::Lost(_) = failure {
+        return debug!(database = %head.database, "somebody has taken it meanwhile");
     }
-    Ok(())
+    warn!(database = %head.database, %failure, "cannot give its dead space back yet");
+    collected.skipped += 1;
 }

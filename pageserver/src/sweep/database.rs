@@ -46,7 +46,8 @@ impl Sweeper {
                 self.expire(database, collected).await?;
                 continue;
             }
-            if !std::mem::replace(&mut is_compacted, head.value.owner.is_none()) && self.compact(&head, collected).await? {
+            let is_to_compact = head.value.owner.is_none() && !std::mem::replace(&mut is_compacted, true);
+            if is_to_compact && self.compact(&head, &objects, collected).await {
                 continue;
             }
             let reached = collect::reach(&self.fetcher, &head.value, Some(&objects)).await?;
@@ -54,7 +55,7 @@ impl Sweeper {
             let orphans: Vec<Key> = orphans.cloned().collect();
             let is_over = self.is_owner_over(&head.value).await?;
             let has_dead_owner = is_over && head.value.owner.is_some();
-            if orphans.is_empty() && !(has_dead_owner && self.has_dead_space(&head).await?) {
+            if orphans.is_empty() && !(has_dead_owner && self.has_dead_space(&head, collected).await) {
                 return Ok(());
             }
             // A dead owner's last fold might still arrive, as long as the head is the one that it was made for. So

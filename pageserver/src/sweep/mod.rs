@@ -16,8 +16,8 @@
 //! walk in each interval. Which walk that is does not matter for safety: each delete is of what is dead for ever
 //! ([`crate::orphan`]), so two walks at once, or half of one, do no harm.
 //!
-//! A walk is paged LISTs at a bounded rate, a GET for each database that has packs, and one for each log. Nothing in
-//! between: an idle database costs nothing (I13).
+//! A walk is paged LISTs at a bounded rate, a GET for each database that has packs, and one for each log and each owner.
+//! Nothing in between: an idle database costs nothing (I13).
 
 mod compacting;
 mod database;
@@ -28,6 +28,7 @@ mod record;
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -107,6 +108,8 @@ pub struct Sweeper {
     drainer: Drainer,
     /// Of which owners this walk knows whether their logs have an end; one that ends meanwhile waits for the next walk.
     owners: Mutex<BTreeMap<IncarnationId, bool>>,
+    /// Steps of compacting that this walk may still take.
+    compactions_left: AtomicU64,
     pause: Duration,
     /// Is told of databases that this node owns and that have forks, or whose time is up: these are its own business.
     tell: Option<Tell>,
@@ -123,7 +126,17 @@ impl Sweeper {
     /// For the node `me`, whose pages `fetcher` reads.
     pub fn new(me: IncarnationId, stores: Stores, seam: Seam, fetcher: &Fetcher) -> Self {
         let drainer = Drainer::new(me, stores.clone(), seam.clone(), fetcher);
-        Self { me, stores, seam, fetcher: fetcher.clone(), drainer, owners: Mutex::default(), pause: limits::SWEEP_PAUSE, tell: None }
+        Self {
+            me,
+            stores,
+            seam,
+            fetcher: fetcher.clone(),
+            drainer,
+            owners: Mutex::default(),
+            compactions_left: AtomicU64::default(),
+            pause: limits::SWEEP_PAUSE,
+            tell: None,
+        }
     }
 
     /// Has it tell whoever owns databases here which of them have forks, and which are to end. Of one it may tell twice.
@@ -187,6 +200,7 @@ impl Sweeper {
     pub async fn sweep(&self) -> Result<Collected, SweepError> {
         let mut collected = Collected::default();
         self.owners.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.compactions_left.store(limits::COMPACTIONS_PER_SWEEP_MAX, Ordering::Relaxed);
         self.sweep_logs(&mut collected).await?;
         let main = self.stores.main.clone();
         let mut groups = Listing::new(&*main, &self.seam, keys::DATABASES_PREFIX).with_pause(self.pause);

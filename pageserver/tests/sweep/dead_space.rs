@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pageserver::fetcher::Fetcher;
 use pageserver::fold::{FoldJob, Folder};
@@ -9,23 +10,35 @@ use pageserver::sweep::Collected;
 use pageserver::tail::Tail;
 use pageserver::{collect, garbage};
 use segments::cache::PageCache;
+use tenant::settings::Settings;
+use tenant::{lifecycle, registry};
+use walstore::id::PutId;
 use walstore::life::Incarnation;
-use walstore::store::{Key, Store};
+use walstore::register::Patience;
+use walstore::store::{CountedStore, Key, Op, Store};
 
 use crate::folds::{acquired_anew, damages, dies};
 use crate::held::Held;
-use crate::sweeper;
+use crate::{sweeper, sweeper_of};
 use crate::world::{World, content, page_no};
-
-/// Eight segments.
-const PAGES: u32 = 256;
 
 /// What folds of three owners have made of a database, each of whom died busy: whole segments replaced, and others in
 /// part. The last one still owns it.
 async fn wasteful() -> World {
+    wasteful_keeping(0).await
+}
+
+/// The same, with a history of so many seconds.
+async fn wasteful_keeping(retention_secs: u32) -> World {
     let mut world = World::new();
     let first = world.node().await;
     world.create(&first).await;
+    if retention_secs > 0 {
+        let head = world.head(0).await;
+        let settings = Settings { retention_secs, ..head.value.settings };
+        let next = lifecycle::with_settings(&head.value, settings, PutId::random(&world.seam));
+        registry::swap_head(&world.memory, &world.seam, &head, next, Patience::endless()).await.unwrap();
+    }
     write(&mut world, &first, &pages_of(0..8), 1);
     dies(&world, &first).await;
     world.fold(0).await;
@@ -80,7 +93,13 @@ async fn assert_compact(world: &World) {
     assert!(bytes * 10 <= live * 13, "{bytes} bytes for {live} that are alive");
     assert_eq!(damages(world).await, vec![]);
     world.check(0).await;
-    assert_eq!(sweep(world).await, Collected::default(), "and then there is nothing to do");
+    // What the head still lists as dead is gone, and nobody asks for it again and again.
+    let counted = Arc::new(CountedStore::new(world.memory.clone()));
+    let again = sweeper_of(world, counted.clone()).sweep().await.unwrap();
+    assert_eq!(again, Collected::default(), "and then there is nothing to do");
+    let changes = |op: Op| matches!(op, Op::Put | Op::Delete);
+    let changes: u64 = counted.take().iter().filter(|((op, _), _)| changes(*op)).map(|(_, counter)| counter.requests).sum();
+    assert_eq!(changes, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -108,6 +127,8 @@ async fn dies_at_every_request(gives_back: impl AsyncFn(&World, Held)) {
             gives_back(&world, dying.clone()).await;
             assert_eq!(damages(&world).await, vec![], "died at request {at}");
             world.check(0).await;
+            sweep(&world).await;
+            // By then nobody needs the logs any more.
             sweep(&world).await;
             assert_compact(&world).await;
             has_died |= dying.request_count() > at + earlier;
@@ -147,6 +168,24 @@ async fn compact_and_collect(world: &World, store: &Held) {
             Err(_) => return,
         }
     }
+}
+
+/// As long as the past leads to what lies in packs, to lay the present out anew would only add to that.
+#[tokio::test(start_paused = true)]
+async fn what_the_past_needs_is_kept_and_not_copied() {
+    let world = wasteful_keeping(60).await;
+    let before = world.objects_of(0);
+    let collected = sweep(&world).await;
+    assert_eq!((collected.compactions, collected.released), (0, 0), "no two clocks say that it is over");
+    assert_eq!(world.objects_of(0), before);
+    world.seam.sleep(Duration::from_secs(90)).await;
+    let clock = world.seam.clone();
+    world.memory.set_clock(move || clock.wall_micros());
+    let collected = sweep(&world).await;
+    assert!(collected.released == 1 && collected.compactions > 0, "{collected:?}");
+    let head = world.head(0).await.value;
+    assert_eq!(head.horizon, head.folded.lsn);
+    assert_compact(&world).await;
 }
 
 /// Somebody wants the database while a sweep compacts it.

@@ -35,7 +35,11 @@ fn fetcher_of(world: &World, stores: &Stores) -> Fetcher {
 }
 
 fn sweeper(world: &World, store: impl Store) -> Sweeper {
-    let stores = Stores::one(Arc::new(store));
+    sweeper_of(world, Arc::new(store))
+}
+
+fn sweeper_of(world: &World, store: Arc<dyn Store>) -> Sweeper {
+    let stores = Stores::one(store);
     let fetcher = fetcher_of(world, &stores);
     Sweeper::new(IncarnationId::random(&world.seam), stores, world.seam.clone(), &fetcher)
 }

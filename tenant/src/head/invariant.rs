@@ -99,7 +99,9 @@ fn nobodys(before: &Head, after: &Head) -> Result<(), String> {
         pin_chunks: after.pin_chunks.clone(),
         ..before.clone()
     };
-    if !before.state.is_final() && before.state == after.state && after.fold_seq > before.fold_seq {
+    let is_compacted = after.fold_seq > before.fold_seq && before.state == after.state && !before.state.is_final();
+    let has_pages = |map: &MapField| matches!(map, MapField::Inline(root) if !root.is_empty());
+    if is_compacted && has_pages(&before.map) && has_pages(&after.map) {
         expected.map = after.map.clone();
         expected.inline_image = after.inline_image.clone();
         expected.dead = after.dead.clone();

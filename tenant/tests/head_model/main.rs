@@ -104,8 +104,3 @@ fn taking_a_database_back_without_the_own_former_term_loses_an_acknowledged_comm
 fn a_first_fold_that_is_not_noted_lets_a_lost_head_be_made_anew() {
     caught(Mutant::ForgetMade, "I7", "empty database");
 }
-
-#[test]
-fn a_compaction_made_again_without_looking_takes_folded_commits_away() {
-    caught(Mutant::CompactBlindly, "I6", "without an owner");
-}

@@ -37,8 +37,6 @@ pub enum Mutant {
     ForgetOwnTerm,
     /// Folds without noting in the name record that there is a head.
     ForgetMade,
-    /// A compaction of what nobody owned, which lost, is made again on whatever nobody owns now.
-    CompactBlindly,
 }
 
 /// One commit in a node's log. `on` is the commit on whose result it was executed.
@@ -172,9 +170,9 @@ impl World {
             next.extend(self.folds(node));
             next.extend(self.release(node).transpose());
             next.extend(self.give_up(node).map(Ok));
-            next.extend(self.compact(node).transpose());
             next.extend(self.seal(node).map(Ok));
         }
+        next.extend(self.compact().transpose());
         next.extend((0..self.flights.len()).map(|flight| self.land(flight)));
         next
     }
@@ -329,13 +327,23 @@ impl World {
         world.send(node, next)
     }
 
-    /// A node that does not have the database, and which finds that nobody has it, sends the same pages in another place.
-    fn compact(&self, node: usize) -> Result<Option<World>, String> {
+    /// One of the nodes does not have the database and finds that nobody has it. It sends the same pages in another place.
+    fn compact(&self) -> Result<Option<World>, String> {
         let is_free = self.head.owner.is_none() && self.head.has_folded();
-        if !is_free || self.nodes[node].term.is_some() {
+        if !is_free || self.nodes[1].term.is_some() {
             return Ok(None);
         }
-        self.clone().send(node, compacted(&self.head, &self.head, node))
+        let fold = Fold {
+            folded: self.head.folded,
+            own_after: self.head.folded.lsn,
+            map: self.head.map.clone(),
+            image: None,
+            horizon: None,
+            history: Bytes::new(),
+            fold_seq: self.head.fold_seq + 1,
+            dead: Vec::new(),
+        };
+        self.clone().send(1, lifecycle::fold(&self.head, fold, put_id(self.head.version + 1, 1, 7)))
     }
 
     fn idle_owner(&self, node: usize) -> Option<&Term> {
@@ -385,10 +393,6 @@ impl World {
     /// The loser reads the head. It goes on only if the database is still its own, in the same term.
     fn lost(mut self, node: usize, head: Head) -> Next {
         let found = self.head.clone();
-        let is_compaction = head.put_id == compaction_id(head.version, node);
-        if self.is(Mutant::CompactBlindly) && is_compaction && found.owner.is_none() {
-            return Ok(self.clone().send(node, compacted(&head, &found, node))?.unwrap_or(self));
-        }
         let term = self.nodes[node].term.as_ref().filter(|term| term.waits == Some(head.put_id));
         let Some(term) = term.cloned() else { return Ok(self) };
         let to = Lsn::raw(head.folded.lsn);
@@ -401,25 +405,6 @@ impl World {
         self.nodes[node].term = is_mine.then_some(Term { head: found, waits: None, ..term });
         Ok(self)
     }
-}
-
-/// The successor of `onto` with the pages of `from`.
-fn compacted(from: &Head, onto: &Head, node: usize) -> Head {
-    let fold = Fold {
-        folded: from.folded,
-        own_after: from.folded.lsn,
-        map: from.map.clone(),
-        image: None,
-        horizon: None,
-        history: Bytes::new(),
-        fold_seq: onto.fold_seq + 1,
-        dead: Vec::new(),
-    };
-    lifecycle::fold(onto, fold, compaction_id(onto.version + 1, node))
-}
-
-fn compaction_id(version: u64, node: usize) -> PutId {
-    put_id(version, node, 7)
 }
 
 fn digest(head: &Head) -> impl std::fmt::Debug + '_ {
