@@ -48,8 +48,9 @@ pub const COMPACTIONS_OF_DATABASE_MAX: u64 = 256;
 /// The same for all such databases: 16 GiB.
 pub const COMPACTIONS_PER_SWEEP_MAX: u64 = 4096;
 
-/// How long a sweep rests after such a step: what clients wait for comes first.
-pub const COMPACTION_PAUSE: Duration = Duration::from_millis(20);
+/// How long a sweep rests after such a step. What clients wait for comes first, and whoever reads what a step has replaced
+/// (a page server's client, a moment of the past) finds the new head, and all of it, before the next step.
+pub const COMPACTION_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long a drainer keeps asking the store for one thing. What it gives up is tried again in the next sweep.
 pub const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
@@ -63,10 +64,6 @@ pub const DRAIN_WATCH_MAX: Duration = Duration::from_secs(60);
 
 /// A drainer's own page cache: it reads cold pages, which must not push warm ones out of the node's.
 pub const DRAIN_CACHE_BYTES: u64 = 8 << 20;
-
-/// Times that pages are looked for from the head on before what is missing is damage: whoever compacts the database meanwhile
-/// takes steps of 4 MiB.
-pub const PAGES_LOOKS_MAX: usize = 4;
 
 /// Requests of a node for pages and page maps that run at the same time. A store answers that many in the time of one;
 /// more only wait in its own queue.

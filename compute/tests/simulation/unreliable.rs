@@ -1,6 +1,7 @@
 //! What becomes of a database when the bucket says nothing, says it late, or takes something no more: single stories of
 //! whole nodes, in virtual time, each about one answer.
 
+mod dead_space;
 mod moved;
 
 use std::collections::BTreeSet;

@@ -229,13 +229,11 @@ impl PageReader {
                 Err(_) => drop(self.asked().remove(&database)),
             }
         }
-        let mut read = self.look_and_read(database, lsn, &numbers).await;
-        for _ in 1..limits::PAGES_LOOKS_MAX {
+        match self.look_and_read(database, lsn, &numbers).await {
             // The same, if the head is another one by now.
-            let Err(PagesError::Record(RecordError::Corrupt(_))) = read else { break };
-            read = self.look_and_read(database, lsn, &numbers).await;
+            Err(PagesError::Record(RecordError::Corrupt(_))) => self.look_and_read(database, lsn, &numbers).await,
+            result => result,
         }
-        read
     }
 
     async fn look_and_read(&self, database: DatabaseId, lsn: u64, numbers: &[PageNo]) -> Result<PagesReply, PagesError> {
