@@ -42,7 +42,7 @@ impl Sweeper {
                 return self.collect_ended(head, objects, collected).await;
             }
             // Its marker may never have been written.
-            if head.value.owner.is_none() && self.has_expired(&head.value) {
+            if self.has_expired(&head.value) && self.is_owner_over(&head.value).await? {
                 self.expire(database, collected).await?;
                 continue;
             }
@@ -60,16 +60,8 @@ impl Sweeper {
             }
             // A dead owner's last fold might still arrive, as long as the head is the one that it was made for. So
             // the head moves on first, and then the owner's orphans are those of a term that is over.
-            if has_dead_owner {
-                match self.drainer.release_if_over(database).await {
-                    Ok(is_released) => {
-                        collected.released += u64::from(is_released);
-                        if is_released {
-                            continue;
-                        }
-                    }
-                    Err(error) => warn!(%database, %error, "cannot take it from its dead owner yet"),
-                }
+            if has_dead_owner && self.take_from_dead(database, collected).await {
+                continue;
             }
             let unlinked: BTreeSet<Key> =
                 head.value.dead.iter().filter_map(|dead| garbage::key_of(dead).ok()).collect();
@@ -89,7 +81,17 @@ impl Sweeper {
         Ok(registry::read_head(&*self.stores.main, &self.seam, database, self.access().patience).await?)
     }
 
-    async fn is_owner_over(&self, head: &Head) -> Result<bool, SweepError> {
+    /// Whether it is nobody's now that was a dead owner's.
+    pub(super) async fn take_from_dead(&self, database: DatabaseId, collected: &mut Collected) -> bool {
+        let is_released = self.drainer.release_if_over(database).await.unwrap_or_else(|error| {
+            warn!(%database, %error, "cannot take it from its dead owner yet");
+            false
+        });
+        collected.released += u64::from(is_released);
+        is_released
+    }
+
+    pub(super) async fn is_owner_over(&self, head: &Head) -> Result<bool, SweepError> {
         let Some(owner) = head.owner else { return Ok(true) };
         let known = self.owners.lock().unwrap_or_else(PoisonError::into_inner).get(&owner).copied();
         if let Some(is_over) = known {

@@ -237,7 +237,7 @@ impl Sweeper {
 
     /// Deletes a database whose time is up. `true`: nothing is left to be done.
     pub(super) async fn expire(&self, database: DatabaseId, collected: &mut Collected) -> Result<bool, SweepError> {
-        let Some(head) = self.head(database).await? else { return Ok(false) };
+        let Some(mut head) = self.head(database).await? else { return Ok(false) };
         if head.value.state.is_final() {
             return Ok(true);
         }
@@ -247,7 +247,12 @@ impl Sweeper {
         }
         if head.value.owner.is_some() {
             self.tell_owner(&head.value);
-            return Ok(false);
+            if !self.is_owner_over(&head.value).await? || !self.take_from_dead(database, collected).await {
+                return Ok(false);
+            }
+            let released = self.head(database).await?.filter(|head| head.value.owner.is_none());
+            let Some(released) = released.filter(|head| !head.value.state.is_final()) else { return Ok(false) };
+            head = released;
         }
         info!(%database, name = %head.value.name, "deleting a database whose time is up");
         self.end(&head, collected).await?;

@@ -1,6 +1,7 @@
 //! Sweeping the bucket: what is dead goes, what is not stays, whoever dies in between.
 
 mod dead_space;
+mod expired;
 mod folds;
 #[path = "../../../walstore/tests/support/mod.rs"]
 mod held;
