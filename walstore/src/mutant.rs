@@ -91,12 +91,27 @@ pub enum Mutant {
     PinWithoutBase,
     /// Collecting forgets that forks begin at pinned bases.
     CollectPinned,
+    /// Collecting keeps the bases at which forks begin, and not what these lead to. Neon's issue 865: its collector
+    /// kept the layers in which a branch begins, and not those before them, from which the branch reads as well.
+    CollectBelowPinned,
+    /// Commits before the horizon are forked. Neon's pull request 863, the first of its two findings (the second is
+    /// issue 865): nothing kept a branch from beginning where everything had been collected.
+    ForkBeforeHorizon,
+    /// A fork whose write of the parent's head was refused is sent again as it was, whatever the horizon is by now.
+    /// Pull request 863 warns of it: a horizon that is looked at when a branch is asked for may move until it is made.
+    OldHorizon,
+    /// The pin of a fork whose head is not there is lifted, though that head may be on its way.
+    UnpinMissing,
+    /// A pin is lifted though its fork leads to objects that are not its own.
+    UnpinReaching,
+    /// A fork begins with its parent's owner and with the logs of its parent's tail.
+    ForeignTail,
     /// A first fold is linked, and the name does not say that there was a head.
     ForgetMade,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 47] = [
         Self::AcknowledgeOutOfOrder,
         Self::AcknowledgeBeforeDurable,
         Self::ReplyBeforeGate,
@@ -137,6 +152,12 @@ impl Mutant {
         Self::TrimBeyondHorizon,
         Self::PinWithoutBase,
         Self::CollectPinned,
+        Self::CollectBelowPinned,
+        Self::ForkBeforeHorizon,
+        Self::OldHorizon,
+        Self::UnpinMissing,
+        Self::UnpinReaching,
+        Self::ForeignTail,
         Self::ForgetMade,
     ];
 }

@@ -80,8 +80,11 @@ impl Search<'_> {
             let chunk = read_chunk(self.fetcher, self.of, reference).await?;
             self.entries(&chunk.entries, bases);
         }
-        if !mutant::is_on(Mutant::CollectPinned) {
-            bases.extend(index.pinned().map(|(_, base)| base));
+        let pinned = index.pinned().map(|(_, base)| base);
+        if mutant::is_on(Mutant::CollectBelowPinned) {
+            pinned.for_each(|base| self.object(&base.id));
+        } else if !mutant::is_on(Mutant::CollectPinned) {
+            bases.extend(pinned);
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ mod restore;
 use segments::base::BaseRef;
 use segments::id::MapChunkId;
 use segments::keys;
-use tenant::head::{ChunkRef, ForkPoint, Head};
+use tenant::head::{ChunkRef, ForkPoint, Head, TailEntry};
 use tenant::keys::Written;
 use tenant::lifecycle::{self, Beginning, ForkRefused, NotFolded};
 use tenant::name::Name;
@@ -36,6 +36,7 @@ use tenant::registry::{self, ChildError, CreateError, GivenUp, ResolveError, Swa
 use tenant::settings::Settings;
 use tracing::warn;
 use walstore::id::{DatabaseId, IncarnationId, Lsn, PutId};
+use walstore::mutant::{self, Mutant};
 use walstore::register::{self, Patience, RecordError, Swap, Versioned};
 use walstore::seam::Seam;
 use walstore::store::{Store, StoreError};
@@ -166,7 +167,7 @@ impl Forker<'_> {
             }
         };
         let beginning = beginning::of_fold(&linked);
-        let made = self.bear(name, child, beginning, settings).await;
+        let made = self.bear(&linked.head.value, (name, child), beginning, settings).await;
         if made.is_err() {
             self.give_up(&claimed).await;
         }
@@ -213,24 +214,29 @@ impl Forker<'_> {
         settings: Settings,
         mut source: Option<Source>,
     ) -> Result<Forked, ForkFailure> {
-        for _ in 0..limits::FORK_ROUNDS_MAX {
-            lifecycle::check_fork(&parent.value, at)?;
-            let source = match source.take() {
+        for round in 0..limits::FORK_ROUNDS_MAX {
+            if round == 0 || !mutant::is_on(Mutant::OldHorizon) {
+                lifecycle::check_fork(&parent.value, at)?;
+            }
+            let begins = match source.take() {
                 Some(source) => source,
                 None => self.source(&parent.value, at).await?,
             };
-            let pinned = match &source {
+            let pinned = match &begins {
                 // Nothing of the parent's is needed, and nothing is written before the child.
                 Source::Empty => Ok(parent.clone()),
-                Source::Shared { .. } | Source::Past { .. } => self.pin(&parent, child, at, &source).await?,
+                Source::Shared { .. } | Source::Past { .. } => self.pin(&parent, child, at, &begins).await?,
             };
             match pinned {
                 Ok(parent) => {
-                    let beginning = self.beginning(&parent.value, name, child, source).await?;
-                    let child = self.bear(name, child, beginning, settings).await?;
+                    let beginning = self.beginning(&parent.value, name, child, begins).await?;
+                    let child = self.bear(&parent.value, (name, child), beginning, settings).await?;
                     return Ok(Forked { child, parent });
                 }
-                Err(found) if is_same_state(&parent.value, &found.value) => parent = *found,
+                Err(found) if is_same_state(&parent.value, &found.value) => {
+                    parent = *found;
+                    source = Some(begins).filter(|_| mutant::is_on(Mutant::OldHorizon));
+                }
                 Err(found) => return Err(ForkFailure::Lost(found)),
             }
         }
@@ -239,12 +245,13 @@ impl Forker<'_> {
 
     async fn bear(
         &self,
-        name: &Name,
-        child: DatabaseId,
+        parent: &Head,
+        (name, child): (&Name, DatabaseId),
         beginning: Beginning,
         settings: Settings,
     ) -> Result<Versioned<Head>, ForkFailure> {
         let head = lifecycle::child_head(name, child, beginning, settings, PutId::random(self.seam));
+        let head = if mutant::is_on(Mutant::ForeignTail) { with_tail_of(parent, head) } else { head };
         Ok(registry::create_child(self.store, self.seam, head, self.patience).await?)
     }
 
@@ -301,6 +308,13 @@ impl Forker<'_> {
         let (owner, epoch) = (head.database, head.epoch);
         MapChunkId { owner, epoch, seq: head.fold_seq + 1, nonce: self.seam.random_u64() }
     }
+}
+
+/// A fork as [`Mutant::ForeignTail`] has it.
+fn with_tail_of(parent: &Head, fork: Head) -> Head {
+    let after = |entry: &TailEntry| entry.after.min(fork.folded.lsn);
+    let tail = parent.tail.iter().map(|entry| TailEntry { after: after(entry), ..*entry }).collect();
+    Head { owner: parent.owner, epoch: parent.epoch, tail, ..fork }
 }
 
 /// Whether nothing has come between but pins and settings. A fold or a compaction of the owner's own, whose answer was an

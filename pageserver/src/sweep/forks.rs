@@ -182,7 +182,8 @@ impl Sweeper {
         if child.is_none() {
             match lifecycle::plan_pin(parent, owner, ChildLook::Missing, false) {
                 PinPlan::Occupy => {}
-                PinPlan::Keep | PinPlan::Unpin => return Ok(false),
+                PinPlan::Keep => return Ok(false),
+                PinPlan::Unpin => return Ok(true),
             }
             info!(parent = %parent.database, child = %pin.child, "a fork was not finished; occupying its place");
             let (main, patience) = (&*self.stores.main, self.access().patience);

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pageserver::fold::FoldJob;
-use pageserver::history::index_of;
 use pageserver::fork::Restore;
+use pageserver::history::{self, index_of};
 use pageserver::tail::Tail;
 use tenant::head::Head;
 use tenant::name::Name;
@@ -14,6 +15,28 @@ use walstore::register::Patience;
 use walstore::store::{CountedStore, MemoryStore, Op};
 
 use crate::forest::{Forest, RETENTION_SECS};
+
+/// As much room as it takes, and how much that was.
+#[derive(Default)]
+struct Most(AtomicUsize);
+
+impl history::Room for Most {
+    fn take(&self, pages: usize) -> bool {
+        self.0.fetch_max(pages, Ordering::Relaxed);
+        true
+    }
+}
+
+impl Forest {
+    /// How many pages are in memory to go back to a moment.
+    pub async fn pages_to_go_back(&self, at: usize, lsn: u64) -> usize {
+        let store = self.store();
+        let head = self.head(at).await.value;
+        let most = Most::default();
+        history::materialise(&self.fetcher(&store), &head, lsn, &most).await.expect("a moment of the window");
+        most.0.into_inner()
+    }
+}
 
 /// Requests by kind.
 fn taken(store: &CountedStore<MemoryStore>) -> BTreeMap<String, u64> {

@@ -1,16 +1,15 @@
 //! A model of databases and their forks: every state that any of them ever had, page by page, beside the bucket that is
-//! to hold them.
+//! to hold them. What is not as it must be is told by the name of the rule.
 //!
 //! Owners keep their commits in memory here; logs and takeovers have tests of their own.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pageserver::fetcher::Fetcher;
 use pageserver::fold::{FoldJob, Folder, PackMaker};
 use pageserver::fork::{ForkFailure, Forked, Forker, Restore, Restored};
-use pageserver::history::{self, Moment, PastError};
+use pageserver::history::{self, PastError};
 use pageserver::sweep::{Collected, Sweeper};
 use pageserver::tail::{Added, Tail};
 use segments::cache::PageCache;
@@ -45,15 +44,28 @@ pub struct Known {
     pub tip: Tip,
     pages: BTreeMap<PageNo, (Page, Lsn, u8)>,
     /// Commits that no pack has yet.
-    unfolded: Vec<LoggedCommit>,
+    pub unfolded: Vec<LoggedCommit>,
     /// Every state it had, its parent's before it among them, and when.
     pub states: BTreeMap<u64, (u64, State)>,
-    pub is_over: bool,
+    /// What it was made from, and the commit that it began with.
+    pub parent: Option<usize>,
+    pub begins: u64,
+    /// When it was deleted, or something else took its place.
+    pub ended_micros: Option<u64>,
 }
 
 impl Known {
+    fn new(id: DatabaseId, name: Name, states: BTreeMap<u64, (u64, State)>) -> Self {
+        let (tip, pages, unfolded) = (Tip::before_first(id), BTreeMap::new(), Vec::new());
+        Self { id, name, tip, pages, unfolded, states, parent: None, begins: 0, ended_micros: None }
+    }
+
     pub fn last(&self) -> u64 {
         Lsn::raw(self.tip.lsn)
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.ended_micros.is_some()
     }
 
     /// The newest commit that is not later than `micros`.
@@ -66,23 +78,18 @@ pub struct Forest {
     pub memory: MemoryStore,
     pub seam: Seam,
     pub all: Vec<Known>,
-    given_up: GivenUp,
+    pub given_up: GivenUp,
     contents: u64,
-}
-
-/// As much room as it takes, and how much that was.
-#[derive(Default)]
-struct Most(AtomicUsize);
-
-impl history::Room for Most {
-    fn take(&self, pages: usize) -> bool {
-        self.0.fetch_max(pages, Ordering::Relaxed);
-        true
-    }
 }
 
 fn page_no(number: u32) -> PageNo {
     PageNo::new(number).expect("page numbers count from 1")
+}
+
+/// A fork has no owner and no log, whatever its parent has.
+pub fn check_alone(fork: &Head) {
+    let is_alone = fork.owner.is_none() && fork.tail.is_empty() && fork.epoch == 1;
+    assert!(is_alone, "I2: a fork begins at epoch {} with {:?} and {:?}", fork.epoch, fork.owner, fork.tail);
 }
 
 /// Compresses badly, so that packs have some size.
@@ -123,8 +130,11 @@ impl Forest {
         let created = registry::create_database(&self.memory, &self.seam, &name, ME, settings, Patience::endless());
         let id = created.await.expect("a new name").value.database;
         let states = BTreeMap::from([(0, (0, State::new()))]);
-        let (tip, pages) = (Tip::before_first(id), BTreeMap::new());
-        self.all.push(Known { id, name, tip, pages, unfolded: Vec::new(), states, is_over: false });
+        self.add(Known::new(id, name, states))
+    }
+
+    fn add(&mut self, known: Known) -> usize {
+        self.all.push(known);
         self.all.len() - 1
     }
 
@@ -186,9 +196,12 @@ impl Forest {
     /// Everything that is folded, and then what is not.
     pub async fn tail(&self, at: usize, fetcher: &Fetcher) -> Tail {
         let head = self.head(at).await.value;
-        let mut tail = Tail::of_head(fetcher, &head).await.expect("what is folded can be read");
+        let tail = Tail::of_head(fetcher, &head).await;
+        let mut tail = tail.unwrap_or_else(|error| panic!("I8: what is folded of database {at}: {error}"));
         for commit in &self.all[at].unfolded {
-            assert_eq!(tail.add(fetcher, commit, ME).await.expect("the next commit"), Added::Yes);
+            let added = tail.add(fetcher, commit, ME).await;
+            let added = added.unwrap_or_else(|error| panic!("I8: the next commit of database {at}: {error}"));
+            assert_eq!(added, Added::Yes);
         }
         tail
     }
@@ -212,7 +225,8 @@ impl Forest {
         let Tail { map, input, tip, .. } = self.tail(at, fetcher).await;
         let seq = head.value.fold_seq + 1;
         let job = FoldJob { head, map, input, tip, own_after: None, seq, deleted: Vec::new(), release: false, pin: None };
-        let linked = Folder { store, seam: &self.seam, fetcher }.fold_by(job, maker).await.expect("a fold");
+        let linked = Folder { store, seam: &self.seam, fetcher }.fold_by(job, maker).await;
+        let linked = linked.unwrap_or_else(|failure| panic!("I8: a fold of database {at}: {failure}"));
         self.all[at].unfolded.clear();
         linked.head
     }
@@ -248,6 +262,7 @@ impl Forest {
         let settings = self.settings(parent.value.settings.retention_secs);
         let forked = self.forker(&*store, &fetcher).fork(parent, Lsn::new(lsn), &name, settings).await;
         let Forked { child, .. } = forked?;
+        check_alone(&child.value);
         Ok(self.grow(at, lsn, child.value.database, name))
     }
 
@@ -257,7 +272,7 @@ impl Forest {
         }
         let name = format!("fork-{}", self.all.len());
         let forked = self.try_fork(self.store(), at, lsn, &name).await;
-        let fork = forked.unwrap_or_else(|failure| panic!("fork of {at} at {lsn}: {failure}"));
+        let fork = forked.unwrap_or_else(|failure| panic!("R19: a fork of database {at} at {lsn}: {failure}"));
         self.settle(fork).await;
         fork
     }
@@ -279,9 +294,7 @@ impl Forest {
     /// The model's part of a fork.
     pub fn grow(&mut self, at: usize, lsn: u64, id: DatabaseId, name: Name) -> usize {
         let states: BTreeMap<_, _> = self.all[at].states.range(..=lsn).map(|(lsn, state)| (*lsn, state.clone())).collect();
-        let tip = Tip::before_first(id);
-        self.all.push(Known { id, name, tip, pages: BTreeMap::new(), unfolded: Vec::new(), states, is_over: false });
-        self.all.len() - 1
+        self.add(Known { parent: Some(at), begins: lsn, ..Known::new(id, name, states) })
     }
 
     /// A fork's tip is what its head says.
@@ -305,9 +318,11 @@ impl Forest {
         let forker = self.forker(&*store, &fetcher);
         let restore = Restore { source: source_head, at: Lsn::new(lsn), replaced, last, settings, record: None };
         let restored = forker.restore(restore).await;
-        let Restored { new, old, .. } = restored.unwrap_or_else(|failure| panic!("restore of {at} to {lsn}: {failure}"));
+        let failed = |failure| panic!("R19: a restore of database {at} to {lsn}: {failure}");
+        let Restored { new, old, .. } = restored.unwrap_or_else(failed);
         assert_eq!(old.value.state, HeadState::Moved { new: new.value.database });
-        self.all[at].is_over = true;
+        check_alone(&new.value);
+        self.all[at].ended_micros = Some(self.seam.wall_micros());
         let name = self.all[at].name.clone();
         let new = self.grow(source, lsn, new.value.database, name);
         self.settle(new).await;
@@ -318,7 +333,7 @@ impl Forest {
         let head = self.fold(at).await;
         let deleted = registry::delete_database(&self.memory, &self.seam, &head, ME, Patience::endless()).await;
         deleted.expect("it is mine");
-        self.all[at].is_over = true;
+        self.all[at].ended_micros = Some(self.seam.wall_micros());
     }
 
     pub async fn sweep(&self) -> Collected {
@@ -326,7 +341,7 @@ impl Forest {
         let fetcher = self.fetcher(&stores.main);
         let sweeper = Sweeper::new(OTHER, stores, self.seam.clone(), &fetcher);
         let collected = sweeper.sweep().await.expect("a sweep");
-        assert_eq!(collected.skipped, 0, "nothing is damaged");
+        assert!(collected.skipped == 0, "I6: a sweep meets what is damaged: {collected:?}");
         collected
     }
 
@@ -351,22 +366,6 @@ impl Forest {
         Ok(())
     }
 
-    /// How many pages are in memory to go back to a moment.
-    pub async fn pages_to_go_back(&self, at: usize, lsn: u64) -> usize {
-        let store = self.store();
-        let head = self.head(at).await.value;
-        let most = Most::default();
-        history::materialise(&self.fetcher(&store), &head, lsn, &most).await.expect("a moment of the window");
-        most.0.into_inner()
-    }
-
-    /// The commit whose state a database had at a time.
-    pub async fn locate(&self, at: usize, micros: u64) -> Result<history::Located, PastError> {
-        let store = self.store();
-        let head = self.head(at).await.value;
-        history::locate(&self.fetcher(&store), &head, Moment::Time(micros), self.seam.wall_micros()).await
-    }
-
     /// Packs and all other objects of databases but their heads.
     pub fn objects(&self) -> Vec<String> {
         let keys = self.memory.keys();
@@ -376,9 +375,10 @@ impl Forest {
 }
 
 async fn assert_state(tail: &mut Tail, fetcher: &Fetcher, state: &State, what: &str) {
-    assert_eq!(tail.tip.page_count as usize, state.len(), "{what}");
+    assert!(tail.tip.page_count as usize == state.len(), "I9: {what} has {} pages", tail.tip.page_count);
     for (number, content) in state {
-        let found = tail.page(fetcher, page_no(*number)).await.unwrap_or_else(|error| panic!("{what}: {error}"));
-        assert!(found.as_bytes() == page(*content).as_bytes(), "{what}, page {number}");
+        let found = tail.page(fetcher, page_no(*number)).await;
+        let found = found.unwrap_or_else(|error| panic!("I8: {what}, page {number}: {error}"));
+        assert!(found.as_bytes() == page(*content).as_bytes(), "I9: {what}, page {number}");
     }
 }

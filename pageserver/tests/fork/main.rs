@@ -1,18 +1,27 @@
-//! Forks, restores in place and undeletes against a model that knows every state of every database: what they show, what
-//! they cost, what a crash leaves, and that collecting takes all that is dead and nothing else.
+//! Forks, restores in place and undeletes against a model that knows every state of every database: what they show,
+//! what they cost, what a crash leaves, what comes between, and that collecting takes all that is dead and nothing else.
 
 #[path = "../../../walstore/tests/support/mod.rs"]
 mod held;
 mod costs;
 mod crashes;
 mod forest;
+mod moments;
+#[cfg(feature = "mutants")]
+mod mutants;
+mod owner;
 mod pages;
+mod races;
 mod random;
+mod slow;
 mod tidy;
 #[path = "../damage/witness.rs"]
 mod witness;
 
+use std::panic::AssertUnwindSafe;
+
 use forest::{Forest, RETENTION_SECS};
+use futures_util::FutureExt;
 use pageserver::history::Located;
 use pageserver::verify::Options;
 use tenant::head::MapField;
@@ -39,7 +48,15 @@ async fn check_bucket(forest: &Forest) {
     let (found, _) = verify(&forest.memory, &forest.seam, &options).await;
     // There is no cluster here and there are no logs, but databases and names.
     let damages: Vec<_> = found.damages.iter().filter(|it| ["t/", "n/"].iter().any(|p| it.key.starts_with(p))).collect();
-    assert!(damages.is_empty(), "{damages:?}");
+    assert!(damages.is_empty(), "I6: {damages:?}");
+}
+
+/// What a run comes to, or what it has found that is not as it must be.
+async fn told<T>(run: impl Future<Output = T>) -> Result<T, String> {
+    AssertUnwindSafe(run).catch_unwind().await.map_err(|panic| match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(panic) => panic.downcast_ref::<&str>().map_or_else(|| "no text".to_owned(), |text| (*text).to_owned()),
+    })
 }
 
 /// Bug: a parent that had ended, and whose own content was collected, was not asked what its pins keep. Damage: forks

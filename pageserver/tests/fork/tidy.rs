@@ -58,10 +58,10 @@ async fn family() -> Family {
 
 impl Forest {
     /// What an owner does.
-    async fn tidy(&self, store: Arc<dyn Store>) -> Result<usize, SweepError> {
+    pub async fn tidy(&self, at: usize, store: Arc<dyn Store>) -> Result<usize, SweepError> {
         let fetcher = self.fetcher(&store);
         let sweeper = Sweeper::new(ME, Stores::one(store), self.seam.clone(), &fetcher);
-        let before = self.head(ROOT).await;
+        let before = self.head(at).await;
         let forks = sweeper.forks_to_look_at(&before.value, 100).await?;
         sweeper.lift_own_pins(&before, &forks).await?;
         Ok(forks.len())
@@ -99,7 +99,7 @@ async fn an_owner_lifts_the_pins_of_forks_that_have_ended_and_of_no_others() {
     assert_eq!(family.forest.pinned().await.len(), 5);
 
     let counted: Arc<CountedStore<MemoryStore>> = Arc::new(CountedStore::new(family.forest.memory.clone()));
-    assert_eq!(family.forest.tidy(counted.clone()).await.expect("a store that works"), 3);
+    assert_eq!(family.forest.tidy(ROOT, counted.clone()).await.expect("a store that works"), 3);
     assert_eq!(family.forest.pinned().await, living);
     let mut taken: BTreeMap<String, u64> = BTreeMap::new();
     for ((op, _), counter) in counted.take().iter() {
@@ -126,7 +126,7 @@ async fn an_owner_lifts_the_pins_of_forks_that_have_ended_and_of_no_others() {
     assert!(late.is_err(), "its place is taken");
 
     // A second look costs the heads of those that live, and whether one leads to objects of others.
-    family.forest.tidy(counted.clone()).await.expect("a store that works");
+    family.forest.tidy(ROOT, counted.clone()).await.expect("a store that works");
     let taken = counted.take();
     let mut reads = taken.keys().map(|(op, _)| op);
     assert!(reads.all(|op| matches!(op, Op::Get | Op::GetRange)), "{taken:?}");
@@ -145,10 +145,10 @@ async fn a_death_at_any_request_of_it_loses_nothing_and_the_next_look_goes_on() 
         let mut family = family().await;
         let dying = Held::dying(&family.forest.memory, at);
         // Not through the store that dies: which head it begins with is known to an owner.
-        let done = family.forest.tidy(Arc::new(dying.clone())).await;
+        let done = family.forest.tidy(ROOT, Arc::new(dying.clone())).await;
         let has_died = dying.request_count() > at;
         family.check().await;
-        family.forest.tidy(family.forest.store()).await.expect("a store that works");
+        family.forest.tidy(ROOT, family.forest.store()).await.expect("a store that works");
         assert_eq!(family.forest.pinned().await.len(), 3, "died at {at}");
         family.check().await;
         family.forest.bury().await;

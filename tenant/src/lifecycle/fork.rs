@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use walstore::id::{DatabaseId, Lsn, PutId};
+use walstore::mutant::{self, Mutant};
 use walstore::store::Key;
 
 use super::ownerless;
@@ -41,7 +42,7 @@ pub fn check_fork(head: &Head, at: Option<Lsn>) -> Result<(), ForkRefused> {
         return Err(ForkRefused::Gone { database: head.database });
     }
     let is_inside = (head.horizon..=head.folded.lsn).contains(&at);
-    if is_inside {
+    if is_inside || (mutant::is_on(Mutant::ForkBeforeHorizon) && at < head.horizon) {
         return Ok(());
     }
     let [asked, oldest, newest] = [at, head.horizon, head.folded.lsn].map(Lsn::raw);
@@ -55,7 +56,9 @@ pub fn check_fork(head: &Head, at: Option<Lsn>) -> Result<(), ForkRefused> {
 /// # Panics
 /// If there is no room for it: [`spill_pins`] first.
 pub fn pin(next: &mut Head, child: DatabaseId, base: Option<Lsn>, at: Option<Lsn>) -> Result<(), ForkRefused> {
-    check_fork(next, at)?;
+    if !mutant::is_on(Mutant::OldHorizon) {
+        check_fork(next, at)?;
+    }
     assert!(base <= at, "BUG: a fork at {at:?} of a later state, {base:?}");
     assert!(next.pins.len() < limits::PINS_MAX, "BUG: the pins of {} were not spilled", next.database);
     next.pins.push(Pin { child, lsn: base });
@@ -143,8 +146,9 @@ impl Head {
     /// What a fork's first head is, besides what holds in every head. An error is a bug of whoever made it.
     pub fn check_first(&self) -> Result<(), String> {
         self.check().map_err(|broken| broken.reason)?;
-        let is_first = self.version == 1 && self.epoch == 1 && self.fold_seq == 0;
-        let is_nobodys = self.owner.is_none() && self.tail.is_empty();
+        let is_first = self.version == 1 && self.fold_seq == 0;
+        let is_alone = self.epoch == 1 && self.owner.is_none() && self.tail.is_empty();
+        let is_nobodys = is_alone || mutant::is_on(Mutant::ForeignTail);
         let is_free = !self.is_pinned() && self.dead.is_empty();
         let begins = self.parent.is_some_and(|parent| parent.lsn == self.folded.lsn && parent.parent != self.database);
         let is_child = begins && self.horizon == self.folded.lsn && self.state == HeadState::Live;

@@ -75,7 +75,7 @@ fn a_fork_pins_what_it_begins_with_and_lies_inside_of_the_window() {
     assert_eq!(check_fork(&parent(), None), Err(outside(0)));
 }
 
-/// Neon's bug 865: the horizon moved while a branch was being made behind it.
+/// Neon's pull request 863: a branch began where everything had been collected.
 #[test]
 fn the_horizon_that_a_fork_is_checked_against_is_the_one_of_the_same_write() {
     let head = parent();
@@ -199,7 +199,7 @@ fn only_what_was_deleted_is_undeleted() {
     assert_eq!(databases(&record), Ok(vec![CHILD, PARENT]));
 }
 
-/// Neon's bug 863 unpinned what was not found, while its creation was on the way.
+/// What is not found may be on its way.
 #[test]
 fn a_missing_child_is_occupied_before_its_pin_is_lifted() {
     let free = release(&forked(&parent(), 10, 10).unwrap(), lsn(10), put(3)).unwrap();

@@ -1,8 +1,7 @@
 //! What to do about a pin, and about what is left of forks and restores that were not finished.
 //!
 //! A pin may be lifted only when nobody can come to need it. That a child has no head proves nothing: its head may be
-//! on its way. So its key is *occupied* first, and only if the aborted head stands there, the pin goes (Neon's bug 863
-//! was the other order).
+//! on its way. So its key is *occupied* first, and only if the aborted head stands there, the pin goes.
 //!
 //! | the child | the pin |
 //! |---|---|
@@ -18,6 +17,7 @@
 //! anything about the pins of a database that has an owner who may live, and he leaves those alone that he is making.
 
 use walstore::id::DatabaseId;
+use walstore::mutant::{self, Mutant};
 
 use super::OwnerState;
 use crate::head::{Head, HeadState};
@@ -51,9 +51,11 @@ pub fn plan_pin(parent: &Head, owner: &OwnerState, child: ChildLook<'_>, is_in_m
         return PinPlan::Keep;
     }
     match child {
+        ChildLook::Missing if mutant::is_on(Mutant::UnpinMissing) => PinPlan::Unpin,
         ChildLook::Missing => PinPlan::Occupy,
         ChildLook::Head { head, .. } if head.state == HeadState::Aborted => PinPlan::Unpin,
-        ChildLook::Head { head, reaches } if reaches || head.owner.is_some() => PinPlan::Keep,
+        ChildLook::Head { head, .. } if head.owner.is_some() => PinPlan::Keep,
+        ChildLook::Head { reaches: true, .. } if !mutant::is_on(Mutant::UnpinReaching) => PinPlan::Keep,
         ChildLook::Head { .. } => PinPlan::Unpin,
     }
 }

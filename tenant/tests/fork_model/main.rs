@@ -59,18 +59,18 @@ fn caught(mutant: Mutant, by: &str, as_what: &str) {
     println!("{mutant:?}: caught by {by}, after {states} states");
 }
 
-/// Neon's bug 863.
 #[test]
 fn lifting_the_pin_of_a_fork_that_is_not_found_takes_its_pages_away() {
     caught(Mutant::UnpinMissing, "I8", "a fork begins with");
 }
 
-/// Neon's bug 865.
+/// The first finding of Neon's pull request 863.
 #[test]
 fn a_fork_that_does_not_look_at_the_horizon_again_begins_with_what_is_gone() {
     caught(Mutant::OldHorizon, "I6", "the parent refers to");
 }
 
+/// The second one, issue 865: what a branch reads of its parent was collected.
 #[test]
 fn lifting_the_pin_of_a_fork_that_reaches_its_parent_takes_its_pages_away() {
     caught(Mutant::UnpinReaching, "I8", "a fork begins with");
