@@ -7,10 +7,11 @@ use segments::cache::PageCache;
 use tenant::due::DueMarker;
 use tenant::head::HeadState;
 use tenant::name::Name;
-use tenant::record::{NameRecord, NameState};
+use tenant::record::{NameRecord, NameState, Origin};
 use tenant::{keys, registry};
 use walstore::envelope::{self, Corrupt, Kind};
 use walstore::id::{DatabaseId, IncarnationId, Slot};
+use walstore::incarnation::State;
 use walstore::life::Stores;
 use walstore::recovery::Access;
 use walstore::register::{self, Patience, Versioned};
@@ -300,9 +301,13 @@ impl<'a> Walk<'a> {
         name: &Name,
         state: NameState,
     ) -> Result<(), VerifyError> {
-        let (database, is_deleted, is_made) = match state {
-            NameState::Live { database, is_made, .. } => (database, false, is_made),
-            NameState::Deleted { database, .. } => (database, true, false),
+        let (database, is_deleted, is_made, maker) = match state {
+            NameState::Live { database, is_made, incarnation, origin } => {
+                // What a fork or an import uploads comes before its head.
+                let maker = (!is_made && !matches!(origin, Origin::Empty(_))).then_some(incarnation);
+                (database, false, is_made, maker)
+            }
+            NameState::Deleted { database, .. } => (database, true, false, None),
         };
         let key = keys::head(database);
         match registry::read_head(&*self.stores.main, self.seam, database, self.access().patience).await {
@@ -317,6 +322,9 @@ impl<'a> Walk<'a> {
             Ok(None) if is_made => {
                 self.damage(Corrupt::new("a name leads to it, and it was there, but it is gone").at(key), Some(name));
             }
+            Ok(None) if !self.logged.contains(&database) && self.is_at_work(maker).await? => {
+                self.witness.note(key.as_str(), "a name leads to it: it is being made");
+            }
             Ok(None) if self.logged.contains(&database) || self.headless.contains(&database) => {
                 self.damage(Corrupt::new("the database has objects and a name, but no head").at(key), Some(name));
             }
@@ -327,6 +335,12 @@ impl<'a> Walk<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether who began to make a database may go on.
+    async fn is_at_work(&mut self, maker: Option<IncarnationId>) -> Result<bool, VerifyError> {
+        let Some(maker) = maker else { return Ok(false) };
+        Ok(self.log_view(maker, true).await?.is_some_and(|view| view.record.state == State::Open))
     }
 
     async fn markers(&mut self) -> Result<(), VerifyError> {

@@ -135,11 +135,11 @@ async fn seal_now(world: &World, node: &Incarnation) {
     seal::seal(&world.stores(), &world.seam, node.id, Patience::endless()).await.unwrap();
 }
 
-async fn put(world: &World, key: &Key, object: bytes::Bytes) {
+pub async fn put(world: &World, key: &Key, object: bytes::Bytes) {
     world.memory.put(key, object, &Condition::None).await.unwrap();
 }
 
-async fn put_pack(world: &World, id: PackId) -> Key {
+pub async fn put_pack(world: &World, id: PackId) -> Key {
     let mut writer = PackWriter::new(id, Lsn::FIRST, 2);
     writer.add_page(page_no(2), content(id.epoch));
     let key = segments::keys::pack(&id);

@@ -24,9 +24,13 @@ use pageserver::orphan::Standing;
 use pageserver::sweep::{Collected, Sweeper};
 use pageserver::verify::Options;
 use segments::cache::PageCache;
-use walstore::id::IncarnationId;
+use segments::id::PackId;
+use tenant::name::Name;
+use tenant::record::{NameRecord, NameState, Origin};
+use walstore::id::{DatabaseId, IncarnationId, PutId};
 use walstore::keys;
 use walstore::life::Stores;
+use walstore::register::Record;
 use walstore::store::{Condition, CountedStore, Key, Op, Store};
 use witness::verify;
 use world::World;
@@ -168,4 +172,24 @@ async fn a_marker_that_was_lost_is_put_again() {
     litter.world.memory.delete(&live).await.unwrap();
     sweeper(&litter.world, litter.world.memory.clone()).sweep().await.unwrap();
     assert!(litter.world.memory.get(&live).await.unwrap().is_some());
+}
+
+/// Bug: what a fork or an import has uploaded before its head was told as the remains of a database that has lost it.
+#[tokio::test(start_paused = true)]
+async fn what_is_being_made_is_not_told_as_damaged() {
+    let litter = Litter::new().await;
+    let world = &litter.world;
+    let (name, database) = (Name::parse("in-the-making").unwrap(), DatabaseId::random(&world.seam));
+    litter::put_pack(world, PackId { owner: database, epoch: 1, seq: 1, nonce: 1 }).await;
+    let damages = async |maker: IncarnationId| {
+        let state = NameState::Live { database, origin: Origin::Import, incarnation: maker, is_made: false };
+        let record = NameRecord::new(PutId::random(&world.seam), name.clone(), state);
+        litter::put(world, &tenant::keys::name(&name), record.encode()).await;
+        let (found, _) = verify(&world.memory, &world.seam, &Options::default()).await;
+        found.damages.into_iter().map(|damage| damage.key).collect::<Vec<_>>()
+    };
+    assert_eq!(damages(litter.living.id).await, Vec::<String>::new());
+    let over = world.node().await;
+    folds::dies(world, &over).await;
+    assert_eq!(damages(over.id).await, [tenant::keys::head(database).to_string()], "nobody goes on with it");
 }
