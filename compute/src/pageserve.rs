@@ -32,7 +32,7 @@ use walstore::store::{self, StoreUrl};
 use crate::cli::config::ServeConfig;
 use crate::http::{data, listen};
 use crate::limits;
-use crate::serve::{FETCH_SHARE, signalled};
+use crate::serve::{FETCH_SHARE, Signals};
 
 /// The part of `--memory` that packs may take that are being made for others.
 const ORDERS_SHARE: usize = 2;
@@ -56,12 +56,13 @@ pub async fn run(config: &ServeConfig, drain_interval: Duration) -> anyhow::Resu
     let pages = PageReader::new(store.clone(), seam.clone(), fetcher.clone()).asking(Arc::new(owners));
     let pages = PageServer::new(None, Arc::new(pages)).with_packs(Arc::new(packs));
     let router = Router::new().route("/health", get(|| async {})).merge(data::peers_router(pages));
+    let mut signals = Signals::listen();
     info!(http_addr = %listener.local_addr()?, store = store.describe(), "serving pages");
     let (stop, stopped) = watch::channel(false);
     let drain = Drainer::new(me, stores.clone(), seam.clone(), &fetcher).run(drain_interval);
     let sweep = Sweeper::new(me, stores, seam.clone(), &fetcher).run(config.sweep_interval.as_duration());
     let until_stopped = async {
-        signalled().await;
+        signals.received().await;
         info!("stopping");
         let _ = stop.send(true);
     };

@@ -13,6 +13,7 @@ use pageserver::service::server::PageServer;
 use segments::disk::Geometry;
 use segments::disk::file::{CacheFile, DiskIo};
 use tenant::name::Name;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 use walstore::id::IncarnationId;
@@ -62,6 +63,7 @@ pub struct Server {
     pub admin_addr: SocketAddr,
     stop: watch::Sender<bool>,
     planes: Vec<tokio::task::JoinHandle<()>>,
+    signals: Signals,
     _cache_dir: CacheDir,
 }
 
@@ -98,18 +100,19 @@ impl Server {
             body_bytes_max: config.limits.max_body_size.as_usize(),
         };
         let (http_addr, admin_addr) = (http.local_addr()?, admin_listener.local_addr()?);
+        let signals = Signals::listen();
         let planes = vec![
             spawn(listen::serve(http, peers.merge(data::router(plane)), seam.clone(), stopped.clone())),
             spawn(listen::serve(admin_listener, admin::router(node.handle()), seam.clone(), stopped)),
         ];
         info!(%http_addr, %admin_addr, store = store.describe(), "serving");
-        Ok(Self { node, seam, http_addr, admin_addr, stop, planes, _cache_dir: cache_dir })
+        Ok(Self { node, seam, http_addr, admin_addr, stop, planes, signals, _cache_dir: cache_dir })
     }
 
     /// Serves until a signal comes or the incarnation is over, then goes down in order.
     pub async fn run(mut self) -> Ended {
         let ended = tokio::select! {
-            () = signalled() => {
+            () = self.signals.received() => {
                 info!("stopping: no new requests; flushing and sealing the log");
                 Ended::Exit(ExitCode::SUCCESS)
             }
@@ -120,14 +123,14 @@ impl Server {
     }
 
     /// What follows an incarnation that is over. Meanwhile its listeners refuse every request.
-    async fn after(&self, reason: &str) -> Ended {
+    async fn after(&mut self, reason: &str) -> Ended {
         if !self.node.has_given_up() {
             error!(reason, "this node was fenced; start it again to serve");
             return Ended::Exit(ExitCode::FAILURE);
         }
         error!(reason, "given up: nothing is served until the store answers; then this log is sealed and a new one begun");
         tokio::select! {
-            () = signalled() => Ended::Exit(ExitCode::FAILURE),
+            () = self.signals.received() => Ended::Exit(ExitCode::FAILURE),
             sealed = self.node.seal_given_up() => match sealed {
                 Ok(sealed) => {
                     info!(end = %sealed.end, "the store answers again; the log that was given up is sealed");
@@ -274,20 +277,26 @@ fn open_disk(config: &ServeConfig, dir: &CacheDir, bytes: u64) -> anyhow::Result
     }
 }
 
-/// Returns at SIGTERM or SIGINT.
-pub(crate) async fn signalled() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
-        // Without handlers the process ends at once on either signal, as by default.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT; nothing if there can be no handlers: then either ends the process at once, as by default.
+pub(crate) struct Signals(Option<(Signal, Signal)>);
+
+impl Signals {
+    /// From here on neither ends the process by itself. So it comes before anybody can know that this one serves, and
+    /// after what may take long.
+    pub fn listen() -> Self {
+        let handlers = signal(SignalKind::terminate()).and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)));
+        Self(handlers.ok())
+    }
+
+    /// Returns at the first that has come since.
+    pub async fn received(&mut self) {
+        let Some((terminate, interrupt)) = &mut self.0 else { return std::future::pending().await };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
 }
-
 
 #[cfg(test)]
 mod tests {

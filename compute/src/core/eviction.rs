@@ -91,7 +91,8 @@ impl Core {
             }
             // Its tail goes through the logs of others, which nobody can drain as long as it is only remembered.
             // And what its folds have left of dead space is given back, before nobody is there to do it.
-            let is_wasteful = !open.is_compact.get() && !(keep > 0 && open.is_new_here.get());
+            let may_be_put_off = keep > 0 && open.is_new_here.get();
+            let is_wasteful = !open.is_compact.get() && !may_be_put_off;
             let has_work = open.head.borrow().value.tail.len() > 1 || is_wasteful || self.has_forks(&open);
             // On a busy machine that takes a while; only if too many are open it has to be quick.
             let may_take_time = keep == 0 && unused < idle + limits::IDLE_WORK_MAX;
