@@ -329,8 +329,7 @@ impl Inner {
             }
             return;
         };
-        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-        let is_full = matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge);
+        let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         let goes_on = state.placement.write_failed(is_full);
         if is_full && !std::mem::replace(&mut state.is_full_reported, true) {
             warn!("the disk of --cache-dir is full; the disk cache stays as it is. Make room, or lower --cache-size");
