@@ -12,7 +12,7 @@ use std::time::Duration;
 use pageserver::fetcher::Fetcher;
 use pageserver::fold::PackMaker;
 use pageserver::service::follow::Peers;
-use segments::cache::PageCache;
+use segments::cache::{Lending, PageCache};
 use segments::disk::DiskCache;
 use segments::disk::file::CacheFile;
 use tenant::registry::GivenUp;
@@ -33,6 +33,7 @@ pub use self::unfinished::LookedUp;
 use crate::database::overlay_space::OverlaySpace;
 use crate::error::{Fault, ServerError};
 use crate::limits;
+use crate::sqlite::memory;
 use crate::sqlite::sql_space::SqlSpace;
 use crate::sqlite::temp_space::TempSpace;
 
@@ -43,6 +44,13 @@ pub struct Settings {
     pub cores: u16,
     /// Bytes of page cache in memory, shared by all databases.
     pub cache_bytes: u64,
+    /// Bytes that everything else but `fetch_bytes_max` may take beside it: overlays, SQLite, large transactions,
+    /// folds. Beyond it the cache gives way.
+    pub lent_bytes_free: usize,
+    /// Bytes that it may take in all: then transactions wait, and large statements are refused.
+    pub lent_bytes_max: usize,
+    /// Segments that one fold merges at most.
+    pub merge_segments_max: usize,
     /// Bytes of memory that requests for pages take at most while they are on their way.
     pub fetch_bytes_max: usize,
     /// Bytes of pages in memory that are not folded yet, of all databases, beyond which writers wait for folds.
@@ -99,6 +107,9 @@ impl Default for Settings {
             lease: Duration::from_secs(10),
             cores: 2,
             cache_bytes: 256 << 20,
+            lent_bytes_free: usize::MAX,
+            lent_bytes_max: usize::MAX,
+            merge_segments_max: segments::limits::MERGE_SEGMENTS_MAX,
             fetch_bytes_max: limits::FETCH_BYTES_MAX,
             overlay_bytes_max: 64 << 20,
             sql_bytes_max: 32 << 20,
@@ -132,6 +143,8 @@ pub struct Memory {
     pub overlays: usize,
     pub fetches: usize,
     pub sqlite: usize,
+    /// Transactions that are being written, and folds.
+    pub large: usize,
 }
 
 /// What every part of a node shares.
@@ -165,7 +178,14 @@ pub struct NodeContext {
 impl NodeContext {
     /// Of an incarnation that is about to be registered: until [`NodeContext::registered`] it may serve nothing.
     pub fn new(id: IncarnationId, stores: Stores, seam: Seam, log: LogHandle, settings: Settings) -> Self {
-        let cache = PageCache::new(settings.cache_bytes);
+        let lending = Lending {
+            free_bytes: settings.lent_bytes_free,
+            bytes_max: settings.lent_bytes_max,
+            // See `database/file/commit.rs`.
+            largest_bytes: 2 * settings.transaction_bytes_max,
+            give_back: memory::give_back,
+        };
+        let cache = PageCache::lending(settings.cache_bytes, lending);
         let disk = settings.disk.as_ref();
         let disk = disk.map_or_else(DiskCache::absent, |(file, bytes)| DiskCache::open(&seam, file.clone(), *bytes));
         let (store, fetch_bytes_max) = (stores.main.clone(), settings.fetch_bytes_max);
@@ -173,14 +193,14 @@ impl NodeContext {
             id,
             fetcher: Fetcher::with_disk(store, seam.clone(), cache.clone(), disk.clone(), fetch_bytes_max),
             disk,
+            overlays: OverlaySpace::lent(settings.overlay_bytes_max, Some(cache.lend())),
+            replica_overlays: OverlaySpace::lent(settings.overlay_bytes_max, Some(cache.lend())),
+            sql: SqlSpace::new(settings.sql_bytes_max, Some(cache.lend())),
             cache,
-            overlays: OverlaySpace::new(settings.overlay_bytes_max),
-            replica_overlays: OverlaySpace::new(settings.overlay_bytes_max),
             past_forks: Semaphore::new(limits::PAST_FORKS_AT_ONCE),
             peers: OnceLock::new(),
             pack_maker: OnceLock::new(),
             temp: TempSpace::new(settings.temp_bytes_max),
-            sql: SqlSpace::new(settings.sql_bytes_max),
             hot: HotSets::default(),
             given_up: GivenUp::default(),
             others: Others::new(stores.clone(), seam.clone()),
@@ -229,11 +249,13 @@ impl NodeContext {
 
     /// What counts towards `--memory`, by what it is for.
     pub fn memory(&self) -> Memory {
+        let of_others = self.overlays.lent_bytes() + self.replica_overlays.lent_bytes() + self.sql.lent();
         Memory {
             cache: usize::try_from(self.cache.weight_bytes()).unwrap_or(usize::MAX),
-            overlays: self.overlays.bytes() + self.replica_overlays.bytes(),
+            overlays: self.overlays.all_bytes() + self.replica_overlays.all_bytes(),
             fetches: self.fetcher.bytes_in_flight(),
             sqlite: self.sql.bytes(),
+            large: self.cache.lent_bytes().saturating_sub(of_others),
         }
     }
 

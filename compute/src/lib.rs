@@ -12,6 +12,7 @@ mod failure;
 pub mod hrana;
 pub mod http;
 pub mod import;
+pub mod lent;
 pub mod limits;
 pub mod moment;
 pub mod node;

@@ -35,6 +35,16 @@ pub const POOLED_CONNECTIONS_MAX: usize = 8;
 /// SQLite's own page cache per connection, in KiB (the sign is SQLite's).
 pub const CONNECTION_CACHE_KIB: i32 = -2_000;
 
+/// The same while SQLite takes much memory for all databases together.
+pub const CONNECTION_CACHE_SMALL_KIB: i32 = -256;
+
+/// What SQLite may have taken for one database since the node was last told: it is told when a statement yields, and
+/// when it is this much more.
+pub const SQL_STEP_BYTES: usize = 256 << 10;
+/// So much it has for a database however little memory the node has left: a few connections, and what usual statements
+/// need. It is the large ones that are refused.
+pub const SQL_SMALL_BYTES: usize = 4 << 20;
+
 /// Prepared statements that a connection keeps for the next time their text comes, and how long such a text may be.
 pub const KEPT_STATEMENTS_MAX: usize = 16;
 pub const KEPT_STATEMENT_BYTES_MAX: usize = 2 << 10;
@@ -74,6 +84,14 @@ pub const PROBLEM_CHARS_MAX: usize = 300;
 
 /// Unfolded bytes of one database beyond which its writers wait for the fold.
 pub const OVERLAY_BYTES_MAX: usize = 32 << 20;
+
+/// What a transaction may write without being asked how much memory the node has left. What more it takes is lent in
+/// steps.
+pub const SMALL_TRANSACTION_BYTES: usize = 1 << 20;
+pub const TRANSACTION_STEP_BYTES: usize = 256 << 10;
+
+/// Bodies of requests up to this size are not counted in a node's memory: there is one for each request that runs.
+pub const SMALL_BODY_BYTES: usize = 1 << 20;
 
 /// Memory of requests for pages on their way, however much the node has: more than this does not make them faster.
 pub const FETCH_BYTES_MAX: usize = 32 << 20;

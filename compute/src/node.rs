@@ -110,8 +110,8 @@ async fn sweep(node: Arc<NodeContext>, cores: Vec<mpsc::UnboundedSender<Message>
         node.seam.sleep(node.settings.lease / 3).await;
         node.sealed.forget_unused(node.settings.idle_database_timeout);
         if enabled!(Level::DEBUG) {
-            let Memory { cache, overlays, fetches, sqlite } = node.memory();
-            debug!(cache, overlays, fetches, sqlite, "memory in use");
+            let Memory { cache, overlays, fetches, sqlite, large } = node.memory();
+            debug!(cache, overlays, fetches, sqlite, large, "memory in use");
         }
         for core in &cores {
             let _ = core.send(Message::Sweep);

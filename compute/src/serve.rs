@@ -12,6 +12,8 @@ use pageserver::service::pages::PageReader;
 use pageserver::service::server::PageServer;
 use segments::disk::Geometry;
 use segments::disk::file::{CacheFile, DiskIo};
+use segments::limits::MERGE_SEGMENTS_MAX;
+use segments::page::SEGMENT_BYTES;
 use tenant::name::Name;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -23,7 +25,7 @@ use walstore::seal;
 use walstore::seam::Seam;
 use walstore::store::{self, StoreUrl};
 
-use crate::cli::config::ServeConfig;
+use crate::cli::config::{Limits, ServeConfig};
 use crate::cli::settings::CacheIo;
 use crate::cli::units::ByteSize;
 use crate::hrana::baton::BatonKey;
@@ -170,7 +172,8 @@ fn random_key(seam: &Seam) -> [u8; 32] {
     key
 }
 
-/// What of `--memory` is for what. The page cache has the rest: half of it, or more if it is large.
+/// What of `--memory` is for what. The page cache has the rest: half of it, or more if it is large. What others need
+/// beyond their share the cache lends them, and there is a bound for all of it.
 struct Shares {
     /// Pages of commits that are not folded yet.
     overlays: usize,
@@ -179,6 +182,8 @@ struct Shares {
     /// What SQLite holds: its own page caches, schemas and statements.
     sqlite: usize,
     cache: usize,
+    /// What overlays, SQLite, large transactions and folds may take together.
+    lent: usize,
 }
 
 /// The part that requests for pages may take while they are on their way, up to [`limits::FETCH_BYTES_MAX`].
@@ -188,9 +193,19 @@ impl Shares {
     fn of(memory: usize) -> Self {
         let (overlays, sqlite) = (memory / 4, memory / 8);
         let fetches = (memory / FETCH_SHARE).min(limits::FETCH_BYTES_MAX);
-        Self { overlays, fetches, sqlite, cache: memory - overlays - fetches - sqlite }
+        let cache = memory - overlays - fetches - sqlite;
+        // The cache keeps an eighth in any case.
+        Self { overlays, fetches, sqlite, cache, lent: overlays + sqlite + cache - cache.div_ceil(8) }
+    }
+
+    /// A fold that merges is not to need more than a small part of it for that.
+    fn merge_segments_max(&self) -> usize {
+        (self.lent / 16 / SEGMENT_BYTES).clamp(MERGE_SEGMENTS_MIN, MERGE_SEGMENTS_MAX)
     }
 }
+
+/// However little memory there is, folds must not fall behind.
+const MERGE_SEGMENTS_MIN: usize = 32;
 
 /// What other nodes are told, unless it would mean nothing to them.
 fn reachable_at(listening: SocketAddr) -> String {
@@ -216,12 +231,24 @@ async fn start_node(
     let temp_bytes = cache_bytes / limits::TEMP_PART;
     let bounds = &config.limits;
     let shares = Shares::of(config.memory.as_usize());
+    let (transaction, usual) = (bounds.max_transaction_size, Limits::transaction_size_within(config.memory));
+    if transaction > usual {
+        let memory = config.memory;
+        warn!(
+            %transaction, %memory, %usual,
+            "--max-transaction-size is more than a quarter of --memory: a transaction of that size takes more memory, \
+             and while it does others wait or are refused"
+        );
+    }
     let settings = Settings {
         lease: config.lease.as_duration(),
         sweep_interval: config.sweep_interval.as_duration(),
         retention: config.retention.as_duration(),
         cores: u16::try_from(config.cores.get()).context("--cores is too large")?,
         cache_bytes: shares.cache as u64,
+        lent_bytes_free: shares.overlays + shares.sqlite,
+        lent_bytes_max: shares.lent,
+        merge_segments_max: shares.merge_segments_max(),
         fetch_bytes_max: shares.fetches,
         overlay_bytes_max: shares.overlays,
         sql_bytes_max: shares.sqlite,

@@ -1,10 +1,12 @@
 //! SQLite's allocator. A process of its own, because it must be installed before SQLite is used at all.
 
+use compute::limits;
 use compute::sqlite::memory::{Charging, Meter};
 use compute::sqlite::sql_space::SqlSpace;
 use compute::sqlite::temp_space::TempSpace;
 use compute::sqlite::vfs::VFS_NAME;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use segments::cache::{Lending, PageCache};
 
 const SQL: &str = "SELECT length(group_concat(hex(zeroblob(1000)))) FROM
     (WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 500) SELECT x FROM c)";
@@ -13,7 +15,7 @@ const SQL: &str = "SELECT length(group_concat(hex(zeroblob(1000)))) FROM
 fn a_database_over_its_limit_gets_nomem_and_others_do_not() {
     compute::sqlite::install();
     let temp = TempSpace::new(0);
-    let space = SqlSpace::new(1 << 20);
+    let space = SqlSpace::new(1 << 20, None);
     let small = Meter::new(100_000, temp.share(), space.clone());
     let large = Meter::new(100_000_000, temp.share(), space.clone());
     let connection = Connection::open_in_memory_with_flags_and_vfs(OpenFlags::default(), VFS_NAME).unwrap();
@@ -21,6 +23,8 @@ fn a_database_over_its_limit_gets_nomem_and_others_do_not() {
     {
         let _charging = Charging::to(&small);
         assert_eq!(ask().unwrap_err().sqlite_error_code(), Some(ErrorCode::OutOfMemory));
+        assert!(small.take_refusal().expect("a reason").contains("more than 100000 bytes"));
+        assert_eq!(small.take_refusal(), None);
     }
     {
         let _charging = Charging::to(&large);
@@ -31,4 +35,47 @@ fn a_database_over_its_limit_gets_nomem_and_others_do_not() {
     assert_eq!((small.bytes(), large.bytes()), (0, 0), "whoever frees a block credits who was charged");
     drop((small, large));
     assert_eq!(space.bytes(), 0);
+}
+
+/// A value of so many megabytes, which is built up.
+fn concatenated(connection: &Connection, megabytes: u32) -> rusqlite::Result<i64> {
+    let sql = format!(
+        "SELECT length(group_concat(hex(zeroblob(50000)), '')) FROM
+         (WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < {}) SELECT x FROM c)",
+        10 * megabytes
+    );
+    connection.query_row(&sql, [], |row| row.get(0))
+}
+
+#[test]
+fn when_the_node_has_no_memory_left_large_statements_are_refused_and_small_ones_are_not() {
+    compute::sqlite::install();
+    let terms = Lending { free_bytes: 0, bytes_max: 64 << 20, ..Lending::UNBOUNDED };
+    let cache = PageCache::lending(8 << 20, terms);
+    let (temp, space) = (TempSpace::new(0), SqlSpace::new(0, Some(cache.lend())));
+    let meters = [(); 2].map(|()| Meter::new(256 << 20, temp.share(), space.clone()));
+    let open = || Connection::open_in_memory_with_flags_and_vfs(OpenFlags::default(), VFS_NAME).unwrap();
+    let connection = open();
+    let ask = |meter: usize, megabytes: u32| {
+        let _charging = Charging::to(&meters[meter]);
+        concatenated(&connection, megabytes)
+    };
+    assert_eq!(ask(0, 20).unwrap(), 20_000_000);
+    assert!(cache.lent_bytes() < limits::SQL_SMALL_BYTES, "it is given back");
+    // A transaction is being written.
+    let mut transaction = cache.lend();
+    transaction.set(50 << 20);
+    assert_eq!(ask(1, 20).unwrap_err().sqlite_error_code(), Some(ErrorCode::OutOfMemory));
+    assert!(meters[1].take_refusal().expect("a reason").contains("--memory"));
+    assert!(cache.lent_bytes() <= 64 << 20);
+    transaction.set(70 << 20);
+    assert_eq!(ask(1, 1).unwrap(), 1_000_000, "so much is never refused");
+    drop(transaction);
+    assert_eq!(ask(1, 20).unwrap(), 20_000_000);
+    drop(connection);
+    assert_eq!(meters.each_ref().map(|meter| meter.bytes()), [0, 0]);
+    drop(meters);
+    assert_eq!(space.bytes(), 0);
+    drop(space);
+    assert_eq!(cache.lent_bytes(), 0);
 }

@@ -26,13 +26,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use segments::cache::PageCache;
+use segments::cache::{Loan, PageCache};
 use segments::disk::{CacheKey, DiskCache};
 use segments::id::{MapChunkId, PackId};
 use segments::keys;
 use segments::map::{DeltaRef, MapChunkRef};
 use segments::pack::{Frame, FrameAt, FrameIndex, Section};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use walstore::hedge::Hedging;
 use walstore::id::DatabaseId;
 use walstore::register::RecordError;
@@ -49,10 +49,29 @@ use self::wanted::{Fetched, Wanted};
 pub struct Fetcher {
     flights: Arc<Flights>,
     cache: PageCache,
+    /// Of the node, which lends memory for folds.
+    lender: PageCache,
+    rooms: Arc<Semaphore>,
     /// Whether what is read through it is kept on disk.
     keeps: bool,
     /// Somebody is at [`decode_ahead`](Self::decode_ahead).
     is_decoding: Arc<AtomicBool>,
+}
+
+/// The part of the memory that a node lends which folds take, beyond what was set aside for them.
+const ROOMS_SHARE: usize = 4;
+/// In such units.
+const ROOM_BYTES: usize = 64 << 10;
+
+/// Memory to make a pack in, until it is dropped.
+pub struct Room {
+    _permit: OwnedSemaphorePermit,
+    _loan: Loan,
+}
+
+/// At most 16 TiB.
+fn room_units(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(ROOM_BYTES)).unwrap_or(u32::MAX).min(1 << 28)
 }
 
 impl Fetcher {
@@ -70,12 +89,14 @@ impl Fetcher {
         bytes_max: usize,
     ) -> Self {
         let source = Source { store, seam, hedging: Hedging::default(), disk };
-        Self { flights: Arc::new(Flights::new(source, bytes_max)), cache, keeps: true, is_decoding: Arc::default() }
+        let rooms = Arc::new(Semaphore::new(room_units(cache.lent_bytes_max() / ROOMS_SHARE) as usize));
+        let (flights, lender) = (Arc::new(Flights::new(source, bytes_max)), cache.clone());
+        Self { flights, cache, lender, rooms, keeps: true, is_decoding: Arc::default() }
     }
 
     /// The same requests under the same bounds, for somebody who keeps what he reads elsewhere, and not on disk.
     pub fn with_cache(&self, cache: PageCache) -> Self {
-        Self { flights: self.flights.clone(), cache, keeps: false, is_decoding: Arc::default() }
+        Self { cache, keeps: false, is_decoding: Arc::default(), ..self.clone() }
     }
 
     /// Keeps on disk what goes to the store.
@@ -87,6 +108,26 @@ impl Fetcher {
 
     pub fn cache(&self) -> &PageCache {
         &self.cache
+    }
+
+    /// A loan of the node's memory.
+    pub fn lend(&self) -> Loan {
+        self.lender.lend()
+    }
+
+    /// Waits for memory to make a pack in, or to replay what a large one keeps. Together these have a part of what the
+    /// node lends; what needs more than all of that is alone. Nobody waits for a room while he has one.
+    pub async fn room(&self, bytes: usize) -> Room {
+        let units = room_units(bytes).min(room_units(self.lender.lent_bytes_max() / ROOMS_SHARE));
+        let permit = self.rooms.clone().acquire_many_owned(units).await.expect("BUG: nobody closes it");
+        let mut loan = self.lender.lend();
+        loan.set(bytes);
+        Room { _permit: permit, _loan: loan }
+    }
+
+    /// So much memory was freed at once.
+    pub fn freed(&self, bytes: usize) {
+        self.lender.freed(bytes);
     }
 
     /// Bytes of memory that requests on their way take at most.

@@ -237,8 +237,18 @@ impl Folder<'_> {
             return Ok(Some(made));
         }
         let Some(plan) = self.plan(job, plan_fold).await? else { return Ok(None) };
+        let commits = keep::take_large_commits(&mut job.input);
+        let needed = plan.memory_bytes().max(commits.iter().map(Bytes::len).sum());
+        let _room = self.fetcher.room(needed.saturating_sub(job.input.set_aside_bytes)).await;
         let built = self.build_by(maker, job, &plan, image).await?;
-        self.write(job, built, patience).await.map(Some)
+        let mut made = self.write(job, built, patience).await?;
+        if !commits.is_empty() {
+            // That pack was let go of, and this one takes as much.
+            self.fetcher.freed(needed);
+            let pack = self.put_commits(job, &commits, patience, &mut made.written).await?;
+            made.history = pack.and_then(|pack| Some((pack.id, pack.history?)));
+        }
+        Ok(Some(made))
     }
 
     /// One step of giving dead space back, for a job without commits. `None`: there is little, and nothing was written.
@@ -254,6 +264,7 @@ impl Folder<'_> {
     ) -> Result<Option<Linked>, FoldFailure> {
         let image = base_of(self.fetcher, &job.head.value).await?.image;
         let Some(plan) = self.compaction(&mut job, image.as_ref(), plan_compaction).await? else { return Ok(None) };
+        let _room = self.fetcher.room(plan.memory_bytes()).await;
         let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
         let built = self.build_by(maker, &job, &plan, image.as_ref()).await?;
         let made = self.write(&job, built, patience).await?;

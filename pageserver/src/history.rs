@@ -20,6 +20,7 @@ use walstore::register::RecordError;
 
 use crate::base::{base_of, parts, stored_base};
 use crate::fetcher::Fetcher;
+use crate::limits;
 use crate::tail::Tail;
 
 /// Memory for the pages that a state has beyond its base.
@@ -255,6 +256,9 @@ async fn replay(
     upto: Lsn,
     room: &dyn Room,
 ) -> Result<(), PastError> {
+    // The section, and then one commit of it with its pages.
+    let bytes = run.section.bytes as usize;
+    let _room = if bytes > limits::KEPT_WITH_PAGES_BYTES_MAX { Some(fetcher.room(2 * bytes).await) } else { None };
     let history = read_run(fetcher, run).await?;
     for (lsn, commit) in (run.first.get()..).zip(&history.commits) {
         if lsn > Lsn::raw(tail.tip.lsn) && lsn <= upto.get() {

@@ -101,6 +101,7 @@ impl<'a> Import<'a> {
         let may_stand_in_head = self.source.page_count <= segments::limits::IMAGE_PAGES_MAX;
         let planner: Planner = if may_stand_in_head { plan_whole } else { plan_fold };
         let plan = self.folder.plan(&mut job, planner).await?.expect("BUG: there are pages to write");
+        let _room = self.folder.fetcher.room(plan.memory_bytes()).await;
         let folded = self.folder.build(&job, &plan, None).await?;
         self.map = folded.map;
         let pack = folded.pack.expect("BUG: pages without a pack");

@@ -8,6 +8,10 @@ pub const FOLD_CHUNKS_MAX: usize = 16;
 /// Objects of one fold that are written at the same time: the pack and the chunks of a large page map.
 pub const FOLD_PUTS_MAX: usize = 4;
 
+/// Commits that a fold keeps go into the pack of its pages up to so many bytes, beyond that into one of their own: each
+/// pack is in memory whole until it is stored, and a PUT more is nothing beside so many bytes.
+pub const KEPT_WITH_PAGES_BYTES_MAX: usize = 8 << 20;
+
 /// How long a fold keeps asking the store. A fold that gives up has changed nothing and is tried again.
 pub const FOLD_PATIENCE: Duration = Duration::from_secs(30);
 

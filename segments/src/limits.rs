@@ -11,6 +11,10 @@ pub const DATABASE_PAGES_MAX: u32 = u32::MAX - 1;
 /// *Format.* Pages of one commit: 254 MiB of whole pages. A larger transaction is refused before it commits.
 pub const COMMIT_PAGES_MAX: usize = 65_000;
 
+/// A commit with more pages than these 2 MiB is encoded piece by piece, and compressed only if that halves it: it is
+/// the memory that counts then, and not some bytes of a PUT.
+pub const LARGE_COMMIT_PAGES: usize = 512;
+
 /// *Format.* A commit's body before compression, when every page is whole.
 pub const COMMIT_BODY_BYTES_MAX: usize = COMMIT_PAGES_MAX * (PAGE_BYTES + 6) + 8;
 

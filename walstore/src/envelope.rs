@@ -86,6 +86,28 @@ pub fn seal(kind: Kind, version: u8, body: &[u8]) -> Bytes {
     wrap(kind, version, CODEC_RAW, body)
 }
 
+/// What stands before a body that goes in as it is. The body may be in parts.
+pub fn header(kind: Kind, version: u8, body: &[&[u8]]) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    let length = body.iter().map(|part| part.len()).sum::<usize>();
+    let length = u32::try_from(length).expect("BUG: object over 4 GiB");
+    header[..4].copy_from_slice(&MAGIC);
+    header[4..8].copy_from_slice(&[kind as u8, version, CODEC_RAW, KEY_ID_NONE]);
+    header[8..12].copy_from_slice(&length.to_le_bytes());
+    let start = crc32c::crc32c(&header[..12]);
+    let checksum = body.iter().fold(start, |checksum, part| crc32c::crc32c_append(checksum, part));
+    header[12..].copy_from_slice(&checksum.to_le_bytes());
+    header
+}
+
+/// Wraps the body that stands in `object` behind [`HEADER_BYTES`] that are still to be written, as it is: a large one
+/// is not copied.
+pub fn seal_in_place(kind: Kind, version: u8, mut object: Vec<u8>) -> Bytes {
+    let (front, body) = object.split_at_mut(HEADER_BYTES);
+    front.copy_from_slice(&header(kind, version, &[body]));
+    object.into()
+}
+
 /// Wraps `body`, compressed where that makes it smaller.
 pub fn seal_compressed(kind: Kind, version: u8, body: &[u8]) -> Bytes {
     let packed = zstd::bulk::compress(body, zstd::DEFAULT_COMPRESSION_LEVEL);
@@ -375,7 +397,11 @@ mod tests {
     proptest! {
         #[test]
         fn every_body_round_trips(body in proptest::collection::vec(0u8..4, 0..2000)) {
-            for object in [seal(Kind::Head, 1, &body), seal_compressed(Kind::Head, 1, &body)] {
+            let in_place = seal_in_place(Kind::Head, 1, [&[9; HEADER_BYTES], &body[..]].concat());
+            prop_assert_eq!(&in_place, &seal(Kind::Head, 1, &body));
+            let (start, end) = body.split_at(body.len() / 3);
+            prop_assert_eq!(&header(Kind::Head, 1, &[start, end]), &in_place[..HEADER_BYTES]);
+            for object in [in_place, seal_compressed(Kind::Head, 1, &body)] {
                 prop_assert_eq!(&open_as(&object, Kind::Head, 1, 4000).unwrap()[..], &body[..]);
             }
         }

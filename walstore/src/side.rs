@@ -26,6 +26,8 @@ use crate::store::Store;
 
 const VERSION: u8 = 1;
 const FIXED_BYTES: usize = 64;
+/// What an object has before its commit.
+pub const FRONT_BYTES: usize = envelope::HEADER_BYTES + FIXED_BYTES;
 
 /// Which commit a side object must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,31 @@ pub struct SideId {
     pub database: DatabaseId,
     pub epoch: u64,
     pub lsn: Lsn,
+}
+
+/// An object that was made where its commit was, which is what stands behind its front.
+#[derive(Clone, Debug)]
+pub struct Made {
+    pub nonce: [u8; 16],
+    pub object: Bytes,
+}
+
+/// Writes what an object has before its commit.
+pub fn write_front(front: &mut [u8], commit: &[u8], id: SideId, nonce: [u8; 16]) {
+    let fixed = fixed(id, nonce);
+    front[..envelope::HEADER_BYTES].copy_from_slice(&envelope::header(Kind::SideObject, VERSION, &[&fixed, commit]));
+    front[envelope::HEADER_BYTES..].copy_from_slice(&fixed);
+}
+
+/// What refers to an object that was made already. As [`prepare`], it lets others have their turn.
+pub async fn refer(nonce: [u8; 16], commit: &[u8]) -> SideRef {
+    let commit_bytes = u32::try_from(commit.len()).expect("BUG: a commit of over 4 GiB");
+    let mut hasher = blake3::Hasher::new();
+    for piece in commit.chunks(limits::SIDE_PIECE_BYTES) {
+        hasher.update(piece);
+        tokio::task::yield_now().await;
+    }
+    SideRef { nonce, commit_bytes, hash: short(hasher.finalize()) }
 }
 
 /// The object for `commit`, and what refers to it from its slot. A large commit takes long to hash and copy, so other
@@ -142,6 +169,17 @@ mod tests {
     fn golden_side_object() {
         let (object, ..) = prepared(b"commit");
         assert_eq!(blake3::hash(&object).to_hex()[..16], *include_str!("../golden/side.b3").trim());
+    }
+
+    #[tokio::test]
+    async fn one_that_is_made_where_its_commit_is_is_the_same() {
+        let commit = vec![7; limits::SIDE_PIECE_BYTES + 3];
+        let mut object = [vec![9; FRONT_BYTES], commit.clone()].concat();
+        let (front, behind) = object.split_at_mut(FRONT_BYTES);
+        write_front(front, behind, ID, NONCE);
+        let (prepared, reference) = prepare(ID, NONCE, commit.clone().into()).await;
+        assert_eq!(object, prepared);
+        assert_eq!(refer(NONCE, &commit).await, reference);
     }
 
     #[test]

@@ -89,12 +89,24 @@ const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
 }
 
+impl Limits {
+    /// The largest transaction by default: with so much `memory` it can be written, stored and folded beside the rest.
+    pub fn transaction_size_within(memory: ByteSize) -> ByteSize {
+        ByteSize::bytes((memory.as_bytes() / MEMORY_PER_TRANSACTION).max(1)).min(MAX_TRANSACTION_SIZE)
+    }
+}
+
+/// However much memory there is.
+const MAX_TRANSACTION_SIZE: ByteSize = ByteSize::mib(256);
+/// A large transaction is in memory twice at its worst.
+const MEMORY_PER_TRANSACTION: u64 = 4;
+
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
             max_body_size: ByteSize::mib(64),
             max_response_size: ByteSize::bytes(10_000_000),
-            max_transaction_size: ByteSize::mib(256),
+            max_transaction_size: Limits::transaction_size_within(MEMORY),
             statement_timeout: Span::secs(30),
             idle_transaction_timeout: Span::secs(5),
             commit_timeout: Span::secs(30),
@@ -217,10 +229,12 @@ fn resolve_settings(flags: Settings, file: Settings, from: Sources) -> Result<Se
 
     let default = Limits::default();
     let window = pick!(window, Window::NONE).value;
+    let memory = not_zero(pick!(memory, MEMORY))?;
+    let largest = Limits::transaction_size_within(memory);
     let limits = Limits {
         max_body_size: not_zero(pick!(max_body_size, default.max_body_size))?,
         max_response_size: not_zero(pick!(max_response_size, default.max_response_size))?,
-        max_transaction_size: not_zero(pick!(max_transaction_size, default.max_transaction_size))?,
+        max_transaction_size: not_zero(pick!(max_transaction_size, largest))?,
         statement_timeout: some_time(pick!(statement_timeout, default.statement_timeout))?,
         idle_transaction_timeout: some_time(pick!(idle_transaction_timeout, default.idle_transaction_timeout))?,
         commit_timeout: check_commit_timeout(pick!(commit_timeout, default.commit_timeout), window)?,
@@ -230,7 +244,7 @@ fn resolve_settings(flags: Settings, file: Settings, from: Sources) -> Result<Se
         cache_dir: pick!(cache_dir, CACHE_DIR.into()).value,
         cache_size: not_zero(pick!(cache_size, CACHE_SIZE))?,
         disk_io: pick!(disk_io, CacheIo::Auto).value,
-        memory: not_zero(pick!(memory, MEMORY))?,
+        memory,
         window,
         lease: check_lease(pick!(lease, LEASE))?,
         sweep_interval: pick!(sweep_interval, SWEEP_INTERVAL).value,

@@ -46,7 +46,8 @@ pub struct Settings {
     #[arg(long, value_name = "WAY", env = "SHOAL_DISK_IO", help_heading = "Storage")]
     pub disk_io: Option<CacheIo>,
 
-    /// The memory for pages of all databases together [default: 256MiB]
+    /// The memory for all databases together: pages, what is not folded yet, what SQLite takes, transactions on their
+    /// way. The process takes up to 128MiB more [default: 256MiB]
     #[arg(long, value_name = "SIZE", env = "SHOAL_MEMORY", help_heading = "Storage")]
     pub memory: Option<ByteSize>,
 
@@ -123,7 +124,8 @@ pub struct Settings {
     #[arg(long, value_name = "SIZE", env = "SHOAL_MAX_RESPONSE_SIZE", help_heading = "Limits")]
     pub max_response_size: Option<ByteSize>,
 
-    /// The most that one transaction may write [default: 256MiB]
+    /// The most that one transaction may write, in whole pages, and at most 254MiB. More than a quarter of --memory may
+    /// take more memory than that says [default: a quarter of --memory, at most 256MiB]
     #[arg(long, value_name = "SIZE", env = "SHOAL_MAX_TRANSACTION_SIZE", help_heading = "Limits")]
     pub max_transaction_size: Option<ByteSize>,
 

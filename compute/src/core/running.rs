@@ -16,6 +16,7 @@ use crate::database::file;
 use crate::error::{Fault, ServerError};
 use crate::hrana::cursor::{self, CursorEntry};
 use crate::hrana::error::HranaError;
+use crate::limits;
 use crate::session::stream::{Running, Stream};
 use crate::sqlite::coroutine::{self, Wait, Wake};
 
@@ -117,6 +118,10 @@ impl Core {
                     None => error,
                 }),
             },
+            Wait::Memory => {
+                self.node.seam.sleep(limits::OVERLAY_ROUND).await;
+                Wake::Ready
+            }
             Wait::Turn => match file {
                 Some(file) => self.wait_for_turn(&open, &file).await,
                 None => Wake::Abandon,

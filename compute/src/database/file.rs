@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::ffi;
+use segments::cache::Loan;
 use segments::page::{Page, PageNo};
 use walstore::id::Lsn;
 
@@ -60,6 +61,8 @@ pub struct Connection {
     level: Cell<c_int>,
     /// Pages of the running transaction that SQLite has written to the file.
     written: RefCell<BTreeMap<PageNo, Page>>,
+    /// The memory that they take.
+    loan: RefCell<Loan>,
     /// Size in pages as of the running transaction; `None` while nothing was written.
     size: Cell<Option<u32>>,
     cause: RefCell<Option<ServerError>>,
@@ -71,6 +74,7 @@ pub struct Connection {
 impl Connection {
     pub fn new(database: Rc<Database>) -> Rc<Self> {
         Rc::new(Self {
+            loan: RefCell::new(database.node.cache.lend()),
             database,
             reads: Cell::new(Reads::Durable),
             seen: Cell::new(0),
@@ -306,6 +310,7 @@ impl Connection {
 
     fn drop_written(&self) {
         self.written.borrow_mut().clear();
+        self.loan.borrow_mut().set(0);
         self.size.set(None);
     }
 }

@@ -19,30 +19,28 @@ pub mod overlay_space;
 pub mod pages;
 pub mod past;
 pub mod past_room;
+mod publishing;
 pub mod replica;
 pub mod turn;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use pageserver::service::follow::Ending;
-use segments::commit::{self, Commit, CommitTooLarge};
+use segments::commit::Commit;
 use segments::fold::FoldInput;
 use segments::page::{Page, PageNo};
 use segments::tip::Tip;
 use tenant::name::Name;
 use tokio::sync::Notify;
-use walstore::fragment::Entry;
 use walstore::id::{DatabaseId, Lsn};
-use walstore::log;
 use walstore::mutant::{self, Mutant};
 
 use self::feed::Feed;
 use self::gate::Gate;
-use self::overlay::{Changes, Overlay, Unfolded, Version};
+use self::overlay::{Changes, Encoding, Overlay, Unfolded};
 use self::pages::Base;
 use self::overlay_space::OverlaySpace;
 use self::past::Past;
@@ -194,7 +192,8 @@ impl Database {
     /// Adds a commit found in a sealed log while the database is being opened: durable already.
     pub fn recover(&self, commit: Commit, tip: Tip, encoded: &Bytes) {
         let lsn = commit.lsn;
-        self.add(commit, tip, Vec::new(), encoded);
+        let kept = self.keeps_commits.get().then(|| encoded.clone());
+        self.add(commit, tip, Vec::new(), Encoding { bytes: encoded.len(), kept, ..Encoding::default() });
         self.gate.open_up_to(lsn.get());
     }
 
@@ -238,39 +237,11 @@ impl Database {
         self.overlay.borrow().page(page_no, snapshot.lsn).map(|version| version.page.clone())
     }
 
-    /// Gives a finished transaction its place in history: visible to later writers at once, queued for
-    /// the log, durable later. The caller holds the turn.
-    pub fn publish(&self, pages: BTreeMap<PageNo, Page>, page_count: u32) -> Result<Lsn, CommitTooLarge> {
-        let before = self.newest.get();
-        let now_micros = self.node.now_micros().max(self.created_micros.get());
-        let commit = Commit::new(&before, now_micros, page_count, pages)?;
-        let encoded = commit::encode(&commit, &before, &|page_no| self.patch_base(page_no));
-        let lsn = commit.lsn;
-        self.add(commit, encoded.tip, encoded.patched, &encoded.bytes);
-        self.feed.published(lsn, encoded.bytes.clone());
-        let entry = Entry { database: self.id, epoch: self.epoch, lsn, bytes: encoded.bytes.into() };
-        self.node.log.append(log::Commit { entry, window_micros: self.window_micros, home: self.home });
-        Ok(lsn)
-    }
-
-    /// The newest version of a page, if it is in memory: what a patch may build on.
-    fn patch_base(&self, page_no: PageNo) -> Option<commit::Base> {
-        let overlay = self.overlay.borrow();
-        if let Some(version) = overlay.page(page_no, self.newest.get().lsn) {
-            let Version { lsn, patches_in_a_row, .. } = *version;
-            return Some(commit::Base { lsn, page: version.page.clone(), patches_in_a_row });
-        }
-        let base = self.base();
-        let page = base.resident_page(&self.node.cache, page_no)?;
-        Some(commit::Base { lsn: base.tip.lsn?, page, patches_in_a_row: 0 })
-    }
-
-    fn add(&self, commit: Commit, tip: Tip, patched: Vec<bool>, encoded: &Bytes) {
+    fn add(&self, commit: Commit, tip: Tip, patched: Vec<bool>, encoding: Encoding) {
         self.newest.set(tip);
         let patched = patched.into_iter().chain(std::iter::repeat(false));
         let pages = commit.pages.into_iter().zip(patched);
-        let kept = self.keeps_commits.get().then(|| encoded.clone());
-        self.overlay.borrow_mut().add(tip, (encoded.len(), kept), pages);
+        self.overlay.borrow_mut().add(tip, encoding, pages);
         self.changed.notify_one();
     }
 
@@ -329,6 +300,8 @@ impl Database {
             input.page_count = tip.page_count;
             input.page_count_min = input.page_count_min.min(changes.page_count_min);
             input.pages = changes.pages;
+            input.merge_segments_max = self.node.settings.merge_segments_max;
+            input.set_aside_bytes = tip.lsn.map_or(0, |lsn| overlay.set_aside(base.tip.lsn, lsn));
             if self.keeps_commits.get() {
                 input.commits = tip.lsn.and_then(|lsn| overlay.kept(base.tip.lsn, lsn)).unwrap_or_default();
             }
@@ -345,6 +318,9 @@ impl Database {
         let base = Rc::new(base);
         self.bases.borrow_mut().push(Rc::downgrade(&base));
         *self.base.borrow_mut() = base.clone();
+        if let Some(lsn) = base.tip.lsn {
+            self.overlay.borrow_mut().folded(lsn);
+        }
         self.forget_folded();
         if let Some(lsn) = self.base.borrow().tip.lsn {
             self.feed.folded(lsn);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use segments::cache::Loan;
 use segments::page::{Page, PageNo};
 use segments::tip::Tip;
 use walstore::id::Lsn;
@@ -39,11 +40,30 @@ struct Logged {
     bytes: usize,
     /// Itself, if the fold is to keep it.
     kept: Option<Bytes>,
+    /// What it takes in memory beside its pages.
+    own_bytes: usize,
+    /// Memory for its fold.
+    set_aside: Option<Loan>,
 }
 
-impl Logged {
-    fn kept_bytes(&self) -> usize {
-        self.kept.as_ref().map_or(0, Bytes::len)
+/// How a commit is in memory, beside its pages.
+#[derive(Default)]
+pub struct Encoding {
+    /// Its length in the log.
+    pub bytes: usize,
+    /// Itself, if the fold is to keep it.
+    pub kept: Option<Bytes>,
+    /// How many of its pages are parts of it.
+    pub shared_pages: usize,
+    /// Memory that is kept for its fold.
+    pub set_aside: Option<Loan>,
+}
+
+impl Encoding {
+    /// What it takes in memory, the pages left out that are parts of it.
+    fn own_bytes(&self) -> usize {
+        let is_there = self.kept.is_some() || self.shared_pages > 0;
+        if is_there { self.bytes - self.shared_pages * segments::page::PAGE_BYTES } else { 0 }
     }
 }
 
@@ -52,28 +72,30 @@ impl Overlay {
         Self { pages: BTreeMap::new(), commits: VecDeque::new(), bytes: 0, space }
     }
 
-    /// Adds the commit that leads to `tip`: its pages, and whether each was logged as a patch. `kept` is the commit itself,
-    /// if the fold wants it.
+    /// Adds the commit that leads to `tip`: its pages, and whether each was logged as a patch.
     ///
     /// # Panics
     /// If it is not the one after the last.
     pub fn add(
         &mut self,
         tip: Tip,
-        (bytes, kept): (usize, Option<Bytes>),
+        encoding: Encoding,
         pages: impl IntoIterator<Item = ((PageNo, Page), bool)>,
     ) {
         let lsn = tip.lsn.expect("BUG: a commit without an LSN");
         if let Some(last) = self.commits.back() {
             assert_eq!(lsn, Lsn::after(last.tip.lsn), "BUG: a gap in the overlay");
         }
-        let logged = Logged { tip, bytes, kept };
+        let own_bytes = encoding.own_bytes();
+        let Encoding { bytes, kept, set_aside, .. } = encoding;
+        let logged = Logged { tip, bytes, kept, own_bytes, set_aside };
         let before = self.bytes;
-        self.bytes += logged.kept_bytes();
+        self.bytes += own_bytes;
         self.commits.push_back(logged);
         for ((page_no, page), patched) in pages {
             self.bytes += segments::page::PAGE_BYTES;
-            let versions = self.pages.entry(page_no).or_default();
+            // Most have one, and a vector that grows by itself begins with four.
+            let versions = self.pages.entry(page_no).or_insert_with(|| Vec::with_capacity(1));
             let before = versions.last().map_or(0, |version| version.patches_in_a_row);
             let patches_in_a_row = if patched { before.saturating_add(1) } else { 0 };
             versions.push(Version { lsn, page, patches_in_a_row });
@@ -108,6 +130,11 @@ impl Overlay {
         self.between(after, up_to).map(|logged| logged.kept.clone()).collect()
     }
 
+    /// Memory that is kept for the fold of the commits `(after, up_to]`.
+    pub fn set_aside(&self, after: Option<Lsn>, up_to: Lsn) -> usize {
+        self.between(after, up_to).filter_map(|logged| logged.set_aside.as_ref()).map(Loan::bytes).sum()
+    }
+
     /// How much the commits `(after, up_to]` are.
     pub fn unfolded(&self, after: Option<Lsn>, up_to: Lsn) -> Unfolded {
         let encoded_bytes = self.between(after, up_to).map(|logged| logged.bytes as u64).sum();
@@ -131,6 +158,12 @@ impl Overlay {
         Changes { pages, page_count_min }
     }
 
+    /// Commits up to `lsn` are folded: what was set aside for that is given back, whoever still reads them.
+    pub fn folded(&mut self, lsn: Lsn) {
+        let folded = self.commits.iter_mut().take_while(|logged| logged.tip.lsn <= Some(lsn));
+        folded.for_each(|logged| drop(logged.set_aside.take()));
+    }
+
     /// Forgets commits up to `lsn`: no reader needs them, because its map has them.
     pub fn forget(&mut self, lsn: Lsn) {
         let before = self.bytes;
@@ -141,19 +174,14 @@ impl Overlay {
             !versions.is_empty()
         });
         while let Some(first) = self.commits.pop_front_if(|first| first.tip.lsn <= Some(lsn)) {
-            self.bytes -= first.kept_bytes();
+            self.bytes -= first.own_bytes;
         }
         self.account(before);
     }
 
     /// Tells the node how its bytes have changed.
     fn account(&self, before: usize) {
-        let (before, now) = (counted(before), counted(self.bytes));
-        if now >= before {
-            self.space.add(now - before);
-        } else {
-            self.space.give_back(before - now);
-        }
+        self.space.change((counted(before), counted(self.bytes)), (before, self.bytes));
     }
 
     /// Bytes of page versions and commits held.
@@ -164,12 +192,12 @@ impl Overlay {
 
 impl Drop for Overlay {
     fn drop(&mut self) {
-        self.space.give_back(counted(self.bytes));
+        self.space.change((counted(self.bytes), 0), (self.bytes, 0));
     }
 }
 
-/// What one database counts for the node: no more than what makes its own writers wait. So one huge transaction does
-/// not hold the writers of all others up until it is folded.
+/// What one database counts for the writers of others: no more than what makes its own wait. So one huge transaction
+/// does not hold the writers of all others up until it is folded.
 fn counted(bytes: usize) -> usize {
     bytes.min(limits::OVERLAY_BYTES_MAX)
 }
@@ -200,6 +228,10 @@ mod tests {
         Tip { lsn: Lsn::new(lsn), time_micros: lsn, page_count, pages_total: lsn, chain }
     }
 
+    fn logged(bytes: usize) -> Encoding {
+        Encoding { bytes, ..Encoding::default() }
+    }
+
     fn page(no: u32, byte: u8) -> ((PageNo, Page), bool) {
         ((PageNo::new(no).unwrap(), Page::copy_of(&[byte; 4096])), byte > 5)
     }
@@ -207,8 +239,8 @@ mod tests {
     #[test]
     fn each_snapshot_sees_its_own_version() {
         let mut overlay = Overlay::new(OverlaySpace::new(0));
-        overlay.add(tip(5, 2), (10, None), [page(1, 5), page(2, 5)]);
-        overlay.add(tip(6, 2), (10, None), [page(1, 6)]);
+        overlay.add(tip(5, 2), logged(10), [page(1, 5), page(2, 5)]);
+        overlay.add(tip(6, 2), logged(10), [page(1, 6)]);
         let first = PageNo::new(1).unwrap();
         let byte = |at| overlay.page(first, Lsn::new(at)).map(|version| version.page.as_bytes()[0]);
         assert_eq!((byte(4), byte(5), byte(6), byte(9)), (None, Some(5), Some(6), Some(6)));
@@ -219,9 +251,9 @@ mod tests {
     #[test]
     fn a_fold_knows_the_smallest_size_and_leaves_out_what_was_cut_off() {
         let mut overlay = Overlay::new(OverlaySpace::new(0));
-        overlay.add(tip(1, 3), (10, None), [page(1, 1), page(2, 1), page(3, 1)]);
-        overlay.add(tip(2, 1), (20, None), [page(1, 2)]);
-        overlay.add(tip(3, 2), (30, None), [page(2, 3)]);
+        overlay.add(tip(1, 3), logged(10), [page(1, 1), page(2, 1), page(3, 1)]);
+        overlay.add(tip(2, 1), logged(20), [page(1, 2)]);
+        overlay.add(tip(3, 2), logged(30), [page(2, 3)]);
         let changes = overlay.changes(None, tip(3, 2));
         assert_eq!(changes.page_count_min, 1);
         let bytes: Vec<u8> = changes.pages.values().map(|page| page.as_bytes()[0]).collect();
@@ -236,9 +268,9 @@ mod tests {
         let space = OverlaySpace::new(0);
         let mut overlay = Overlay::new(space.clone());
         let commit = |byte| Some(Bytes::copy_from_slice(&[byte; 100]));
-        overlay.add(tip(1, 1), (100, None), [page(1, 1)]);
-        overlay.add(tip(2, 1), (100, commit(2)), [page(1, 2)]);
-        overlay.add(tip(3, 1), (100, commit(3)), [page(1, 3)]);
+        overlay.add(tip(1, 1), logged(100), [page(1, 1)]);
+        overlay.add(tip(2, 1), Encoding { kept: commit(2), ..logged(100) }, [page(1, 2)]);
+        overlay.add(tip(3, 1), Encoding { kept: commit(3), ..logged(100) }, [page(1, 3)]);
         let lsn = |lsn| Lsn::new(lsn).unwrap();
         assert_eq!(overlay.kept(None, lsn(3)), None);
         assert_eq!(overlay.kept(Lsn::new(1), lsn(3)), Some(vec![commit(2).unwrap(), commit(3).unwrap()]));
@@ -248,11 +280,41 @@ mod tests {
     }
 
     #[test]
+    fn pages_that_are_parts_of_their_commit_count_once_and_what_is_set_aside_goes_with_it() {
+        let cache = segments::cache::PageCache::new(1 << 20);
+        let mut set_aside = cache.lend();
+        set_aside.set(5000);
+        let space = OverlaySpace::new(0);
+        let mut overlay = Overlay::new(space.clone());
+        let encoding = Encoding { shared_pages: 2, set_aside: Some(set_aside), ..logged(2 * 4096 + 70) };
+        overlay.add(tip(1, 3), encoding, [page(1, 1), page(2, 1), page(3, 1)]);
+        overlay.add(tip(2, 3), logged(10), [page(1, 2)]);
+        assert_eq!((overlay.bytes(), space.all_bytes()), (4 * 4096 + 70, 4 * 4096 + 70));
+        let lsn = |lsn| Lsn::new(lsn).unwrap();
+        assert_eq!((overlay.set_aside(None, lsn(2)), overlay.set_aside(Lsn::new(1), lsn(2))), (5000, 0));
+        overlay.folded(lsn(1));
+        assert_eq!((overlay.bytes(), cache.lent_bytes()), (4 * 4096 + 70, 0), "somebody reads it");
+        overlay.forget(lsn(1));
+        assert_eq!(overlay.bytes(), 4096);
+    }
+
+    #[test]
+    fn what_one_database_has_beyond_its_own_bound_is_known_and_not_counted() {
+        let space = OverlaySpace::new(0);
+        let mut overlay = Overlay::new(space.clone());
+        let kept = Some(Bytes::from(vec![0; limits::OVERLAY_BYTES_MAX]));
+        overlay.add(tip(1, 1), Encoding { kept, ..logged(limits::OVERLAY_BYTES_MAX) }, [page(1, 1)]);
+        assert_eq!((space.bytes(), space.all_bytes()), (limits::OVERLAY_BYTES_MAX, limits::OVERLAY_BYTES_MAX + 4096));
+        drop(overlay);
+        assert_eq!((space.bytes(), space.all_bytes()), (0, 0));
+    }
+
+    #[test]
     fn forgetting_gives_the_bytes_back_and_so_does_the_end() {
         let space = OverlaySpace::new(0);
         let mut overlay = Overlay::new(space.clone());
-        overlay.add(tip(1, 1), (10, None), [page(1, 1)]);
-        overlay.add(tip(2, 1), (10, None), [page(1, 2)]);
+        overlay.add(tip(1, 1), logged(10), [page(1, 1)]);
+        overlay.add(tip(2, 1), logged(10), [page(1, 2)]);
         let lsn = |lsn| Lsn::new(lsn).unwrap();
         overlay.forget(lsn(1));
         assert_eq!((overlay.bytes(), space.bytes()), (4096, 4096));
@@ -260,7 +322,7 @@ mod tests {
         assert_eq!(overlay.tip(lsn(1)), None);
         overlay.forget(lsn(2));
         assert_eq!((overlay.bytes(), space.bytes()), (0, 0));
-        overlay.add(tip(3, 1), (10, None), [page(1, 3)]);
+        overlay.add(tip(3, 1), logged(10), [page(1, 3)]);
         assert_eq!(space.bytes(), 4096);
         drop(overlay);
         assert_eq!(space.bytes(), 0);

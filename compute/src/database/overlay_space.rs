@@ -9,23 +9,28 @@
 //! *Largest first*: under pressure databases fold whose overlay has at least [`OverlaySpace::fold_from`] bytes. That
 //! begins high and is halved for as long as nothing comes of it, so small ones fold too where the large ones can't.
 //!
-//! It bounds when writers begin, not what they may bring: a transaction that has its turn is not stopped, so the
-//! sum may be over the bound by one transaction for each database. What a database has beyond its own bound
-//! ([`limits::OVERLAY_BYTES_MAX`]) does not count here: its own writers wait for that, nobody else's.
+//! It bounds when writers begin, not what they may bring: a transaction that has its turn is not stopped, so the sum
+//! may be over the bound by one transaction for each database. What a database has beyond its own bound
+//! ([`limits::OVERLAY_BYTES_MAX`]) does not count here: its own writers wait for that, nobody else's. But all of it is
+//! lent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use segments::cache::Loan;
 use segments::page::PAGE_BYTES;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use crate::lent::LentBytes;
 use crate::limits;
 
 /// Counts the bytes of all overlays of a node.
 #[derive(Debug)]
 pub struct OverlaySpace {
     bytes: AtomicUsize,
+    /// Also what does not count.
+    all: LentBytes,
     highest: AtomicUsize,
     bytes_max: usize,
     fold_from: AtomicUsize,
@@ -39,8 +44,14 @@ pub struct OverlaySpace {
 
 impl OverlaySpace {
     pub fn new(bytes_max: usize) -> Arc<Self> {
+        Self::lent(bytes_max, None)
+    }
+
+    /// With a loan for all of it.
+    pub fn lent(bytes_max: usize, loan: Option<Loan>) -> Arc<Self> {
         Arc::new(Self {
             bytes: AtomicUsize::new(0),
+            all: LentBytes::new(loan),
             highest: AtomicUsize::new(0),
             bytes_max,
             fold_from: AtomicUsize::new(usize::MAX),
@@ -54,12 +65,40 @@ impl OverlaySpace {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// With what does not count.
+    pub fn all_bytes(&self) -> usize {
+        self.all.bytes()
+    }
+
+    /// What is lent for it.
+    pub fn lent_bytes(&self) -> usize {
+        self.all.lent()
+    }
+
     /// The most that they ever were.
     pub fn highest(&self) -> usize {
         self.highest.load(Ordering::Relaxed)
     }
 
+    /// One overlay counted so much and counts so much now, and has in all.
+    pub fn change(&self, (counted_before, counted): (usize, usize), (before, now): (usize, usize)) {
+        if counted >= counted_before {
+            self.count(counted - counted_before);
+        } else {
+            self.count_back(counted_before - counted);
+        }
+        if now >= before {
+            self.all.add(now - before);
+        } else {
+            self.all.give_back(before - now);
+        }
+    }
+
     pub fn add(&self, bytes: usize) {
+        self.change((0, bytes), (0, bytes));
+    }
+
+    fn count(&self, bytes: usize) {
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.highest.fetch_max(before + bytes, Ordering::Relaxed);
         if self.is_pressed() {
@@ -79,6 +118,7 @@ impl OverlaySpace {
             Ok(before) => self.highest.fetch_max(before - from + to, Ordering::Relaxed),
             Err(_) => return false,
         };
+        self.all.add(to - from);
         true
     }
 
@@ -93,6 +133,10 @@ impl OverlaySpace {
     }
 
     pub fn give_back(&self, bytes: usize) {
+        self.change((bytes, 0), (bytes, 0));
+    }
+
+    fn count_back(&self, bytes: usize) {
         let before = self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         if before > self.bytes_max && before - bytes <= self.bytes_max {
             self.room.notify_waiters();

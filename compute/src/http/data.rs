@@ -31,7 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 use tower_http::cors::CorsLayer;
 
 use super::route::{self, Endpoint, Route, Target};
-use super::{download, failure, going_down, json, read_body, server_failure};
+use super::{download, failure, going_down, json, read_counted, server_failure};
 use crate::core::{CursorReply, Job, JobError, Message, PipelineReply, Shown, Work};
 use crate::hrana::HranaVersion;
 use crate::hrana::baton::BatonKey;
@@ -40,6 +40,7 @@ use crate::hrana::error::ProtocolError;
 use crate::hrana::json::WriteJson;
 use crate::hrana::request::{CursorRequestBody, PipelineRequestBody, StreamRequest};
 use crate::hrana::response::PipelineResponseBody;
+use crate::limits;
 use crate::node::NodeHandle;
 use crate::session::download::Download;
 
@@ -91,7 +92,8 @@ async fn handle(State(plane): State<Arc<DataPlane>>, request: Request<Body>) -> 
         Ok(min_lsn) => min_lsn,
         Err(response) => return *response,
     };
-    let body = match read_body(body, plane.body_bytes_max).await {
+    let mut loan = plane.node.context.cache.lend();
+    let body = match read_counted(body, plane.body_bytes_max, |bytes| loan.set(memory_of(bytes))).await {
         Ok(body) => body,
         Err(response) => return response,
     };
@@ -112,6 +114,11 @@ async fn handle(State(plane): State<Arc<DataPlane>>, request: Request<Body>) -> 
         Endpoint::Cursor => cursor(&plane, &target, min_lsn, &body).await,
     };
     answered.unwrap_or_else(|error| job_failure(&error))
+}
+
+/// What a request takes in memory until it is answered: its body, and then the values in it. Small ones do not count.
+fn memory_of(body_bytes: usize) -> usize {
+    if body_bytes > limits::SMALL_BODY_BYTES { 2 * body_bytes } else { 0 }
 }
 
 fn text(text: &str) -> Response {

@@ -19,6 +19,7 @@ pub mod route;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Query};
 use axum::response::Response;
+use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::request::Parts;
@@ -87,22 +88,42 @@ fn going_down() -> ServerError {
 }
 
 /// Reads a whole body, or answers why not.
-async fn read_body(mut body: Body, bytes_max: usize) -> Result<bytes::Bytes, Response> {
-    use http_body_util::{BodyExt, LengthLimitError, Limited};
-    let too_large = || {
-        let text = format!("the request is larger than {bytes_max} bytes, the limit of this server (--max-body-size)");
-        failure(StatusCode::PAYLOAD_TOO_LARGE, &text, "SHOAL_INVALID")
-    };
-    match Limited::new(&mut body, bytes_max).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
+async fn read_body(body: Body, bytes_max: usize) -> Result<Bytes, Response> {
+    read_counted(body, bytes_max, |_| ()).await
+}
+
+/// The same, and tells with each piece that comes how much there is.
+async fn read_counted(mut body: Body, bytes_max: usize, mut count: impl FnMut(usize)) -> Result<Bytes, Response> {
+    use http_body_util::BodyExt;
+    let (mut first, mut all) = (Bytes::new(), BytesMut::new());
+    loop {
+        let piece = match body.frame().await {
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            Some(Err(error)) => {
+                let text = format!("the request's body broke off: {error}");
+                return Err(failure(StatusCode::BAD_REQUEST, &text, "SHOAL_INVALID"));
+            }
+            // Most come in one piece, which is not copied.
+            None if all.is_empty() => return Ok(first),
+            None => return Ok(all.freeze()),
+        };
+        let bytes = first.len().max(all.len()) + piece.len();
+        if bytes > bytes_max {
+            drop((first, all));
+            count(0);
             discard(body, bytes_max).await;
-            Err(too_large())
+            let text = format!("the request is larger than {bytes_max} bytes, the limit of this server (--max-body-size)");
+            return Err(failure(StatusCode::PAYLOAD_TOO_LARGE, &text, "SHOAL_INVALID"));
         }
-        Err(error) => {
-            let text = format!("the request's body broke off: {error}");
-            Err(failure(StatusCode::BAD_REQUEST, &text, "SHOAL_INVALID"))
+        count(bytes);
+        if bytes == piece.len() {
+            first = piece;
+            continue;
         }
+        if all.is_empty() {
+            all.extend_from_slice(&std::mem::take(&mut first));
+        }
+        all.extend_from_slice(&piece);
     }
 }
 
@@ -113,7 +134,7 @@ async fn discard(mut body: Body, bytes_max: usize) {
     use http_body_util::BodyExt;
     let mut left = bytes_max;
     while let Some(Ok(frame)) = body.frame().await {
-        let bytes = frame.data_ref().map_or(0, bytes::Bytes::len);
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
         left = match left.checked_sub(bytes) {
             Some(left) => left,
             None => return,

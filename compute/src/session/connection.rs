@@ -80,7 +80,10 @@ impl SqlConnection {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut sql = Connection::open_with_flags_and_vfs(vfs::DATABASE_PATH, flags, vfs::VFS_NAME)?;
         let (observed, changes) = (Arc::new(Observed::default()), Arc::new(ChangeCount::default()));
-        configure(&sql)?;
+        harden(&sql)?;
+        if file.database.node.sql.is_full() {
+            sql.pragma_update(None, "cache_size", limits::CONNECTION_CACHE_SMALL_KIB)?;
+        }
         install_hooks(&mut sql, file, &observed, &changes)?;
         let (read_only, known, statements) = (Cell::new(false), KnownTexts::default(), Cell::new(0));
         Ok(Self { sql, file: file.clone(), observed, changes, read_only, known, statements })
@@ -110,12 +113,6 @@ pub fn open_confined(path: &Path) -> rusqlite::Result<Connection> {
     let (observed, changes) = (Arc::new(Observed::default()), Arc::new(ChangeCount::default()));
     sql.authorizer(Some(move |context: AuthContext<'_>| authorize(&context, &observed, &changes)))?;
     Ok(sql)
-}
-
-fn configure(sql: &Connection) -> rusqlite::Result<()> {
-    harden(sql)?;
-    sql.query_row("PRAGMA journal_mode=MEMORY", [], |_| Ok(()))?;
-    Ok(())
 }
 
 /// What holds on every connection whose database or statements come from outside.

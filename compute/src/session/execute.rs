@@ -271,7 +271,8 @@ impl SqlConnection {
     pub fn explain(&self, error: &rusqlite::Error) -> HranaError {
         let cause = self.file.take_cause();
         let refusal = self.observed.take_refusal();
-        let temp_refusal = self.file.database.meter.temp.take_refusal();
+        let meter = &self.file.database.meter;
+        let (temp_refusal, memory_refusal) = (meter.temp.take_refusal(), meter.take_refusal());
         let (failure, message, offset) = match error {
             rusqlite::Error::SqliteFailure(failure, message) => (failure, message.clone(), None),
             rusqlite::Error::SqlInputError { error, msg, offset, .. } => {
@@ -279,7 +280,8 @@ impl SqlConnection {
             }
             other => return HranaError::fault(Fault::Invalid, other.to_string()),
         };
-        use rusqlite::ErrorCode::{AuthorizationForStatementDenied, CannotOpen, DatabaseBusy, DiskFull, OperationInterrupted, ReadOnly, SystemIoFailure};
+        use rusqlite::ErrorCode::{AuthorizationForStatementDenied, CannotOpen, DatabaseBusy, DiskFull};
+        use rusqlite::ErrorCode::{OperationInterrupted, OutOfMemory, ReadOnly, SystemIoFailure};
         match failure.code {
             OperationInterrupted => self.file.abandoned().into(),
             SystemIoFailure | DiskFull | DatabaseBusy | CannotOpen | ReadOnly if cause.is_some() => {
@@ -292,6 +294,9 @@ impl SqlConnection {
             // Without a cause of the file's, it is a temporary file that found no room.
             DiskFull if temp_refusal.is_some() => {
                 HranaError::sqlite(failure.extended_code, &temp_refusal.expect("BUG: just seen"), None)
+            }
+            OutOfMemory if memory_refusal.is_some() => {
+                HranaError::sqlite(failure.extended_code, &memory_refusal.expect("BUG: just seen"), None)
             }
             AuthorizationForStatementDenied if refusal.is_some() => {
                 let why = refusal.expect("BUG: just seen");

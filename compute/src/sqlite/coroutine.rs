@@ -26,6 +26,8 @@ pub enum Wait {
     Fetch(crate::database::pages::Fetch),
     /// The database's write turn.
     Turn,
+    /// A little while, in which others may give memory back.
+    Memory,
     /// A place in the reply's bounded channel, for a piece of a streamed result.
     Send(bytes::Bytes),
     /// Nothing: other tasks of this core shall run.

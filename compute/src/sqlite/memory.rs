@@ -2,20 +2,21 @@
 //!
 //! Installed before SQLite initialises, because that is the only time when it can be. Each block carries a
 //! header of 16 bytes: its size, and the meter that was charged, so that it is credited to the right one
-//! whoever frees it. Over its limit a meter answers "no memory", which SQLite turns into `SQLITE_NOMEM` for
-//! that statement alone.
+//! whoever frees it. Over its limit, or when the node has lent all of its memory, a meter answers "no memory", which
+//! SQLite turns into `SQLITE_NOMEM` for that statement alone.
 
 use std::alloc::{Layout, alloc, dealloc, realloc};
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use rusqlite::ffi;
 
 use super::sql_space::SqlSpace;
 use super::temp_space::TempShare;
+use crate::limits;
 
 const HEADER_BYTES: usize = 16;
 
@@ -29,12 +30,18 @@ pub struct Meter {
     /// Where the node sums up, and what it knows of this one.
     space: Arc<SqlSpace>,
     reported: AtomicUsize,
+    /// Why the last allocation was refused.
+    refusal: AtomicU8,
 }
+
+const NOT_REFUSED: u8 = 0;
+const OVER_ITS_LIMIT: u8 = 1;
+const NODE_IS_FULL: u8 = 2;
 
 impl Meter {
     pub fn new(bytes_max: usize, temp: TempShare, space: Arc<SqlSpace>) -> Arc<Self> {
         let (bytes, reported) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { bytes, bytes_max, temp, space, reported })
+        Arc::new(Self { bytes, bytes_max, temp, space, reported, refusal: AtomicU8::new(NOT_REFUSED) })
     }
 
     /// Tells the node how much it is by now.
@@ -53,17 +60,74 @@ impl Meter {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// Counts `bytes` more, unless they would be too many: then [`Meter::take_refusal`] says of what.
     fn charge(&self, bytes: usize) -> bool {
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) > self.bytes_max {
+        let refused = match self.try_charge(bytes) {
+            Ok(()) => return true,
+            Err(why) => why,
+        };
+        self.refusal.store(refused, Ordering::Relaxed);
+        false
+    }
+
+    fn try_charge(&self, bytes: usize) -> Result<(), u8> {
+        let all = self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        let charged = match all > self.bytes_max {
+            true => Err(OVER_ITS_LIMIT),
+            false if self.may_hold(all) => Ok(()),
+            false => Err(NODE_IS_FULL),
+        };
+        if charged.is_err() {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            return false;
         }
-        true
+        charged
+    }
+
+    /// Whether the node lets it have so much. Asked once it is much more than the node knows of.
+    fn may_hold(&self, all: usize) -> bool {
+        let reported = self.reported.load(Ordering::Relaxed);
+        if all <= reported + limits::SQL_STEP_BYTES {
+            return true;
+        }
+        if all <= limits::SQL_SMALL_BYTES {
+            self.report_as(all);
+            return true;
+        }
+        let may = self.space.try_grow(all - reported);
+        if may {
+            self.reported.store(all, Ordering::Relaxed);
+        }
+        may
     }
 
     fn credit(&self, bytes: usize) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts what a temporary file has in memory, if there is room for it: else it is to go to the disk.
+    pub(super) fn charge_file(&self, bytes: usize) -> bool {
+        self.try_charge(bytes).is_ok()
+    }
+
+    pub(super) fn credit_file(&self, bytes: usize) {
+        self.credit(bytes);
+    }
+
+    /// Why an allocation was refused, and what to do, for the statement that has failed of it.
+    pub fn take_refusal(&self) -> Option<String> {
+        match self.refusal.swap(NOT_REFUSED, Ordering::Relaxed) {
+            OVER_ITS_LIMIT => Some(format!(
+                "out of memory: the values, sorts and caches of this database would take more than {} bytes, the \
+                 server's limit for one; read and write less in one statement",
+                self.bytes_max
+            )),
+            NODE_IS_FULL => Some(String::from(
+                "out of memory: all of the server's --memory is in use, by this statement, by those of other databases \
+                 and by large transactions that are being stored; read and write less in one statement, or try again \
+                 when others are done",
+            )),
+            _ => None,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Temporary files: sorters, statement journals, the copy that VACUUM makes. In memory up to a cap, then
+//! Temporary files: journals, sorters, the copy that VACUUM makes. In memory up to a cap, if there is room for it, then
 //! in a nameless local file, which counts against the [space](super::temp_space) of its database and its node.
 
 use std::cell::RefCell;
@@ -24,6 +24,7 @@ pub fn set_thread_directory(directory: PathBuf) {
 }
 
 enum Content {
+    /// The payer is charged for each byte.
     Memory(Vec<u8>),
     Disk { file: File, size: u64 },
 }
@@ -65,6 +66,17 @@ impl TempFile {
         }
     }
 
+    /// Counts memory beyond what it has, if there is room for that.
+    fn charge_memory(&self, bytes: usize) -> bool {
+        self.payer.as_ref().is_none_or(|meter| meter.charge_file(bytes))
+    }
+
+    fn credit_memory(&self, bytes: usize) {
+        if let Some(meter) = &self.payer {
+            meter.credit_file(bytes);
+        }
+    }
+
     fn spill(&self, content: &mut Content) -> Result<(), Code> {
         let Content::Memory(bytes) = content else { return Ok(()) };
         let size = bytes.len() as u64;
@@ -75,6 +87,7 @@ impl TempFile {
             self.credit(size);
             return Err(Code::FULL);
         }
+        self.credit_memory(bytes.len());
         *content = Content::Disk { size, file };
         Ok(())
     }
@@ -82,7 +95,11 @@ impl TempFile {
 
 impl Drop for TempFile {
     fn drop(&mut self) {
-        self.credit(self.content.borrow().disk_bytes());
+        let content = self.content.borrow();
+        self.credit(content.disk_bytes());
+        if let Content::Memory(bytes) = &*content {
+            self.credit_memory(bytes.len());
+        }
     }
 }
 
@@ -107,7 +124,11 @@ impl VfsFile for TempFile {
     fn write(&self, bytes: &[u8], offset: u64) -> Result<(), Code> {
         let end = offset.checked_add(bytes.len() as u64).ok_or(Code::FULL)?;
         let mut content = self.content.borrow_mut();
-        if end > limits::TEMP_MEMORY_BYTES_MAX as u64 {
+        let growth = match &*content {
+            Content::Memory(memory) => usize::try_from(end).unwrap_or(usize::MAX).saturating_sub(memory.len()),
+            Content::Disk { .. } => 0,
+        };
+        if end > limits::TEMP_MEMORY_BYTES_MAX as u64 || !self.charge_memory(growth) {
             self.spill(&mut content)?;
         }
         match &mut *content {
@@ -131,7 +152,12 @@ impl VfsFile for TempFile {
 
     fn truncate(&self, size: u64) -> Result<(), Code> {
         match &mut *self.content.borrow_mut() {
-            Content::Memory(bytes) => bytes.truncate(usize::try_from(size).unwrap_or(usize::MAX)),
+            Content::Memory(bytes) => {
+                let kept = usize::try_from(size).unwrap_or(usize::MAX).min(bytes.len());
+                self.credit_memory(bytes.len() - kept);
+                bytes.truncate(kept);
+                bytes.shrink_to_fit();
+            }
             // As in memory, it never grows so.
             Content::Disk { file, size: known } if size < *known => {
                 file.set_len(size).map_err(|_| Code::IO)?;
@@ -195,16 +221,17 @@ mod tests {
     #[test]
     fn what_is_on_disk_is_counted_and_given_back_on_truncate_and_close() {
         let space = TempSpace::new(20 << 20);
-        let meter = Meter::new(1 << 20, space.share(), SqlSpace::new(0));
+        let meter = Meter::new(1 << 20, space.share(), SqlSpace::new(0, None));
         let file = {
             let _charging = Charging::to(&meter);
             TempFile::open()
         };
         let cap = limits::TEMP_MEMORY_BYTES_MAX as u64;
         file.write(&[1; 4096], cap - 4096).unwrap();
-        assert_eq!(space.bytes(), 0, "memory is not disk");
+        assert_eq!((space.bytes(), meter.bytes()), (0, cap as usize), "memory is not disk");
         file.write(&[1; 4096], cap).unwrap();
         file.write(&[2; 4096], 0).unwrap();
+        assert_eq!(meter.bytes(), 0);
         assert_eq!(space.bytes(), cap + 4096, "what is written over counts once");
         assert_eq!(file.write(&[1; 4096], 10 << 20), Err(Code::FULL), "over its share of the space");
         assert_eq!(file.size(), Ok(cap + 4096), "a refused write changes nothing");
@@ -214,6 +241,26 @@ mod tests {
         file.write(&[1; 4096], (10 << 20) - 4096).expect("up to the very end of the share");
         drop(file);
         assert_eq!(space.bytes(), 0);
+    }
+
+    #[test]
+    fn without_memory_a_small_one_is_on_disk_too() {
+        let space = TempSpace::new(1 << 20);
+        let meter = Meter::new(10_000, space.share(), SqlSpace::new(0, None));
+        let files: Vec<TempFile> = {
+            let _charging = Charging::to(&meter);
+            (0..2).map(|_| TempFile::open()).collect()
+        };
+        files[0].write(&[1; 8000], 0).unwrap();
+        files[1].write(&[2; 8000], 0).unwrap();
+        assert_eq!((meter.bytes(), space.bytes()), (8000, 8000));
+        assert_eq!(meter.take_refusal(), None, "no statement has failed of it");
+        files[0].truncate(100).unwrap();
+        assert_eq!(meter.bytes(), 100);
+        let mut buffer = [0; 9];
+        assert_eq!((files[1].read(&mut buffer, 7999), buffer[0]), (Ok(1), 2));
+        drop(files);
+        assert_eq!((meter.bytes(), space.bytes()), (0, 0));
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! The VFS shim: SQLite's C interface on one side, [`VfsFile`] on the other.
 //!
 //! It is SQLite's default VFS, and it opens nothing but (a) the database file that the executor announced
-//! with [`announce`] on this thread, and (b) nameless temporary files. Whatever path a client may smuggle
-//! into ATTACH, VACUUM INTO or an extension ends in `SQLITE_CANTOPEN`.
+//! with [`announce`] on this thread, (b) that one's rollback journal and (c) nameless temporary files. Whatever path a
+//! client may smuggle into ATTACH, VACUUM INTO or an extension ends in `SQLITE_CANTOPEN`.
+//!
+//! The journal is a temporary file as well: only the connection that wrote it ever reads it, to roll back. A large one
+//! is on the local disk and not in memory.
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -19,6 +22,8 @@ use super::temp::TempFile;
 /// The name under which the VFS is registered, and which stands for "the announced database".
 pub const VFS_NAME: &CStr = c"shoal";
 pub const DATABASE_PATH: &str = "/shoal/database";
+/// What SQLite calls its journal.
+const JOURNAL_PATH: &CStr = c"/shoal/database-journal";
 
 /// What SQLite asks of one open file. Offsets and sizes are in bytes.
 pub trait VfsFile {
@@ -149,14 +154,15 @@ unsafe extern "C" fn open(
     // SAFETY: SQLite passes szOsFile bytes; pMethods must be set even on failure.
     unsafe { (*file).pMethods = ptr::null() };
     guarded(|| {
-        let opened: Box<dyn VfsFile> = if name.is_null() {
-            Box::new(TempFile::open())
-        } else {
-            // SAFETY: SQLite passes a nul-terminated name.
-            let name = unsafe { CStr::from_ptr(name) };
+        // SAFETY: SQLite passes a nul-terminated name, if any.
+        let name = (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) });
+        let is_journal = flags & ffi::SQLITE_OPEN_MAIN_JOURNAL != 0 && name == Some(JOURNAL_PATH);
+        let opened: Box<dyn VfsFile> = if let Some(name) = name.filter(|_| !is_journal) {
             let is_database = flags & ffi::SQLITE_OPEN_MAIN_DB != 0 && name.to_bytes() == DATABASE_PATH.as_bytes();
             let announced = ANNOUNCED.with_borrow_mut(Option::take);
             announced.filter(|_| is_database).ok_or(Code::CANTOPEN)?
+        } else {
+            Box::new(TempFile::open())
         };
         let shim = file.cast::<ShimFile>();
         // SAFETY: SQLite allocated szOsFile bytes for us behind `file`.
@@ -282,11 +288,14 @@ unsafe extern "C" fn device_characteristics(_file: *mut ffi::sqlite3_file) -> c_
     ffi::SQLITE_IOCAP_POWERSAFE_OVERWRITE | ffi::SQLITE_IOCAP_SAFE_APPEND | ffi::SQLITE_IOCAP_SEQUENTIAL
 }
 
-unsafe extern "C" fn delete(_vfs: *mut ffi::sqlite3_vfs, _name: *const c_char, _sync: c_int) -> c_int {
-    ffi::SQLITE_IOERR_DELETE_NOENT
+/// A journal is gone once it is closed.
+unsafe extern "C" fn delete(_vfs: *mut ffi::sqlite3_vfs, name: *const c_char, _sync: c_int) -> c_int {
+    // SAFETY: SQLite passes a nul-terminated name.
+    let is_journal = !name.is_null() && unsafe { CStr::from_ptr(name) } == JOURNAL_PATH;
+    if is_journal { ffi::SQLITE_OK } else { ffi::SQLITE_IOERR_DELETE_NOENT }
 }
 
-/// No file but the announced database exists: no journal, no WAL.
+/// No file but the announced database can be found: no journal that somebody else has left, no WAL.
 unsafe extern "C" fn access(
     _vfs: *mut ffi::sqlite3_vfs,
     _name: *const c_char,

@@ -281,7 +281,7 @@ fn a_transaction_over_the_limit_is_refused_and_leaves_nothing() {
     database.run("CREATE TABLE t(a)");
     database.run("INSERT INTO t VALUES ('before')");
     let insert = format!("INSERT INTO t {MANY_ROWS}");
-    let limit = "over the limit of 1048576 bytes; split it";
+    let limit = "over the limit of 1048576 bytes (--max-transaction-size); split it";
     assert_fails(&database, &insert, "SHOAL_INVALID", limit);
     // In pieces within one transaction it is as large.
     let mut stream = database.stream();

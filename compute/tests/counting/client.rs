@@ -32,6 +32,15 @@ impl Client {
         self.run_all(&[sql]).pop().expect("one statement has one result")
     }
 
+    /// Runs one statement, or tells what it fails with.
+    pub fn attempt(&self, sql: &str) -> Result<(), String> {
+        let body = json!({ "requests": [{ "type": "execute", "stmt": { "sql": sql } }] });
+        let text = self.post("v3/pipeline", &body).body_mut().read_to_string().expect("a whole answer");
+        let answer: Json = serde_json::from_str(&text).expect("JSON");
+        let message = answer.pointer("/results/0/error/message").and_then(Json::as_str);
+        message.map_or(Ok(()), |message| Err(message.to_owned()))
+    }
+
     /// Runs statements in one request and one stream.
     pub fn run_all(&self, statements: &[&str]) -> Vec<Column> {
         self.pipeline(None, statements).columns

@@ -12,6 +12,7 @@
 //! | [`ahead`] | cold scans, points, and many who want the same |
 //! | [`warm`] | a node that was killed has its pages on its disk |
 //! | [`memory`] | memory stays bounded however much is written |
+//! | [`large`] | and however large the transactions and the sorts |
 //! | [`crowd`] | many writers of one database share PUTs |
 //! | [`forks`] | what a fork costs, whatever the size of the database, and a look at the past |
 //! | [`gate`] | what depends on a commit that is not durable yet is not shown |
@@ -25,6 +26,7 @@ mod crowd;
 mod forks;
 mod gate;
 mod idle;
+mod large;
 mod memory;
 mod requests;
 mod rig;

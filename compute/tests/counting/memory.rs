@@ -27,7 +27,7 @@ const READERS: u64 = 8;
 const READS: u64 = 150;
 
 /// A field of the process's status, in bytes.
-fn status(pid: u32, field: &str) -> u64 {
+pub fn status(pid: u32, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the server runs");
     let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a field of the status");
     let kib = line.trim_start_matches(':').trim().trim_end_matches(" kB");
@@ -35,13 +35,14 @@ fn status(pid: u32, field: &str) -> u64 {
 }
 
 /// What the server says that it uses, each time that it says so.
-fn accounted(log: &[String]) -> Vec<u64> {
+pub fn accounted(log: &[String]) -> Vec<u64> {
     let of = |line: &str, field: &str| {
         let (_, value) = line.split_once(&format!("{field}=")).expect("a field of the line");
         value.split(' ').next().and_then(|digits| digits.parse::<u64>().ok()).expect("a number")
     };
     let lines = log.iter().filter(|line| line.contains("memory in use"));
-    lines.map(|line| ["cache", "overlays", "fetches", "sqlite"].map(|field| of(line, field)).iter().sum()).collect()
+    let fields = ["cache", "overlays", "fetches", "sqlite", "large"];
+    lines.map(|line| fields.map(|field| of(line, field)).iter().sum()).collect()
 }
 
 /// How many rows a database takes before it begins anew.

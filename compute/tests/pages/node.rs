@@ -361,7 +361,7 @@ async fn in_coroutine<T: 'static>(database: &Rc<Database>, body: impl FnOnce() -
             match wait {
                 Wait::Yield => Wake::Ready,
                 Wait::Fetch(fetch) => pages::fetch(&node.fetcher, fetch).await.map_or_else(Wake::Failed, |()| Wake::Ready),
-                Wait::Turn | Wait::Send(_) => Wake::Abandon,
+                Wait::Turn | Wait::Memory | Wait::Send(_) => Wake::Abandon,
             }
         }
     };

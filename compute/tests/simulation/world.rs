@@ -170,6 +170,8 @@ impl World {
         Settings {
             lease: LEASE,
             cache_bytes: self.cache_bytes,
+            // So little that the cache gives way to almost everything.
+            lent_bytes_free: 256 << 10,
             disk: Some((disk, DISK_BYTES)),
             cores: 2,
             stall_timeout: Duration::from_secs(1),

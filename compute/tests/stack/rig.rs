@@ -84,7 +84,7 @@ fn on_fresh_stack<T: 'static>(
                 Wait::Yield => Wake::Ready,
                 Wait::Fetch(fetch) => pages::fetch(&node.fetcher, fetch).await.map_or_else(Wake::Failed, |()| Wake::Ready),
                 // Nobody else writes, and nothing is sent.
-                Wait::Turn | Wait::Send(_) => Wake::Abandon,
+                Wait::Turn | Wait::Memory | Wait::Send(_) => Wake::Abandon,
             }
         }
     };

@@ -107,6 +107,9 @@ impl Drainer {
     /// one fold takes several; the last of them gives it up.
     async fn fold_tail(&self, mut head: Versioned<Head>) -> Result<(), DrainError> {
         let commits = self.tail_commits(&head.value).await?;
+        // In memory they are as they were logged, and as pages.
+        let mut loan = self.fetcher.lend();
+        loan.set(2 * commits.iter().map(|(_, commit)| commit.bytes.len()).sum::<usize>());
         let own_after = draining::own_after(&head.value, commits.iter().map(|(_, commit)| (commit.epoch, commit.lsn)));
         let folder = Folder { store: &*self.stores.main, seam: &self.seam, fetcher: &self.fetcher };
         let mut rest = &commits[..];

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use segments::base::{BaseRef, StoredBase};
+use segments::fold::FoldInput;
 use segments::history::{HistoryIndex, Run};
 use segments::id::{MapChunkId, PackId};
 use segments::image::Image;
@@ -22,6 +23,7 @@ use walstore::store::Key;
 
 use super::{FoldFailure, FoldJob, FoldPin, Folder, Made, PinAt};
 use crate::base::{FoldedState, as_base};
+use crate::heavy::heavy;
 use crate::history::{index_of, read_chunk};
 use crate::limits;
 use crate::tail::keeps_commits;
@@ -38,6 +40,13 @@ pub(super) struct Kept {
 /// [`crate::collect`]. It stays so as long as there is an index.
 pub fn keeps_past(head: &Head) -> bool {
     keeps_commits(head) || !head.history.is_empty() || head.is_pinned()
+}
+
+/// The commits that the fold is to keep, if they are so long that their pack is not to be in memory together with that
+/// of the pages.
+pub(super) fn take_large_commits(input: &mut FoldInput) -> Vec<Bytes> {
+    let bytes: usize = input.commits.iter().map(Bytes::len).sum();
+    if bytes > limits::KEPT_WITH_PAGES_BYTES_MAX { std::mem::take(&mut input.commits) } else { Vec::new() }
 }
 
 /// The newest time that both clocks agree is over, if they do.
@@ -222,7 +231,7 @@ impl Folder<'_> {
         head.horizon.max(by_time).max(forced).max(start)
     }
 
-    /// A pack with nothing but the commits of a fold whose pages stand in the head.
+    /// A pack with nothing but the commits of a fold: one whose pages stand in the head, or a large one.
     pub(super) async fn put_commits(
         &self,
         job: &FoldJob,
@@ -237,7 +246,7 @@ impl Folder<'_> {
         let id = PackId { owner: head.database, epoch: head.epoch, seq: job.seq, nonce: self.seam.random_u64() };
         let mut writer = PackWriter::new(id, lsn, job.tip.page_count);
         writer.set_history(history);
-        let pack = writer.finish().map_err(segments::fold::FoldError::from)?;
+        let pack = heavy(|| writer.finish()).await.map_err(segments::fold::FoldError::from)?;
         written.push(keys::pack(&id));
         self.put(&keys::pack(&id), pack.bytes.clone(), patience).await?;
         Ok(Some(pack))

@@ -134,7 +134,7 @@ impl World {
         }
         known.tip = encoded.tip;
         let entry = Entry { database: known.id, epoch: known.epoch, lsn, bytes: encoded.bytes.into() };
-        node.log.append(log::Commit { entry, window_micros: 0, home: 0 });
+        node.log.append(log::Commit { entry, window_micros: 0, home: 0, side: None });
     }
 
     pub async fn head(&self, database: usize) -> Versioned<Head> {

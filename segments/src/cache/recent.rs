@@ -19,6 +19,7 @@
 //! database that wrote them.)
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use walstore::id::DatabaseId;
@@ -42,7 +43,7 @@ const _: () = assert!(ENTRY_BYTES >= 2 * (size_of::<(Place, Entry)>() + 2 * size
 
 /// See the module documentation.
 pub struct Recent {
-    bytes_max: usize,
+    bytes_max: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -126,7 +127,19 @@ impl Unread {
 
 impl Recent {
     pub fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, state: Mutex::default() }
+        Self { bytes_max: AtomicUsize::new(bytes_max), state: Mutex::default() }
+    }
+
+    fn bytes_max(&self) -> usize {
+        self.bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Keeps so many bytes from now on, and answers what went for that and had been used.
+    pub fn limit(&self, bytes_max: usize) -> Vec<(Place, Frame)> {
+        if self.bytes_max.swap(bytes_max, Ordering::Relaxed) <= bytes_max {
+            return Vec::new();
+        }
+        self.state().shrink(bytes_max)
     }
 
     pub fn get(&self, place: &Place) -> Option<Found> {
@@ -147,7 +160,7 @@ impl Recent {
         state.remove(place);
         // If it cannot be decoded, it is missing, and what is wrong with it turns out when it is fetched.
         let frame = frame.ok()?;
-        let gone = state.add(*place, Content::Decoded(frame.clone()), false, self.bytes_max);
+        let gone = state.add(*place, Content::Decoded(frame.clone()), false, self.bytes_max());
         Some(Found { frame, is_first: true, gone })
     }
 
@@ -157,32 +170,32 @@ impl Recent {
 
     /// Adds a frame and answers those that went for it and had been used.
     pub fn add(&self, place: Place, content: Content, is_unread: bool) -> Vec<(Place, Frame)> {
-        self.state().add(place, content, is_unread, self.bytes_max)
+        self.state().add(place, content, is_unread, self.bytes_max())
     }
 
     /// Bytes that may still be read ahead, so that it does not push itself out before it is read: three quarters of all.
     pub fn room_ahead(&self) -> usize {
         let state = self.state();
-        (self.bytes_max / 4 * 3).saturating_sub(state.unread.stored + state.unread.decoded)
+        (self.bytes_max() / 4 * 3).saturating_sub(state.unread.stored + state.unread.decoded)
     }
 
     /// Whether what comes next of what is read ahead is to be decoded at once.
     pub fn is_next_to_decode(&self) -> bool {
         let state = self.state();
-        state.waiting.is_empty() && state.unread.decoded + SEGMENT_BYTES <= self.bytes_max / 4
+        state.waiting.is_empty() && state.unread.decoded + SEGMENT_BYTES <= self.bytes_max() / 4
     }
 
     /// Whether there is so much to decode that somebody should begin with it.
     pub fn wants_decoding(&self) -> bool {
         let state = self.state();
-        state.waiting.len() > LEFT_TO_READERS && state.unread.decoded <= self.bytes_max / 8
+        state.waiting.len() > LEFT_TO_READERS && state.unread.decoded <= self.bytes_max() / 8
     }
 
     /// Decodes the next frame that waits for it, if there is room. `None` if there is nothing to do.
     pub fn decode_next(&self) -> Option<Vec<(Place, Frame)>> {
         let (place, stored) = {
             let mut state = self.state();
-            let has_room = state.unread.decoded + SEGMENT_BYTES <= self.bytes_max / 4;
+            let has_room = state.unread.decoded + SEGMENT_BYTES <= self.bytes_max() / 4;
             let (at, place) = state.waiting.iter().nth(LEFT_TO_READERS).filter(|_| has_room).map(|(at, it)| (*at, *it))?;
             state.waiting.remove(&at);
             match &state.entries.get(&place)?.content {
@@ -191,7 +204,7 @@ impl Recent {
             }
         };
         match stored.decode() {
-            Ok(frame) => Some(self.state().decoded(place, frame, self.bytes_max)),
+            Ok(frame) => Some(self.state().decoded(place, frame, self.bytes_max())),
             // Whoever asks for it finds out.
             Err(_) => Some(Vec::new()),
         }

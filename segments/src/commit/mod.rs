@@ -39,7 +39,7 @@ mod patch;
 use std::collections::BTreeMap;
 
 pub use decode::{ApplyError, CheckedCommit, UncheckedCommit};
-pub use encode::{Base, Encoded, encode};
+pub use encode::{Base, Encoded, Front, encode, encode_behind};
 use walstore::id::Lsn;
 use walstore::mutant::{self, Mutant};
 

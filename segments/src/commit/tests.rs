@@ -139,6 +139,62 @@ fn after_eight_patches_a_page_is_whole() {
     }
 }
 
+/// A database of so many pages, and then a commit that changes all of them: every third one in some bytes, every
+/// seventh to zeros, the others whole.
+fn large_history(count: u32, content: &dyn Fn(u64) -> Page) -> (Tip, Commit, impl Fn(PageNo) -> Option<Base> + use<>) {
+    let tip = Tip { lsn: Some(Lsn::FIRST), page_count: count, ..Tip::before_first(DATABASE) };
+    let base = move |page: PageNo| Some(Base { lsn: Lsn::FIRST, page: noise(page.get().into()), patches_in_a_row: 0 });
+    let changed = (1..=count).map(|page| match page {
+        page if page % 3 == 0 => (page, with_bytes(&noise(page.into()), 77, b"changed")),
+        page if page % 7 == 0 => (page, Page::zeroed()),
+        page => (page, content(u64::from(page) << 32)),
+    });
+    (tip, commit(&tip, count, &changed.collect::<Vec<_>>()), base)
+}
+
+#[test]
+fn a_large_commit_that_does_not_compress_shares_its_pages_and_its_object() {
+    let count = limits::LARGE_COMMIT_PAGES as u32 + 100;
+    let (tip, mut large, base) = large_history(count, &noise);
+    let front = Front { bytes: 5, write: &|front, commit| front.copy_from_slice(&[&commit[..4], b"!"].concat()) };
+    let encoded = encode_behind(&large, &tip, &base, front);
+    assert_eq!(encoded.bytes[1], CODEC_RAW);
+    let object = encoded.behind_front.clone().unwrap();
+    assert_eq!((&object[..4], object[4], &object[5..]), (&encoded.bytes[..4], b'!', &encoded.bytes[..]));
+    assert_eq!(object[5..].as_ptr(), encoded.bytes.as_ptr(), "the same memory");
+    let whole = |page: u32| page % 3 != 0 && page % 7 != 0;
+    let before = large.clone();
+    assert_eq!(encoded.share_pages(&mut large), (1..=count).filter(|page| whole(*page)).count());
+    assert_eq!(large, before);
+    let memory = encoded.bytes.as_ptr_range();
+    for (page, content) in &large.pages {
+        assert_eq!(memory.contains(&content.as_bytes().as_ptr()), whole(page.get()), "page {page}");
+    }
+    let known = |page, _| Ok::<_, ()>(base(page).unwrap().page);
+    assert_eq!(decode_on(&encoded, &tip).apply(known), Ok(before));
+    assert_eq!(decode_on(&encoded, &tip).tip(), encoded.tip);
+}
+
+#[test]
+fn a_large_commit_that_compresses_well_is_compressed_and_one_that_is_hardly_smaller_is_not() {
+    let count = limits::LARGE_COMMIT_PAGES as u32 + 1;
+    // A number of bytes of each page are noise.
+    let partly = |noisy: usize| move |seed| with_bytes(&filled(7), 0, &noise(seed).as_bytes()[..noisy]);
+    for (noisy, codec) in [(0, CODEC_ZSTD), (1500, CODEC_ZSTD), (3000, CODEC_RAW)] {
+        let (tip, mut large, base) = large_history(count, &partly(noisy));
+        let encoded = encode_behind(&large, &tip, &base, Front { bytes: 80, write: &|_, _| {} });
+        assert_eq!(encoded.bytes[1], codec, "{noisy}");
+        let is_large = encoded.bytes.len() > walstore::limits::INLINE_COMMIT_BYTES_MAX;
+        assert_eq!(encoded.behind_front.is_some(), is_large);
+        assert!(codec == CODEC_RAW || encoded.share_pages(&mut large) == 0);
+        let known = |page, _| Ok::<_, ()>(base(page).unwrap().page);
+        assert_eq!(decode_on(&encoded, &tip).apply(known), Ok(large));
+    }
+    let (tip, small, base) = large_history(limits::LARGE_COMMIT_PAGES as u32, &noise);
+    let encoded = encode_behind(&small, &tip, &base, Front { bytes: 80, write: &|_, _| panic!("for large ones") });
+    assert!(encoded.behind_front.is_none() && encoded.bytes.len() > 1 << 20);
+}
+
 #[test]
 fn time_never_stands_still_or_goes_back() {
     let tip = Tip { time_micros: 5_000, ..Tip::before_first(DATABASE) };

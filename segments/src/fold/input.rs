@@ -24,13 +24,26 @@ pub struct FoldInput {
     pub pages: BTreeMap<PageNo, Page>,
     /// The commits as the log has them, if the pack is to keep them: all after those of the map, or none.
     pub commits: Vec<Bytes>,
+    /// Segments that may be merged, at most: so much is read, and is in memory until the pack is made.
+    pub merge_segments_max: usize,
+    /// Memory that was set aside for this fold before its commits were acknowledged.
+    pub set_aside_bytes: usize,
 }
 
 impl FoldInput {
     /// Nothing yet on top of `map`.
     pub fn new(database: DatabaseId, map: &PageMap) -> Self {
         let (lsn, page_count) = (map.lsn(), map.page_count());
-        Self { database, lsn, page_count, page_count_min: page_count, pages: BTreeMap::new(), commits: Vec::new() }
+        Self {
+            database,
+            lsn,
+            page_count,
+            page_count_min: page_count,
+            pages: BTreeMap::new(),
+            commits: Vec::new(),
+            merge_segments_max: limits::MERGE_SEGMENTS_MAX,
+            set_aside_bytes: 0,
+        }
     }
 
     /// Adds the next commit.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::FoldInput;
 use super::plan::Needs;
 use crate::id::PackId;
 use crate::limits;
@@ -40,19 +41,19 @@ pub(super) fn plan(
     base: &PageMap,
     covered: &Masks,
     partial: &Masks,
-    page_count: u32,
+    input: &FoldInput,
     indexes: Indexes<'_>,
     needs: &mut Needs,
 ) -> Merge {
     let new_pages = count(partial);
-    let pages_max = (u64::from(page_count) / 2).min(limits::DELTA_PAGES_MAX);
+    let pages_max = (u64::from(input.page_count) / 2).min(limits::DELTA_PAGES_MAX);
     let pages_known: u64 = base.deltas().map(|delta| u64::from(delta.page_count)).sum();
     let delta_count = base.deltas().len() + usize::from(new_pages > 0);
     if pages_known + new_pages <= pages_max && delta_count <= limits::DELTAS_TARGET {
         return Merge::default();
     }
     let Some(mut live) = live_pages(base, covered, partial, indexes, needs) else { return Merge::default() };
-    let segments = choose_segments(&live, partial, pages_max, covered.is_empty());
+    let segments = choose_segments(&live, partial, (pages_max, input.merge_segments_max), covered.is_empty());
     for masks in live.values_mut() {
         masks.retain(|segment, _| !segments.contains(segment));
     }
@@ -114,7 +115,7 @@ pub(super) fn live_pages(
 fn choose_segments(
     live: &BTreeMap<PackId, Masks>,
     partial: &Masks,
-    pages_max: u64,
+    (pages_max, segments_max): (u64, usize),
     nothing_covered: bool,
 ) -> BTreeSet<SegmentNo> {
     let mut pages: BTreeMap<SegmentNo, u64> = BTreeMap::new();
@@ -129,6 +130,7 @@ fn choose_segments(
         0 if nothing_covered => limits::MERGE_SEGMENTS_IDLE,
         new_pages => new_pages.saturating_sub(limits::MERGE_SMALL_FOLD_PAGES).clamp(1, limits::MERGE_SEGMENTS_MAX),
     };
+    let budget = budget.min(segments_max);
     let mut by_pages: Vec<(SegmentNo, u64)> = pages.into_iter().collect();
     by_pages.sort_by_key(|(segment, pages)| (std::cmp::Reverse(*pages), *segment));
     let mut chosen = BTreeSet::new();

@@ -11,7 +11,10 @@ use crate::id::PackId;
 use crate::map::{DeltaRef, Indexes, Lookup, MapChunkRef, PageMap, Source};
 use crate::mask::PageMask;
 use crate::pack::FrameAt;
-use crate::page::{MissingPage, PageNo, SegmentNo};
+use crate::page::{MissingPage, PAGE_BYTES, PageNo, SEGMENT_BYTES, SegmentNo};
+
+/// How many times longer than stored a frame is taken to be, up to a segment.
+const UNPACKED: usize = 4;
 
 /// The result of planning.
 #[derive(Clone, Debug)]
@@ -60,6 +63,14 @@ impl FoldPlan {
             Origin::Tail | Origin::LockPage => None,
         });
         stored.collect()
+    }
+
+    /// About how much memory it takes to make the pack, besides what is there already: the pack, as if nothing of it
+    /// became smaller, and the frames that are read.
+    pub fn memory_bytes(&self) -> usize {
+        let pages = self.segments.values().map(Vec::len).sum::<usize>() + self.delta.len();
+        let frame = |at: FrameAt| (at.frame.bytes as usize * UNPACKED).min(SEGMENT_BYTES);
+        pages * PAGE_BYTES + self.reads().into_iter().map(frame).sum::<usize>()
     }
 
     /// How many segments are written whole.
@@ -111,7 +122,7 @@ pub fn plan_fold(map: &PageMap, input: &FoldInput, indexes: Indexes<'_>) -> Resu
     let (covered, partial): (BTreeMap<_, _>, BTreeMap<_, _>) =
         masks.into_iter().partition(|(segment, mask)| mask.covers(segment.used(input.page_count)));
     let mut needs = Needs::default();
-    let merge = merge::plan(&base, &covered, &partial, input.page_count, indexes, &mut needs);
+    let merge = merge::plan(&base, &covered, &partial, input, indexes, &mut needs);
     if !needs.is_empty() {
         return Ok(needs.into_planned());
     }

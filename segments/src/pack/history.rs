@@ -23,15 +23,20 @@ impl History {
         Some(Self { first, commits: commits.to_vec() })
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = Writer::new();
-        out.u64(self.first.get());
-        varint::put_len(&mut out, self.commits.len());
-        for commit in &self.commits {
+    /// Calls `write` with its encoding, in parts, so that no commit is copied for it.
+    pub(super) fn with_parts<T>(&self, write: impl FnOnce(&[&[u8]]) -> T) -> T {
+        let mut start = Writer::new();
+        start.u64(self.first.get());
+        varint::put_len(&mut start, self.commits.len());
+        let start = start.finish();
+        let length = |commit: &Bytes| {
+            let mut out = Writer::new();
             varint::put_len(&mut out, commit.len());
-            out.raw(commit);
-        }
-        out.finish()
+            out.finish()
+        };
+        let lengths: Vec<Vec<u8>> = self.commits.iter().map(length).collect();
+        let commits = lengths.iter().zip(&self.commits).flat_map(|(length, commit)| [&length[..], &commit[..]]);
+        write(&std::iter::once(&start[..]).chain(commits).collect::<Vec<_>>())
     }
 
     /// Reads a section whose checksum holds.

@@ -103,7 +103,7 @@ impl PackWriter {
         };
         let delta_index = index_section(&mut body, &delta)?;
         let segment_table = index_section(&mut body, &segments)?;
-        let history = self.history.map(|history| body.section(&history.encode())).transpose()?;
+        let history = self.history.map(|history| history.with_parts(|parts| body.section_in_parts(parts))).transpose()?;
         let Self { id, lsn, page_count, .. } = self;
         let footer = Footer { lsn, page_count, delta_index, segment_table, history };
         let delta = delta_index.map(|section| DeltaParts { index: delta, section });
@@ -111,14 +111,15 @@ impl PackWriter {
     }
 }
 
-/// The object's body as it grows.
-struct Body(Writer);
+/// The object as it grows, behind an envelope that is written at the end: a large one is never copied.
+struct Body(Vec<u8>);
 
 impl Body {
     fn new(id: &PackId) -> Self {
-        let mut out = Writer::new();
-        id.encode(&mut out);
-        Self(out)
+        let mut start = Writer::new();
+        start.raw(&[0; HEADER_BYTES]);
+        id.encode(&mut start);
+        Self(start.finish())
     }
 
     /// Appends one frame after the other.
@@ -134,17 +135,26 @@ impl Body {
     }
 
     fn section(&mut self, stored: &[u8]) -> Result<Section, PackTooLarge> {
-        let offset = HEADER_BYTES + self.0.len();
-        let bytes = offset + stored.len() + FOOTER_BYTES;
+        self.section_in_parts(&[stored])
+    }
+
+    fn section_in_parts(&mut self, parts: &[&[u8]]) -> Result<Section, PackTooLarge> {
+        let offset = self.0.len();
+        let section_bytes: usize = parts.iter().map(|part| part.len()).sum();
+        let bytes = offset + section_bytes + FOOTER_BYTES;
         if bytes > limits::PACK_BYTES_MAX {
             return Err(PackTooLarge { bytes });
         }
-        self.0.raw(stored);
-        Ok(Section { offset: offset as u32, bytes: stored.len() as u32, crc: crc32c::crc32c(stored) })
+        let mut crc = 0;
+        for part in parts {
+            self.0.extend_from_slice(part);
+            crc = crc32c::crc32c_append(crc, part);
+        }
+        Ok(Section { offset: offset as u32, bytes: section_bytes as u32, crc })
     }
 
     fn finish(mut self, footer: &Footer) -> Bytes {
-        self.0.raw(&footer.encode());
-        envelope::seal(Kind::Pack, super::VERSION, &self.0.finish())
+        self.0.extend_from_slice(&footer.encode());
+        envelope::seal_in_place(Kind::Pack, super::VERSION, self.0)
     }
 }

@@ -319,7 +319,7 @@ pub fn log_commit(node: &Node, (database, epoch): (DatabaseId, u64), tip: &Tip, 
     let number = known.ledger.enter(Entry { database, epoch, lsn, incarnation: node.id, outcome, slot: None });
     drop(known);
     let entry = LogEntry { database, epoch, lsn, bytes: bytes.into() };
-    node.log.append(log::Commit { entry, window_micros: 0, home: 0 });
+    node.log.append(log::Commit { entry, window_micros: 0, home: 0, side: None });
     (number, next)
 }
 

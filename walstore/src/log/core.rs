@@ -20,6 +20,7 @@ use crate::fragment::{self, Entry};
 use crate::id::{DatabaseId, IncarnationId, Lsn, PutId, Slot};
 use crate::limits;
 use crate::mutant::{self, Mutant};
+use crate::side;
 
 /// A commit on its way into the log.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct Commit {
     pub window_micros: u64,
     /// Which of the node's executors waits for it. Opaque here.
     pub home: u16,
+    /// Its side object, if it is large and whoever made it has made that, too.
+    pub side: Option<side::Made>,
 }
 
 /// A commit that is in the bucket, with every slot before its own.

@@ -12,7 +12,7 @@ fn commit(database: u8, lsn: u64) -> Commit {
         lsn: Lsn::new(lsn).unwrap(),
         bytes: Bytes::from_static(b"commit").into(),
     };
-    Commit { entry, window_micros: 0, home: 0 }
+    Commit { entry, window_micros: 0, home: 0, side: None }
 }
 
 fn log() -> LogCore {

@@ -13,7 +13,7 @@ fn database(number: u32) -> DatabaseId {
 fn commit(number: u32, lsn: u64, bytes: usize, window_micros: u64) -> Commit {
     let bytes = Bytes::from(vec![7; bytes]).into();
     let entry = Entry { database: database(number), epoch: 1, lsn: Lsn::new(lsn).unwrap(), bytes };
-    Commit { entry, window_micros, home: 0 }
+    Commit { entry, window_micros, home: 0, side: None }
 }
 
 fn push_many(queue: &mut Queue, number: u32, count: u64, bytes: usize) {

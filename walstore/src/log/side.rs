@@ -37,6 +37,8 @@ pub struct Upload {
     pub id: SideId,
     pub nonce: Nonce,
     pub commit: Bytes,
+    /// It, if it was made already.
+    pub object: Option<Bytes>,
 }
 
 /// What may go on.
@@ -74,12 +76,16 @@ impl Waiting {
         self.bytes > limits::INLINE_COMMIT_BYTES_MAX
     }
 
-    fn start_upload(&mut self, incarnation: IncarnationId, nonce: Nonce) -> Upload {
+    fn start_upload(&mut self, incarnation: IncarnationId, nonce: impl FnOnce() -> Nonce) -> Upload {
+        let (nonce, object) = match self.commit.side.take() {
+            Some(side::Made { nonce, object }) => (nonce, Some(object)),
+            None => (nonce(), None),
+        };
         self.uploading = Some(nonce);
         let entry = &mut self.commit.entry;
         let content = std::mem::replace(&mut entry.bytes, Content::Inline(Bytes::new()));
         let Content::Inline(commit) = content else { unreachable!("BUG: a commit that is a reference already") };
-        Upload { id: entry.side_id(incarnation), nonce, commit }
+        Upload { id: entry.side_id(incarnation), nonce, commit, object }
     }
 }
 
@@ -152,7 +158,7 @@ impl SideQueue {
         while let Some(first) = queue.front_mut() {
             if first.is_large() {
                 if first.uploading.is_none() {
-                    advance.upload = Some(first.start_upload(self.incarnation, nonce()));
+                    advance.upload = Some(first.start_upload(self.incarnation, nonce));
                 }
                 return advance;
             }
@@ -204,9 +210,12 @@ pub async fn upload(
     stop: &AtomicBool,
     failing: &Failing,
 ) -> Option<SideRef> {
-    let Upload { id, nonce, commit } = upload;
+    let Upload { id, nonce, commit, object } = upload;
     let key = keys::side(id.incarnation, nonce);
-    let (object, reference) = side::prepare(id, nonce, commit).await;
+    let (object, reference) = match object {
+        Some(object) => (object, side::refer(nonce, &commit).await),
+        None => side::prepare(id, nonce, commit).await,
+    };
     let started = seam.boot_micros();
     let mut backoff = Backoff::default();
     let mut tries = 0u32;

@@ -10,7 +10,7 @@ fn commit(database: u8, lsn: u64, bytes: usize) -> Commit {
         lsn: Lsn::new(lsn).unwrap(),
         bytes: Bytes::from(vec![7; bytes]).into(),
     };
-    Commit { entry, window_micros: 0, home: 0 }
+    Commit { entry, window_micros: 0, home: 0, side: None }
 }
 
 struct Rig {
@@ -120,4 +120,14 @@ fn the_bytes_of_a_commit_are_with_its_upload_only_and_still_count() {
     let advance = rig.queue.on_uploaded(DatabaseId::from_bytes([1; 16]), reference, || [10; 16]);
     assert_eq!(advance.commits[0].entry.bytes, Content::Side(reference));
     assert_eq!(rig.queue.bytes(), 0);
+}
+
+#[test]
+fn a_side_object_that_was_made_already_is_stored_as_it_is_and_under_its_own_nonce() {
+    let mut rig = Rig::new();
+    let made = side::Made { nonce: [99; 16], object: "made".into() };
+    let advance = rig.queue.on_append(Commit { side: Some(made), ..commit(1, 1, LARGE) }, || panic!("it has one"));
+    let upload = advance.upload.expect("an upload");
+    assert_eq!((upload.nonce, upload.object, upload.commit.len()), ([99; 16], Some("made".into()), LARGE));
+    assert_eq!(rig.uploaded(1, [99; 16]), (vec![1], None));
 }

@@ -81,7 +81,7 @@ impl World {
         self.lsn += 1;
         let (database, lsn) = (DatabaseId::from_bytes([1; 16]), Lsn::new(self.lsn).unwrap());
         let entry = Entry { database, epoch: 1, lsn, bytes: Bytes::from_static(b"commit").into() };
-        self.log.append(Commit { entry, window_micros: 0, home: 0 });
+        self.log.append(Commit { entry, window_micros: 0, home: 0, side: None });
     }
 
     /// Appends a commit whose PUT meets these faults. Requests sent later meet none.

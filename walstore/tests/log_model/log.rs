@@ -137,7 +137,7 @@ impl Log {
         let lsn = Lsn::new(u64::from(number / self.databases) + 1).expect("LSNs count from 1");
         let database = id_of(number % self.databases);
         let entry = Entry { database, epoch: 1, lsn, bytes: Bytes::from_static(b"commit").into() };
-        Commit { entry, window_micros: WINDOW_MICROS, home: 0 }
+        Commit { entry, window_micros: WINDOW_MICROS, home: 0, side: None }
     }
 
     fn perform(&mut self, actions: Vec<Action>, mutant: Option<Mutant>) {

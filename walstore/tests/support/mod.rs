@@ -212,7 +212,7 @@ impl Rig {
     pub fn append(&self, byte: u8, lsn: u64, bytes: Vec<u8>) {
         let entry =
             Entry { database: database(byte), epoch: 1, lsn: Lsn::new(lsn).unwrap(), bytes: Bytes::from(bytes).into() };
-        self.node.log.append(Commit { entry, window_micros: 0, home: 0 });
+        self.node.log.append(Commit { entry, window_micros: 0, home: 0, side: None });
     }
 
     /// LSNs of a database that were reported durable, in this order.

@@ -52,7 +52,7 @@ fn the_defaults_are_those_of_the_help() {
     assert_eq!(documented("log"), config.log);
     assert_eq!(documented("max-body-size"), config.limits.max_body_size.to_string());
     assert_eq!(documented("max-response-size").parse(), Ok(config.limits.max_response_size));
-    assert_eq!(documented("max-transaction-size"), config.limits.max_transaction_size.to_string());
+    assert_eq!(documented("max-transaction-size"), "a quarter of --memory, at most 256MiB");
     assert_eq!(documented("statement-timeout"), config.limits.statement_timeout.to_string());
     let idle = config.limits.idle_transaction_timeout;
     assert_eq!(documented("idle-transaction-timeout"), idle.to_string());
@@ -69,6 +69,16 @@ fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
     assert_eq!(config.limits.max_body_size, ByteSize::mib(1));
     assert_eq!(config.limits.max_response_size, ByteSize::bytes(10_000_000));
     assert_eq!(config.store, "s3://bucket/prefix");
+}
+
+#[test]
+fn the_largest_transaction_is_a_quarter_of_the_memory_unless_it_is_said() {
+    let size = |file: &str| resolve(with_store(), file).expect("a file").limits.max_transaction_size;
+    assert_eq!(size(""), ByteSize::mib(64));
+    assert_eq!(size("memory = \"128MiB\""), ByteSize::mib(32));
+    assert_eq!(size("memory = \"16GiB\""), ByteSize::mib(256));
+    assert_eq!(size("memory = \"128MiB\"\nmax-transaction-size = \"200MiB\""), ByteSize::mib(200));
+    assert_eq!(size("memory = \"1B\""), ByteSize::bytes(1));
 }
 
 #[test]

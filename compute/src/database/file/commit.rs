@@ -3,9 +3,16 @@
 //! A refused commit answers only `SQLITE_IOERR_*` or `SQLITE_FULL`: only these make the pager drop its
 //! cache, so that the connection never reads its own refused rows. The real cause stays in
 //! [`Connection::take_cause`].
+//!
+//! # Memory
+//! What a transaction has written is lent by the node, and before it takes effect as much again, for what comes after:
+//! encoding it, and the pack of its fold. So whatever is acknowledged can be stored and folded. A small transaction
+//! gets that at once. A large one that does not fit beside others waits until they are stored, as it would wait for its
+//! turn.
 
 use std::time::Duration;
 
+use segments::cache::Loan;
 use segments::page::PAGE_BYTES;
 use walstore::mutant::{self, Mutant};
 
@@ -13,6 +20,7 @@ use super::Connection;
 use crate::error::{Fault, ServerError};
 use crate::limits;
 use crate::sqlite::Code;
+use crate::sqlite::coroutine::Wait;
 
 impl Connection {
     fn refusal(&self) -> Option<(Code, ServerError)> {
@@ -41,6 +49,36 @@ impl Connection {
         None
     }
 
+    /// Waits until the node lends so much for the running transaction.
+    pub(super) fn make_room(&self, bytes: usize) -> Result<(), Code> {
+        if bytes <= self.loan.borrow().bytes() {
+            return Ok(());
+        }
+        // Small ones are many.
+        let step = bytes.next_power_of_two().min(limits::TRANSACTION_STEP_BYTES);
+        let bytes = bytes.next_multiple_of(step);
+        let has_room = |loan: &mut Loan| match bytes > limits::SMALL_TRANSACTION_BYTES {
+            true => loan.try_set_large(bytes),
+            false => {
+                loan.set(bytes);
+                true
+            }
+        };
+        let node = &self.database.node;
+        let until = node.seam.boot_micros().saturating_add(node.settings.busy_timeout.as_micros() as u64);
+        while !has_room(&mut self.loan.borrow_mut()) {
+            if node.seam.boot_micros() >= until {
+                let text = format!(
+                    "this node has no memory left (--memory) for a transaction of {bytes} bytes and more, beside \
+                     others that are being stored; nothing was written; try again later"
+                );
+                return Err(self.fail(Code::FULL, ServerError::new(Fault::Retry, text)));
+            }
+            self.wait(Wait::Memory).map_err(|error| self.fail(Code::FULL, error))?;
+        }
+        Ok(())
+    }
+
     /// The running transaction takes effect, or is refused.
     pub(super) fn publish(&self) -> Result<(), Code> {
         let before = self.pinned().page_count;
@@ -48,6 +86,12 @@ impl Connection {
         if nothing {
             self.drop_written();
             return Ok(());
+        }
+        let bytes = self.written.borrow().len() * PAGE_BYTES;
+        let room = if bytes > limits::SMALL_TRANSACTION_BYTES { self.make_room(2 * bytes) } else { Ok(()) };
+        if let Err(code) = room {
+            self.drop_written();
+            return Err(code);
         }
         if let Some((code, error)) = self.refusal() {
             self.drop_written();
@@ -57,8 +101,9 @@ impl Connection {
         assert!(self.has_turn(), "BUG: a commit without the turn");
         let page_count = self.page_count();
         let pages = std::mem::take(&mut *self.written.borrow_mut());
+        let loan = self.loan.replace(self.database.node.cache.lend());
         self.drop_written();
-        let published = self.database.publish(pages, page_count);
+        let published = self.database.publish(pages, page_count, loan);
         let lsn = published.map_err(|error| {
             self.fail(Code::FULL, ServerError::new(Fault::Invalid, format!("{error}; split it")))
         })?;

@@ -44,14 +44,20 @@ impl VfsFile for DatabaseFile {
             return Err(connection.fail(Code::IO_WRITE, ServerError::new(Fault::Corrupt, text)));
         }
         let size = connection.page_count().max(page_no.get());
-        let mut written = connection.written.borrow_mut();
+        let (count, is_new) = {
+            let written = connection.written.borrow();
+            (written.len() + 1, !written.contains_key(&page_no))
+        };
         let max = connection.database.node.settings.transaction_bytes_max;
-        if (written.len() + 1) * PAGE_BYTES > max && !written.contains_key(&page_no) {
-            let text = format!("the transaction is over the limit of {max} bytes; split it");
+        if is_new && count * PAGE_BYTES > max {
+            let text = format!("the transaction is over the limit of {max} bytes (--max-transaction-size); split it");
             return Err(connection.fail(Code::FULL, ServerError::new(Fault::Invalid, text)));
         }
+        if is_new {
+            connection.make_room(count * PAGE_BYTES)?;
+        }
         let page = Page::copy_of(bytes.try_into().map_err(|_| Code::IO_WRITE)?);
-        written.insert(page_no, page);
+        connection.written.borrow_mut().insert(page_no, page);
         connection.size.set(Some(size));
         Ok(())
     }
@@ -125,8 +131,8 @@ impl VfsFile for DatabaseFile {
 
     fn pragma(&self, name: &str, argument: Option<&str>) -> Option<Result<String, String>> {
         match (name.to_ascii_lowercase().as_str(), argument) {
-            // The one mode that there is: set when a connection opens, answered to whoever asks for another.
-            ("journal_mode", Some(mode)) if mode.eq_ignore_ascii_case("memory") => None,
+            // What it comes to, whoever asks for another: only the running transaction has one, for itself, and what is
+            // large of it is on the local disk (`sqlite/temp.rs`).
             ("journal_mode", _) => Some(Ok("memory".into())),
             ("locking_mode", _) => Some(Ok("normal".into())),
             // Writers take turns, for as long as the server says. SQLite's own way to wait would hold the core up.

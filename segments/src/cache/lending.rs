@@ -1,0 +1,200 @@
+//! Memory that is lent: a node has one bound for all that it keeps, and the page cache is what can give way.
+//!
+//! ```text
+//!   0 ─────────────────── free ─────────────────────────────── max
+//!     the cache has all      it gives way, byte for byte,       who can wait waits,
+//!     of its capacity        down to an eighth of it            who can be refused is
+//! ```
+//!
+//! Who needs memory for a while has a [`Loan`] of so many bytes. Some can't be put off, because what they are for has
+//! been acknowledged or is small ([`Loan::set`]). Others ask ([`Loan::try_set`]).
+//!
+//! A large one asks as it grows, and nobody knows how large it will be ([`Loan::try_set_large`]). If several grew until
+//! there is nothing left, none could come to its end and all would wait for each other. So there is a **first** one,
+//! for which as much is kept as the largest may need; the others share the rest, and wait until they are first. When no
+//! other large one is there, it gets what it wants whatever the bound.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::Inner;
+
+/// How much may be lent.
+#[derive(Clone, Copy, Debug)]
+pub struct Lending {
+    /// So much beside the cache's own capacity.
+    pub free_bytes: usize,
+    /// In all.
+    pub bytes_max: usize,
+    /// The most that a large loan comes to.
+    pub largest_bytes: usize,
+    /// Has the allocator give what is free back to the system: called when much was.
+    pub give_back: fn(),
+}
+
+impl Lending {
+    /// As much as anybody wants, and the cache never gives way.
+    pub const UNBOUNDED: Self =
+        Self { free_bytes: usize::MAX, bytes_max: usize::MAX, largest_bytes: 0, give_back: || {} };
+}
+
+/// When so much was freed since the last time, it is given back to the system: an allocator keeps what was freed in
+/// small pieces.
+const GIVE_BACK_BYTES: usize = 16 << 20;
+/// Less of a loan at a time does not count. It is taken again soon.
+const FREED_BYTES_MIN: usize = 8 << 20;
+
+/// What is lent at the moment.
+#[derive(Debug)]
+pub(super) struct Lent {
+    terms: Lending,
+    bytes: AtomicUsize,
+    /// Of this, what large ones have.
+    large: AtomicUsize,
+    has_first: AtomicBool,
+    /// What the first of the large ones has.
+    first: AtomicUsize,
+    freed: AtomicUsize,
+}
+
+impl Lent {
+    pub fn new(terms: Lending) -> Self {
+        let [bytes, large, first, freed] = [const { AtomicUsize::new(0) }; 4];
+        Self { terms, bytes, large, has_first: AtomicBool::new(false), first, freed }
+    }
+
+    pub fn terms(&self) -> &Lending {
+        &self.terms
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Of so many bytes, what is not lent. An eighth always.
+    pub fn left_of(&self, capacity: u64) -> u64 {
+        let over = self.bytes().saturating_sub(self.terms.free_bytes) as u64;
+        capacity.saturating_sub(over).max(capacity / 8)
+    }
+
+    /// Whether the cache has given way.
+    pub fn is_pressed(&self) -> bool {
+        self.bytes() > self.terms.free_bytes
+    }
+
+    /// So much was freed.
+    pub fn freed(&self, bytes: usize) {
+        if self.freed.fetch_add(bytes, Ordering::Relaxed) + bytes >= GIVE_BACK_BYTES {
+            self.freed.store(0, Ordering::Relaxed);
+            (self.terms.give_back)();
+        }
+    }
+}
+
+/// Some memory of the node's. Given back when it is dropped.
+pub struct Loan {
+    cache: Arc<Inner>,
+    bytes: usize,
+    is_large: bool,
+    is_first: bool,
+}
+
+impl Loan {
+    pub(super) fn new(cache: Arc<Inner>) -> Self {
+        Self { cache, bytes: 0, is_large: false, is_first: false }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// From now on it is so many bytes, whatever others have. It does not go on growing.
+    pub fn set(&mut self, bytes: usize) {
+        self.is_no_longer_first();
+        let lent = self.lent();
+        if bytes >= self.bytes {
+            lent.bytes.fetch_add(bytes - self.bytes, Ordering::Relaxed);
+        } else {
+            lent.bytes.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+        }
+        self.has_changed(bytes, self.is_large);
+    }
+
+    /// The same, unless there is no room for it: then nothing changes, and it is `false`.
+    pub fn try_set(&mut self, bytes: usize) -> bool {
+        self.set_if(bytes, self.is_large, false)
+    }
+
+    /// The same for something large, which may go on growing.
+    pub fn try_set_large(&mut self, bytes: usize) -> bool {
+        self.is_first = self.is_first || !self.lent().has_first.swap(true, Ordering::Relaxed);
+        let lent = self.lent();
+        let mine = if self.is_large { self.bytes } else { 0 };
+        let others = lent.large.load(Ordering::Relaxed).saturating_sub(mine);
+        if self.is_first {
+            return self.set_if(bytes, true, others == 0);
+        }
+        let beside_first = others.saturating_sub(lent.first.load(Ordering::Relaxed)).saturating_add(bytes);
+        beside_first <= lent.terms.bytes_max.saturating_sub(lent.terms.largest_bytes) && self.set_if(bytes, true, false)
+    }
+
+    fn is_no_longer_first(&mut self) {
+        if std::mem::take(&mut self.is_first) {
+            let lent = self.lent();
+            lent.first.store(0, Ordering::Relaxed);
+            lent.has_first.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn set_if(&mut self, bytes: usize, is_large: bool, is_sure: bool) -> bool {
+        let (lent, mine) = (self.lent(), self.bytes);
+        let changed = |all: usize| {
+            let all = (all - mine).saturating_add(bytes);
+            (is_sure || bytes <= mine || all <= lent.terms.bytes_max).then_some(all)
+        };
+        if lent.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, changed).is_err() {
+            return false;
+        }
+        self.has_changed(bytes, is_large);
+        true
+    }
+
+    fn lent(&self) -> &Lent {
+        &self.cache.lent
+    }
+
+    /// The sum is right already.
+    fn has_changed(&mut self, bytes: usize, is_large: bool) {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        let was_large = std::mem::replace(&mut self.is_large, is_large && bytes > 0);
+        let large = |is_large: bool, bytes: usize| if is_large { bytes } else { 0 };
+        let (large_before, large_now) = (large(was_large, before), large(self.is_large, bytes));
+        let lent = self.lent();
+        lent.large.fetch_add(large_now, Ordering::Relaxed);
+        lent.large.fetch_sub(large_before, Ordering::Relaxed);
+        if self.is_first {
+            lent.first.store(bytes, Ordering::Relaxed);
+        }
+        if bytes > before && lent.is_pressed() {
+            self.cache.give_way();
+        }
+        if bytes < before {
+            self.cache.has_room();
+            if before - bytes >= FREED_BYTES_MIN {
+                lent.freed(before - bytes);
+            }
+        }
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+impl std::fmt::Debug for Loan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Loan({}{})", self.bytes, if self.is_large { ", large" } else { "" })
+    }
+}
