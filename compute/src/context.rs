@@ -6,6 +6,7 @@ mod sealed;
 mod unfinished;
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub struct Settings {
     pub lent_bytes_free: usize,
     /// Bytes that it may take in all: then transactions wait, and large statements are refused.
     pub lent_bytes_max: usize,
+    /// What a transaction may write without asking whether the node has memory for it.
+    pub small_transaction_bytes: usize,
     /// Segments that one fold merges at most.
     pub merge_segments_max: usize,
     /// Bytes of memory that requests for pages take at most while they are on their way.
@@ -109,6 +112,7 @@ impl Default for Settings {
             cache_bytes: 256 << 20,
             lent_bytes_free: usize::MAX,
             lent_bytes_max: usize::MAX,
+            small_transaction_bytes: limits::SMALL_TRANSACTION_BYTES,
             merge_segments_max: segments::limits::MERGE_SEGMENTS_MAX,
             fetch_bytes_max: limits::FETCH_BYTES_MAX,
             overlay_bytes_max: 64 << 20,
@@ -164,6 +168,8 @@ pub struct NodeContext {
     pub replica_overlays: Arc<OverlaySpace>,
     /// Turns of forks and restores of former states, which hold these in memory.
     pub past_forks: Semaphore,
+    /// What large bodies of requests take in memory.
+    pub body_bytes: AtomicUsize,
     pub temp: Arc<TempSpace>,
     pub sql: Arc<SqlSpace>,
     pub hot: HotSets,
@@ -195,9 +201,10 @@ impl NodeContext {
             disk,
             overlays: OverlaySpace::lent(settings.overlay_bytes_max, Some(cache.lend())),
             replica_overlays: OverlaySpace::lent(settings.overlay_bytes_max, Some(cache.lend())),
-            sql: SqlSpace::new(settings.sql_bytes_max, Some(cache.lend())),
+            sql: SqlSpace::new(settings.sql_bytes_max, Some(cache.clone())),
             cache,
             past_forks: Semaphore::new(limits::PAST_FORKS_AT_ONCE),
+            body_bytes: AtomicUsize::new(0),
             peers: OnceLock::new(),
             pack_maker: OnceLock::new(),
             temp: TempSpace::new(settings.temp_bytes_max),

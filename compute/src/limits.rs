@@ -44,6 +44,13 @@ pub const SQL_STEP_BYTES: usize = 256 << 10;
 /// So much it has for a database however little memory the node has left: a few connections, and what usual statements
 /// need. It is the large ones that are refused.
 pub const SQL_SMALL_BYTES: usize = 4 << 20;
+/// Beyond that one database may have so many times what is left for all then: at most three quarters of what was there.
+pub const SQL_TIMES_WHAT_IS_LEFT: usize = 3;
+/// Memory is scarce when less than this part of what may be lent is left: then connections are not kept.
+pub const SCARCE_PART: usize = 8;
+
+/// Memory that was freed is given back to the system at most as often as that: each time all is looked at that is free.
+pub const GIVE_BACK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Prepared statements that a connection keeps for the next time their text comes, and how long such a text may be.
 pub const KEPT_STATEMENTS_MAX: usize = 16;
@@ -85,13 +92,18 @@ pub const PROBLEM_CHARS_MAX: usize = 300;
 /// Unfolded bytes of one database beyond which its writers wait for the fold.
 pub const OVERLAY_BYTES_MAX: usize = 32 << 20;
 
-/// What a transaction may write without being asked how much memory the node has left. What more it takes is lent in
-/// steps.
-pub const SMALL_TRANSACTION_BYTES: usize = 1 << 20;
+/// What a transaction may write without being counted in a node's memory.
+pub const UNCOUNTED_TRANSACTION_BYTES: usize = 64 << 10;
+/// What more it takes is lent, in such steps.
 pub const TRANSACTION_STEP_BYTES: usize = 256 << 10;
+/// From here on it has to ask how much memory the node has left.
+pub const SMALL_TRANSACTION_BYTES: usize = 1 << 20;
+const _: () = assert!(SMALL_TRANSACTION_BYTES.is_multiple_of(TRANSACTION_STEP_BYTES), "so it asks beyond it, not before");
 
 /// Bodies of requests up to this size are not counted in a node's memory: there is one for each request that runs.
 pub const SMALL_BODY_BYTES: usize = 1 << 20;
+/// Large ones together have at most this part of what a node lends.
+pub const BODIES_PART: usize = 2;
 
 /// Memory of requests for pages on their way, however much the node has: more than this does not make them faster.
 pub const FETCH_BYTES_MAX: usize = 32 << 20;

@@ -57,6 +57,7 @@ fn run() -> anyhow::Result<ExitCode> {
     };
     let filter = EnvFilter::try_new(&config.log)?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(is_colourful()).init();
+    compute::sqlite::memory::start_giving_back()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let code = runtime.block_on(async {
         if let Role::Pageserver { drain_interval } = role {

@@ -1,5 +1,4 @@
-//! Many databases that are each too small to fold, and together too large for the node's memory; moments of the past;
-//! and large transactions for which there is no memory left.
+//! Many databases that are each too small to fold, and together too large for the node's memory; and moments of the past.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +7,6 @@ use compute::core::{Job, JobError, Message, PipelineReply, Work};
 use compute::error::Fault;
 use compute::hrana::HranaVersion;
 use compute::hrana::baton::Baton;
-use compute::hrana::error::HranaError;
 use compute::hrana::json::WriteJson;
 use compute::hrana::request::{SqlSource, Stmt, StreamRequest};
 use compute::moment::Moment;
@@ -141,64 +139,5 @@ fn moments_of_the_past_share_bounded_memory_and_those_in_use_keep_theirs() {
         ask(&handle, &name, Some(3), first, "ROLLBACK").await.expect("it is open");
         node.shut_down(Duration::from_secs(10)).await.expect("sealed");
         assert!(space.highest() <= ROOM, "{} bytes", space.highest());
-    });
-}
-
-/// Writes so many rows of a quarter of a page, and answers what became of it.
-async fn insert(node: &NodeHandle, name: &Name, rows: u32) -> Result<(), HranaError> {
-    let sql = format!(
-        "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
-         SELECT NULL, randomblob(1000) FROM n"
-    );
-    let reply = ask(node, name, None, None, &sql).await.expect("an answer");
-    reply.results.into_iter().next().expect("a result").map(drop)
-}
-
-#[test]
-fn a_large_transaction_waits_for_memory_and_is_refused_as_a_whole_before_it_takes_effect() {
-    const MEMORY: usize = 12 << 20;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let seam = Seam::production();
-        let stores = Stores::one(Arc::new(MemoryStore::new()));
-        let settings = Settings {
-            lent_bytes_free: 0,
-            lent_bytes_max: MEMORY,
-            busy_timeout: Duration::from_secs(1),
-            retention: Duration::from_secs(86_400),
-            ..Settings::default()
-        };
-        let node = Node::start(IncarnationId::random(&seam), stores, seam.clone(), settings, &CoreThreads).await;
-        let node = node.expect("a node");
-        let (handle, name) = (node.handle(), Name::parse("app").expect("a name"));
-        run(&handle, &name, "CREATE TABLE t(a INTEGER PRIMARY KEY, b)").await;
-        let cache = &handle.context.cache;
-        let mut others = cache.lend();
-        assert!(others.try_set_large(MEMORY - (3 << 20)));
-        // 3 MB: it may be written, and no more.
-        let refused = insert(&handle, &name, 3_000).await.expect_err("no memory");
-        assert_eq!(refused.code, Fault::Retry.code(), "{refused:?}");
-        assert!(refused.message.contains("no memory left (--memory) for a transaction"), "{refused:?}");
-        insert(&handle, &name, 200).await.expect("a small one is never refused");
-        let (waiting, ()) = tokio::join!(insert(&handle, &name, 3_000), async {
-            seam.sleep(Duration::from_millis(300)).await;
-            others.set(0);
-        });
-        waiting.expect("there is memory by now");
-        // Its fold finds what was set aside, and all of it comes back.
-        let (reply, folded) = oneshot::channel();
-        handle.send(&name, Message::FoldedHead { name: name.clone(), reply }).expect("a node that runs");
-        folded.await.expect("an answer").expect("it is all folded");
-        insert(&handle, &name, 3_000).await.expect("and the next one");
-        let reply = run(&handle, &name, "SELECT count(*) FROM t").await;
-        let mut shown = Vec::new();
-        reply.results[0].as_ref().expect("rows").write_json(&mut shown);
-        let shown = String::from_utf8(shown).expect("JSON is text");
-        assert!(shown.contains("\"6200\""), "{shown}");
-        let (reply, folded) = oneshot::channel();
-        handle.send(&name, Message::FoldedHead { name: name.clone(), reply }).expect("a node that runs");
-        folded.await.expect("an answer").expect("it is all folded");
-        assert_eq!(handle.context.memory().large, 0);
-        node.shut_down(Duration::from_secs(10)).await.expect("sealed");
     });
 }

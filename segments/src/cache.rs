@@ -16,8 +16,9 @@
 mod lending;
 mod recent;
 
-use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use moka::sync::Cache;
 use walstore::envelope::Corrupt;
@@ -52,6 +53,8 @@ struct Inner {
     /// While nothing is lent.
     capacity_bytes: u64,
     lent: Lent,
+    /// How often it was drawn who goes.
+    draws: AtomicU64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,7 +90,8 @@ impl PageCache {
         let recent_bytes = recent_part(capacity_bytes);
         let often = Cache::builder().max_capacity(capacity_bytes - recent_bytes as u64);
         let often = often.weigher(|_, cached: &Cached| cached.weight_bytes()).build_with_hasher(FixedHasher::default());
-        Self(Arc::new(Inner { often, recent: Recent::new(recent_bytes), capacity_bytes, lent: Lent::new(terms) }))
+        let (recent, lent) = (Recent::new(recent_bytes), Lent::new(terms));
+        Self(Arc::new(Inner { often, recent, capacity_bytes, lent, draws: AtomicU64::new(0) }))
     }
 
     /// A loan of nothing yet.
@@ -108,6 +112,11 @@ impl PageCache {
     /// Bytes that may be lent, in all.
     pub fn lent_bytes_max(&self) -> usize {
         self.0.lent.terms().bytes_max
+    }
+
+    /// Bytes that may still be lent.
+    pub fn left_to_lend(&self) -> usize {
+        self.lent_bytes_max().saturating_sub(self.lent_bytes())
     }
 
     pub fn frame(&self, at: &FrameAt) -> Option<Frame> {
@@ -226,41 +235,71 @@ impl PageCache {
     }
 }
 
+impl std::fmt::Debug for PageCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PageCache({} lent)", self.lent_bytes())
+    }
+}
+
 impl Inner {
     /// Somebody has borrowed of the capacity.
     fn give_way(&self) {
         let before = self.recent.bytes();
-        // They are not offered to the other part, which gives way, too.
-        drop(self.recent.limit(recent_part(self.lent.left_of(self.capacity_bytes))));
+        self.limit_recent();
         let given_up = before.saturating_sub(self.recent.bytes()) + self.shrink_often();
         self.lent.freed(given_up);
     }
 
-    /// Somebody has given back.
-    fn has_room(&self) {
-        drop(self.recent.limit(recent_part(self.lent.left_of(self.capacity_bytes))));
+    /// Has the part with what came last be as large as it may be. What goes is not offered to the other part, which gives
+    /// way, too.
+    fn limit_recent(&self) {
+        let bytes_max = || recent_part(self.lent.left_of(self.capacity_bytes));
+        loop {
+            let limit = bytes_max();
+            drop(self.recent.limit(limit));
+            // Another thread may have changed it meanwhile, and been here before us: then ours is out of date.
+            if limit == bytes_max() {
+                return;
+            }
+        }
     }
 
     /// Makes the other part as small as it is to be, and answers how many bytes went. The cache behind it has its order
-    /// in which entries go, but only for a capacity that never changes: here, whichever come first.
+    /// in which entries go, but only for a capacity that never changes. So lots are drawn, others each time: every
+    /// database loses its part, and none the same pages again and again.
     fn shrink_often(&self) -> usize {
         let left = self.lent.left_of(self.capacity_bytes);
         let bytes_max = left - recent_part(left) as u64;
         self.often.run_pending_tasks();
-        let over = self.often.weighted_size().saturating_sub(bytes_max);
-        if over == 0 {
+        let weight = self.often.weighted_size();
+        if weight <= bytes_max {
             return 0;
         }
-        let (to_go, mut gone) = (over + bytes_max / GIVEN_WAY_AT_ONCE, 0);
+        let to_go = weight - bytes_max + bytes_max / GIVEN_WAY_AT_ONCE;
+        let draw = self.draws.fetch_add(1, Ordering::Relaxed);
+        let is_drawn = |place: &Place| {
+            let lot = FixedHasher::default().hash_one((place, draw));
+            ((u128::from(lot) * u128::from(weight)) >> u64::BITS) < u128::from(to_go)
+        };
+        let gone = self.invalidate_some(to_go, is_drawn);
+        // The lots are about as many as there have to be, and no more than that.
+        let gone = gone + if gone < to_go { self.invalidate_some(to_go - gone, |_| true) } else { 0 };
+        usize::try_from(gone).unwrap_or(usize::MAX)
+    }
+
+    fn invalidate_some(&self, bytes: u64, goes: impl Fn(&Place) -> bool) -> u64 {
+        let mut gone = 0;
         for (place, cached) in &self.often {
-            if gone >= to_go {
+            if gone >= bytes {
                 break;
             }
-            gone += u64::from(cached.weight_bytes());
-            self.often.invalidate(&*place);
+            if goes(&place) {
+                gone += u64::from(cached.weight_bytes());
+                self.often.invalidate(&*place);
+            }
         }
         self.often.run_pending_tasks();
-        usize::try_from(gone).unwrap_or(usize::MAX)
+        gone
     }
 }
 

@@ -116,7 +116,7 @@ pub struct Settings {
     #[arg(long, value_name = "FILTER", env = "SHOAL_LOG", help_heading = "Listening")]
     pub log: Option<String>,
 
-    /// The largest request [default: 64MiB]
+    /// The largest request; no more than two fifths of --memory [default: 64MiB]
     #[arg(long, value_name = "SIZE", env = "SHOAL_MAX_BODY_SIZE", help_heading = "Limits")]
     pub max_body_size: Option<ByteSize>,
 

@@ -63,6 +63,8 @@ pub struct Connection {
     written: RefCell<BTreeMap<PageNo, Page>>,
     /// The memory that they take.
     loan: RefCell<Loan>,
+    /// What is being done is being taken back: what SQLite writes for that finds its memory in any case.
+    takes_back: Cell<bool>,
     /// Size in pages as of the running transaction; `None` while nothing was written.
     size: Cell<Option<u32>>,
     cause: RefCell<Option<ServerError>>,
@@ -88,6 +90,7 @@ impl Connection {
             ahead: ReadAhead::default(),
             level: Cell::new(ffi::SQLITE_LOCK_NONE),
             written: RefCell::default(),
+            takes_back: Cell::new(false),
             size: Cell::new(None),
             cause: RefCell::new(None),
             is_outdated: Cell::new(false),
@@ -117,8 +120,14 @@ impl Connection {
         self.turn_flag.clone()
     }
 
+    /// A rollback begins.
+    pub fn start_rollback(&self) {
+        self.takes_back.set(true);
+    }
+
     /// Notes when the running statement began, for its time limit.
     pub fn start_statement(&self) {
+        self.takes_back.set(false);
         self.statement_started.set(self.database.node.seam.boot_micros());
     }
 
@@ -311,6 +320,7 @@ impl Connection {
     fn drop_written(&self) {
         self.written.borrow_mut().clear();
         self.loan.borrow_mut().set(0);
+        self.takes_back.set(false);
         self.size.set(None);
     }
 }

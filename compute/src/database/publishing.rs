@@ -17,7 +17,6 @@ use walstore::side::{self, SideId};
 
 use super::Database;
 use super::overlay::{Encoding, Version};
-use crate::limits;
 
 impl Database {
     /// Gives a finished transaction its place in history: visible to later writers at once, queued for
@@ -30,7 +29,7 @@ impl Database {
         let lsn = commit.lsn;
         let shared_pages = encoded.share_pages(&mut commit);
         let kept = self.keeps_commits.get().then(|| encoded.bytes.clone());
-        let set_aside = set_aside(loan, &commit, &encoded, shared_pages);
+        let set_aside = self.set_aside(loan, &commit, &encoded, shared_pages);
         let encoding = Encoding { bytes: encoded.bytes.len(), kept, shared_pages, set_aside };
         self.add(commit, encoded.tip, encoded.patched, encoding);
         self.feed.published(lsn, encoded.bytes.clone());
@@ -65,16 +64,16 @@ impl Database {
         let page = base.resident_page(&self.node.cache, page_no)?;
         Some(commit::Base { lsn: base.tip.lsn?, page, patches_in_a_row: 0 })
     }
-}
 
-/// What of the memory that was lent for a transaction is kept until it is folded: enough for the pack of its pages, and
-/// then for that of the commit itself. The pages are the overlay's from here on. Nothing for a small one.
-fn set_aside(mut loan: Loan, commit: &Commit, encoded: &Encoded, shared_pages: usize) -> Option<Loan> {
-    let page_bytes = commit.pages.len() * PAGE_BYTES;
-    if page_bytes <= limits::SMALL_TRANSACTION_BYTES {
-        return None;
+    /// What of the memory that was lent for a transaction is kept until it is folded: enough for the pack of its pages, and
+    /// then for that of the commit itself. The pages are the overlay's from here on. Nothing for a small one.
+    fn set_aside(&self, mut loan: Loan, commit: &Commit, encoded: &Encoded, shared_pages: usize) -> Option<Loan> {
+        let page_bytes = commit.pages.len() * PAGE_BYTES;
+        if page_bytes <= self.node.settings.small_transaction_bytes {
+            return None;
+        }
+        // What does not compress as a commit does not in a pack; what does, does there about as well.
+        loan.set(if shared_pages > 0 { page_bytes } else { page_bytes.min(encoded.bytes.len() * 3 / 2) });
+        Some(loan)
     }
-    // What does not compress as a commit does not in a pack; what does, does there about as well.
-    loan.set(if shared_pages > 0 { page_bytes } else { page_bytes.min(encoded.bytes.len() * 3 / 2) });
-    Some(loan)
 }

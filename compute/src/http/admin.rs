@@ -40,7 +40,8 @@ use walstore::register::Patience;
 
 use super::data::job_failure;
 use super::route::Target;
-use super::{Parameters, download, failure, going_down, import, json as json_answer, read_body, server_failure};
+use super::body::read_body;
+use super::{Parameters, download, failure, going_down, import, json as json_answer, server_failure};
 use crate::core::{Deleted, Message, OpenError};
 use crate::error::Fault;
 use crate::moment::Moment;

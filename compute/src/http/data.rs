@@ -31,7 +31,8 @@ use tokio::sync::{mpsc, oneshot};
 use tower_http::cors::CorsLayer;
 
 use super::route::{self, Endpoint, Route, Target};
-use super::{download, failure, going_down, json, read_counted, server_failure};
+use super::body::{BodyLoan, read_lent_body};
+use super::{download, failure, going_down, json, server_failure};
 use crate::core::{CursorReply, Job, JobError, Message, PipelineReply, Shown, Work};
 use crate::hrana::HranaVersion;
 use crate::hrana::baton::BatonKey;
@@ -40,7 +41,6 @@ use crate::hrana::error::ProtocolError;
 use crate::hrana::json::WriteJson;
 use crate::hrana::request::{CursorRequestBody, PipelineRequestBody, StreamRequest};
 use crate::hrana::response::PipelineResponseBody;
-use crate::limits;
 use crate::node::NodeHandle;
 use crate::session::download::Download;
 
@@ -92,13 +92,13 @@ async fn handle(State(plane): State<Arc<DataPlane>>, request: Request<Body>) -> 
         Ok(min_lsn) => min_lsn,
         Err(response) => return *response,
     };
-    let mut loan = plane.node.context.cache.lend();
-    let body = match read_counted(body, plane.body_bytes_max, |bytes| loan.set(memory_of(bytes))).await {
+    let mut loan = BodyLoan::new(&plane.node.context);
+    let body = match read_lent_body(body, plane.body_bytes_max, &mut loan).await {
         Ok(body) => body,
         Err(response) => return response,
     };
     let answered = match endpoint {
-        Endpoint::Pipeline(version) => pipeline(&plane, &target, version, min_lsn, &body).await,
+        Endpoint::Pipeline(version) => pipeline(&plane, &target, version, min_lsn, (body, &mut loan)).await,
         Endpoint::Dump => {
             let with_rowids = match download::with_rowids(parts.uri.query()) {
                 Ok(with_rowids) => with_rowids,
@@ -111,14 +111,9 @@ async fn handle(State(plane): State<Arc<DataPlane>>, request: Request<Body>) -> 
             Ok(wanted) => download::respond(&plane.node, &target, plane.create_on_first_use, min_lsn, wanted).await,
             Err(response) => return *response,
         },
-        Endpoint::Cursor => cursor(&plane, &target, min_lsn, &body).await,
+        Endpoint::Cursor => cursor(&plane, &target, min_lsn, (body, &mut loan)).await,
     };
     answered.unwrap_or_else(|error| job_failure(&error))
-}
-
-/// What a request takes in memory until it is answered: its body, and then the values in it. Small ones do not count.
-fn memory_of(body_bytes: usize) -> usize {
-    if body_bytes > limits::SMALL_BODY_BYTES { 2 * body_bytes } else { 0 }
 }
 
 fn text(text: &str) -> Response {
@@ -138,9 +133,11 @@ async fn pipeline(
     target: &Target,
     version: HranaVersion,
     min_lsn: u64,
-    body: &[u8],
+    (body, loan): (Bytes, &mut BodyLoan),
 ) -> Result<Response, JobError> {
-    let PipelineRequestBody { baton, requests } = PipelineRequestBody::parse(body)?;
+    let PipelineRequestBody { baton, requests } = PipelineRequestBody::parse(&body)?;
+    drop(body);
+    loan.is_parsed();
     // A baton belongs to one database, or one moment of it.
     let shown_as = target.to_string();
     let baton = baton.map(|text| plane.batons.open(&text, &shown_as)).transpose().map_err(ProtocolError::from)?;
@@ -156,8 +153,15 @@ async fn pipeline(
     Ok(showing(shown, json(StatusCode::OK, body.to_json())))
 }
 
-async fn cursor(plane: &DataPlane, target: &Target, min_lsn: u64, body: &[u8]) -> Result<Response, JobError> {
-    let CursorRequestBody { baton, batch } = CursorRequestBody::parse(body)?;
+async fn cursor(
+    plane: &DataPlane,
+    target: &Target,
+    min_lsn: u64,
+    (body, loan): (Bytes, &mut BodyLoan),
+) -> Result<Response, JobError> {
+    let CursorRequestBody { baton, batch } = CursorRequestBody::parse(&body)?;
+    drop(body);
+    loan.is_parsed();
     // A baton belongs to one database, or one moment of it.
     let shown_as = target.to_string();
     let baton = baton.map(|text| plane.batons.open(&text, &shown_as)).transpose().map_err(ProtocolError::from)?;

@@ -25,7 +25,8 @@ use tenant::name::Name;
 use tenant::registry;
 use walstore::register::Patience;
 
-use super::{Parameters, freed, going_down, read_body, server_failure};
+use super::body::{BodyLoan, read_lent_body};
+use super::{Parameters, freed, going_down, server_failure};
 use crate::error::{Fault, ServerError};
 use crate::import::job::{self, Progress, Stage};
 use crate::import::staging::{self, Upload};
@@ -131,7 +132,8 @@ async fn part(
     Parameters(which): Parameters<Which>,
     body: Body,
 ) -> Response {
-    let part = match read_body(body, limits::IMPORT_PART_BYTES).await {
+    let mut loan = BodyLoan::new(&plane.node.context);
+    let part = match read_lent_body(body, limits::IMPORT_PART_BYTES, &mut loan).await {
         Ok(part) => part,
         Err(response) => return response,
     };

@@ -4,12 +4,14 @@
 //! |---|---|
 //! | [`route`] | which database and endpoint a request means |
 //! | [`data`] | the data plane: Hrana pipelines and cursors |
+//! | [`body`] | bodies of requests, and the memory that they take |
 //! | [`download`] | databases as a whole: dumps and files |
 //! | [`import`] | files that become databases |
 //! | [`admin`] | the administration plane |
 //! | [`listen`] | sockets, connections and their graceful end |
 
 pub mod admin;
+pub mod body;
 pub mod data;
 pub mod download;
 pub mod import;
@@ -19,7 +21,6 @@ pub mod route;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Query};
 use axum::response::Response;
-use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::request::Parts;
@@ -85,59 +86,4 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Parameters<T> {
 fn going_down() -> ServerError {
     let text = "this node went down before it could answer; the outcome is unknown. Read before you write again";
     ServerError::new(Fault::Indefinite, text)
-}
-
-/// Reads a whole body, or answers why not.
-async fn read_body(body: Body, bytes_max: usize) -> Result<Bytes, Response> {
-    read_counted(body, bytes_max, |_| ()).await
-}
-
-/// The same, and tells with each piece that comes how much there is.
-async fn read_counted(mut body: Body, bytes_max: usize, mut count: impl FnMut(usize)) -> Result<Bytes, Response> {
-    use http_body_util::BodyExt;
-    let (mut first, mut all) = (Bytes::new(), BytesMut::new());
-    loop {
-        let piece = match body.frame().await {
-            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
-            Some(Err(error)) => {
-                let text = format!("the request's body broke off: {error}");
-                return Err(failure(StatusCode::BAD_REQUEST, &text, "SHOAL_INVALID"));
-            }
-            // Most come in one piece, which is not copied.
-            None if all.is_empty() => return Ok(first),
-            None => return Ok(all.freeze()),
-        };
-        let bytes = first.len().max(all.len()) + piece.len();
-        if bytes > bytes_max {
-            drop((first, all));
-            count(0);
-            discard(body, bytes_max).await;
-            let text = format!("the request is larger than {bytes_max} bytes, the limit of this server (--max-body-size)");
-            return Err(failure(StatusCode::PAYLOAD_TOO_LARGE, &text, "SHOAL_INVALID"));
-        }
-        count(bytes);
-        if bytes == piece.len() {
-            first = piece;
-            continue;
-        }
-        if all.is_empty() {
-            all.extend_from_slice(&std::mem::take(&mut first));
-        }
-        all.extend_from_slice(&piece);
-    }
-}
-
-/// Reads the rest of a body without keeping it, since most clients look for an answer only once they have sent
-/// everything: an early one would reach them as a broken connection. Only up to a bound, because nothing says
-/// that the body ends.
-async fn discard(mut body: Body, bytes_max: usize) {
-    use http_body_util::BodyExt;
-    let mut left = bytes_max;
-    while let Some(Ok(frame)) = body.frame().await {
-        let bytes = frame.data_ref().map_or(0, Bytes::len);
-        left = match left.checked_sub(bytes) {
-            Some(left) => left,
-            None => return,
-        };
-    }
 }

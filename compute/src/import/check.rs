@@ -27,7 +27,7 @@ use crate::context::NodeContext;
 use crate::error::{Fault, ServerError};
 use crate::limits;
 use crate::session::connection;
-use crate::sqlite::memory::{Charging, Meter};
+use crate::sqlite::memory::{Charging, Meter, Refusal};
 
 /// Checks a file that has arrived as a whole. Returns the number of its pages.
 pub async fn check(node: &Arc<NodeContext>, upload: &Upload, path: &Path) -> Result<u32, ServerError> {
@@ -129,6 +129,10 @@ fn check_content(node: &Arc<NodeContext>, bytes: u64, path: &Path) -> Result<(),
         Err(_) if is_late.load(Ordering::Relaxed) => Err(refused("to check it takes longer than files of its size do")),
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
             Err(refused(format!("it is damaged: {error}")))
+        }
+        Err(_) if meter.take_refusal() == Some(Refusal::NodeIsFull) => {
+            let text = "this node has no memory (--memory) to check the file at the moment; try again later";
+            Err(ServerError::new(Fault::Retry, text))
         }
         Err(error) => Err(refused(error)),
     }

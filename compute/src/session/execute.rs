@@ -10,7 +10,7 @@ use super::arguments;
 use super::connection::SqlConnection;
 use super::output::{Gathered, Output};
 use super::prepared::{Known, Prepared};
-use super::text::{hidden_behind_nul, is_begin, is_begin_read_only, is_vacuum};
+use super::text::{hidden_behind_nul, is_begin, is_begin_read_only, is_rollback, is_vacuum};
 use crate::database::file::Reads;
 use crate::error::{Fault, ServerError};
 use crate::hrana::error::{HranaError, ProtocolError};
@@ -196,6 +196,10 @@ impl SqlConnection {
         let result = match turn {
             Ok(()) => {
                 self.file.start_statement();
+                // SQLite calls it one that does not write.
+                if !writes && self.file.has_turn() && is_rollback(sql) {
+                    self.file.start_rollback();
+                }
                 self.step_to_end(statement, want_rows, output)
             }
             Err(error) => Err(error.into()),
@@ -291,12 +295,14 @@ impl SqlConnection {
                 let refusal = self.file.database.past.expect("BUG: just seen").refusal(&self.file.database.name);
                 HranaError::sqlite(failure.extended_code, &refusal, None)
             }
-            // Without a cause of the file's, it is a temporary file that found no room.
-            DiskFull if temp_refusal.is_some() => {
+            // Without a cause of the file's, it is a temporary file that found no room, or cannot be written.
+            DiskFull | SystemIoFailure if temp_refusal.is_some() => {
                 HranaError::sqlite(failure.extended_code, &temp_refusal.expect("BUG: just seen"), None)
             }
-            OutOfMemory if memory_refusal.is_some() => {
-                HranaError::sqlite(failure.extended_code, &memory_refusal.expect("BUG: just seen"), None)
+            // Also of a journal's memory, which SQLite calls an I/O error.
+            OutOfMemory | SystemIoFailure if memory_refusal.is_some() => {
+                let refusal = memory_refusal.expect("BUG: just seen").to_string();
+                HranaError::sqlite(failure.extended_code, &refusal, None)
             }
             AuthorizationForStatementDenied if refusal.is_some() => {
                 let why = refusal.expect("BUG: just seen");

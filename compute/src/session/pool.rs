@@ -37,6 +37,8 @@ impl Pool {
     pub fn give_back(&self, role: Role, connection: SqlConnection) {
         let database = &connection.file.database;
         if connection.has_state() || database.lost().is_some() || database.node.sql.is_full() {
+            // To close it rolls back what is open.
+            connection.file.start_rollback();
             return;
         }
         connection.reset();

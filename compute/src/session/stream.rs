@@ -123,6 +123,7 @@ impl Stream {
     /// Rolls the open transaction back, keeping the stream for the client that may come back.
     pub fn time_out(&mut self) {
         if let Some((_, connection)) = &self.connection {
+            connection.file.start_rollback();
             let _ = connection.sql.execute_batch("ROLLBACK");
             self.timed_out = true;
         }

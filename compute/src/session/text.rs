@@ -33,6 +33,11 @@ pub fn is_vacuum(sql: &str) -> bool {
     first_word(sql) == "vacuum"
 }
 
+/// Whether it takes back what a transaction has done, or some of it.
+pub fn is_rollback(sql: &str) -> bool {
+    first_word(sql) == "rollback"
+}
+
 /// Whether a transaction starts here, which may write later.
 pub fn is_begin(sql: &str) -> bool {
     matches!(first_word(sql).as_str(), "begin" | "savepoint")

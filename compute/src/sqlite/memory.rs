@@ -2,15 +2,22 @@
 //!
 //! Installed before SQLite initialises, because that is the only time when it can be. Each block carries a
 //! header of 16 bytes: its size, and the meter that was charged, so that it is credited to the right one
-//! whoever frees it. Over its limit, or when the node has lent all of its memory, a meter answers "no memory", which
+//! whoever frees it. Over its limit, or when the node has no more memory to lend, a meter answers "no memory", which
 //! SQLite turns into `SQLITE_NOMEM` for that statement alone.
+//!
+//! ```text
+//!   0 ───────── 4 MiB ────────────────────────────────────── the limit of one database
+//!     granted          the node is asked for what is more than     refused
+//!     in any case      a little beyond what it has granted
+//! ```
 
 use std::alloc::{Layout, alloc, dealloc, realloc};
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::ptr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::thread::Thread;
 
 use rusqlite::ffi;
 
@@ -27,9 +34,9 @@ pub struct Meter {
     bytes_max: usize,
     /// What it has on disk in temporary files.
     pub temp: TempShare,
-    /// Where the node sums up, and what it knows of this one.
+    /// Where the node sums up, and what it has granted this one. It has a little more at most, without asking.
     space: Arc<SqlSpace>,
-    reported: AtomicUsize,
+    granted: AtomicUsize,
     /// Why the last allocation was refused.
     refusal: AtomicU8,
 }
@@ -38,22 +45,49 @@ const NOT_REFUSED: u8 = 0;
 const OVER_ITS_LIMIT: u8 = 1;
 const NODE_IS_FULL: u8 = 2;
 
+/// Why an allocation was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error(
+        "out of memory: the values, sorts and caches of this database would take more than {bytes_max} bytes, the \
+         server's limit for one; read and write less in one statement"
+    )]
+    OverItsLimit { bytes_max: usize },
+    #[error(
+        "out of memory: too much of the server's --memory is in use, by this statement, by those of other databases and \
+         by large transactions that are being stored; read and write less in one statement, or try again when others \
+         are done"
+    )]
+    NodeIsFull,
+}
+
 impl Meter {
     pub fn new(bytes_max: usize, temp: TempShare, space: Arc<SqlSpace>) -> Arc<Self> {
-        let (bytes, reported) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { bytes, bytes_max, temp, space, reported, refusal: AtomicU8::new(NOT_REFUSED) })
+        let (bytes, granted) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { bytes, bytes_max, temp, space, granted, refusal: AtomicU8::new(NOT_REFUSED) })
     }
 
-    /// Tells the node how much it is by now.
+    /// Tells the node how much it is by now. What it has beyond what was granted it asks for as an allocation would: else
+    /// a statement that yields often would never be asked.
     pub fn report(&self) {
-        self.report_as(self.bytes());
+        let (granted, now) = (self.granted.load(Ordering::Relaxed), self.bytes());
+        if now < granted {
+            self.granted.store(now, Ordering::Relaxed);
+            self.space.change(granted, now);
+        } else if now > granted {
+            self.grow(granted, now);
+        }
     }
 
-    fn report_as(&self, now: usize) {
-        if self.reported.load(Ordering::Relaxed) != now {
-            let before = self.reported.swap(now, Ordering::Relaxed);
-            self.space.change(before, now);
+    /// Whether the node grants so much instead of what it has granted.
+    fn grow(&self, granted: usize, now: usize) -> bool {
+        if now <= limits::SQL_SMALL_BYTES {
+            self.space.change(granted, now);
+        } else if !self.space.try_grow(granted, now) {
+            return false;
         }
+        self.granted.store(now, Ordering::Relaxed);
+        true
     }
 
     pub fn bytes(&self) -> usize {
@@ -83,21 +117,10 @@ impl Meter {
         charged
     }
 
-    /// Whether the node lets it have so much. Asked once it is much more than the node knows of.
+    /// Whether the node lets it have so much. Asked once it is more than a little beyond what was granted.
     fn may_hold(&self, all: usize) -> bool {
-        let reported = self.reported.load(Ordering::Relaxed);
-        if all <= reported + limits::SQL_STEP_BYTES {
-            return true;
-        }
-        if all <= limits::SQL_SMALL_BYTES {
-            self.report_as(all);
-            return true;
-        }
-        let may = self.space.try_grow(all - reported);
-        if may {
-            self.reported.store(all, Ordering::Relaxed);
-        }
-        may
+        let granted = self.granted.load(Ordering::Relaxed);
+        all <= granted + limits::SQL_STEP_BYTES || self.grow(granted, all)
     }
 
     fn credit(&self, bytes: usize) {
@@ -113,19 +136,11 @@ impl Meter {
         self.credit(bytes);
     }
 
-    /// Why an allocation was refused, and what to do, for the statement that has failed of it.
-    pub fn take_refusal(&self) -> Option<String> {
+    /// Why an allocation was refused, for the statement that has failed of it.
+    pub fn take_refusal(&self) -> Option<Refusal> {
         match self.refusal.swap(NOT_REFUSED, Ordering::Relaxed) {
-            OVER_ITS_LIMIT => Some(format!(
-                "out of memory: the values, sorts and caches of this database would take more than {} bytes, the \
-                 server's limit for one; read and write less in one statement",
-                self.bytes_max
-            )),
-            NODE_IS_FULL => Some(String::from(
-                "out of memory: all of the server's --memory is in use, by this statement, by those of other databases \
-                 and by large transactions that are being stored; read and write less in one statement, or try again \
-                 when others are done",
-            )),
+            OVER_ITS_LIMIT => Some(Refusal::OverItsLimit { bytes_max: self.bytes_max }),
+            NODE_IS_FULL => Some(Refusal::NodeIsFull),
             _ => None,
         }
     }
@@ -133,7 +148,7 @@ impl Meter {
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        self.report_as(0);
+        self.space.change(self.granted.load(Ordering::Relaxed), 0);
     }
 }
 
@@ -197,9 +212,8 @@ pub(super) fn install() {
     assert_eq!(code, ffi::SQLITE_OK, "BUG: SQLite was initialised before its allocator was installed");
 }
 
-/// Has the allocator give memory that nobody uses back to the operating system. It looks at all that it has free, so this
-/// is for when much was freed.
-pub fn give_back() {
+/// Looks at all that the allocator has free.
+fn trim() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         unsafe extern "C" {
@@ -207,6 +221,31 @@ pub fn give_back() {
         }
         // SAFETY: documented as callable at any time, from any thread.
         unsafe { malloc_trim(0) };
+    }
+}
+
+/// The thread of [`start_giving_back`].
+static TRIMMER: OnceLock<Thread> = OnceLock::new();
+
+/// Starts a thread that gives memory which nobody uses back to the operating system, when it is [told to](give_back).
+/// That takes milliseconds: nobody else is to wait for it, and it is not to be done all the time.
+pub fn start_giving_back() -> std::io::Result<()> {
+    #[expect(clippy::disallowed_methods, reason = "a thread of the process, not of a node: nothing depends on when it runs")]
+    let body = || loop {
+        std::thread::park();
+        trim();
+        std::thread::sleep(limits::GIVE_BACK_PAUSE);
+    };
+    let thread = std::thread::Builder::new().name("give-back".into()).spawn(body)?;
+    // Another one does as well.
+    let _ = TRIMMER.set(thread.thread().clone());
+    Ok(())
+}
+
+/// Much was freed.
+pub fn give_back() {
+    if let Some(trimmer) = TRIMMER.get() {
+        trimmer.unpark();
     }
 }
 

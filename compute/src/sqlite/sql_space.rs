@@ -8,24 +8,30 @@
 //!     connections    idle ones are closed,          a database that has more than
 //!     are kept       new ones cache little          a little gets no more
 //! ```
+//!
+//! It is full as well when there is little left to lend, whoever has it. And nobody gets all of it: a database may grow
+//! to three times what is left then, so that each leaves some of it to the next one.
 
 use std::sync::Arc;
 
-use segments::cache::Loan;
+use segments::cache::PageCache;
 
 use crate::lent::LentBytes;
+use crate::limits;
 
 /// Counts for a node.
 #[derive(Debug)]
 pub struct SqlSpace {
     held: LentBytes,
     bytes_max: usize,
+    /// `None`: memory of all kinds together has no bound.
+    lender: Option<PageCache>,
 }
 
 impl SqlSpace {
-    /// Full beyond `bytes_max`. With a loan, memory of all kinds together has a bound.
-    pub fn new(bytes_max: usize, loan: Option<Loan>) -> Arc<Self> {
-        Arc::new(Self { held: LentBytes::new(loan), bytes_max })
+    /// Full beyond `bytes_max`, or when `lender` has little left.
+    pub fn new(bytes_max: usize, lender: Option<PageCache>) -> Arc<Self> {
+        Arc::new(Self { held: LentBytes::new(lender.as_ref().map(PageCache::lend)), bytes_max, lender })
     }
 
     pub fn bytes(&self) -> usize {
@@ -39,7 +45,8 @@ impl SqlSpace {
 
     /// Whether idle connections have to give their memory back.
     pub fn is_full(&self) -> bool {
-        self.bytes() > self.bytes_max
+        let is_scarce = |lender: &PageCache| lender.left_to_lend() < lender.lent_bytes_max() / limits::SCARCE_PART;
+        self.bytes() > self.bytes_max || self.lender.as_ref().is_some_and(is_scarce)
     }
 
     /// One database had `before` and has `now`.
@@ -51,8 +58,11 @@ impl SqlSpace {
         }
     }
 
-    /// One database has so much more, if the node has room for it.
-    pub fn try_grow(&self, bytes: usize) -> bool {
-        self.held.try_add(bytes)
+    /// One database has `before` and wants `now`, which is more: it has that if it may.
+    pub fn try_grow(&self, before: usize, now: usize) -> bool {
+        let growth = now.saturating_sub(before);
+        let left = self.lender.as_ref().map_or(usize::MAX, PageCache::left_to_lend);
+        let leaves_some = left.checked_sub(growth).is_some_and(|left| now / limits::SQL_TIMES_WHAT_IS_LEFT <= left);
+        leaves_some && self.held.try_add(growth)
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::Code;
 use super::memory::{self, Meter};
-use super::temp_space::TempShare;
+use super::temp_space::{TempShare, Use};
 use super::vfs::VfsFile;
 use crate::limits;
 
@@ -22,6 +22,9 @@ thread_local! {
 pub fn set_thread_directory(directory: PathBuf) {
     DIRECTORY.with_borrow_mut(|slot| *slot = directory);
 }
+
+/// What a file in memory has room for at once: the journal of a usual transaction.
+const FIRST_BYTES: usize = 16 << 10;
 
 enum Content {
     /// The payer is charged for each byte.
@@ -41,14 +44,15 @@ impl Content {
 /// One temporary file. Gone when it is closed.
 pub struct TempFile {
     content: RefCell<Content>,
+    of: Use,
     /// The meter of the database that pays for it: whose coroutine opened it.
     payer: Option<Arc<Meter>>,
 }
 
 impl TempFile {
     /// An empty file, at the cost of the database whose coroutine runs on this thread.
-    pub fn open() -> Self {
-        Self { content: RefCell::new(Content::Memory(Vec::new())), payer: memory::charged() }
+    pub fn open(of: Use) -> Self {
+        Self { content: RefCell::new(Content::Memory(Vec::new())), of, payer: memory::charged() }
     }
 
     fn share(&self) -> Option<&TempShare> {
@@ -57,12 +61,12 @@ impl TempFile {
 
     /// Counts `bytes` more on disk. They are given back with the file's size.
     fn charge(&self, bytes: u64) -> Result<(), Code> {
-        if self.share().is_none_or(|share| share.charge(bytes)) { Ok(()) } else { Err(Code::FULL) }
+        if self.share().is_none_or(|share| share.charge(self.of, bytes)) { Ok(()) } else { Err(Code::FULL) }
     }
 
     fn credit(&self, bytes: u64) {
         if let Some(share) = self.share() {
-            share.credit(bytes);
+            share.credit(self.of, bytes);
         }
     }
 
@@ -77,19 +81,28 @@ impl TempFile {
         }
     }
 
+    /// Moves it to the disk, or leaves it as it is. What fails is an I/O error, as SQLite takes the whole transaction back
+    /// for one: after some others, such as a file that cannot be opened, it would go on with half of what a statement did.
     fn spill(&self, content: &mut Content) -> Result<(), Code> {
         let Content::Memory(bytes) = content else { return Ok(()) };
         let size = bytes.len() as u64;
         let directory = DIRECTORY.with_borrow(PathBuf::clone);
-        let file = tempfile::tempfile_in(directory).map_err(|_| Code::CANTOPEN)?;
+        let file = tempfile::tempfile_in(directory).map_err(|error| self.failed(&error))?;
         self.charge(size)?;
-        if file.write_all_at(bytes, 0).is_err() {
+        if let Err(error) = file.write_all_at(bytes, 0) {
             self.credit(size);
-            return Err(Code::FULL);
+            return Err(self.failed(&error));
         }
         self.credit_memory(bytes.len());
         *content = Content::Disk { size, file };
         Ok(())
+    }
+
+    fn failed(&self, error: &std::io::Error) -> Code {
+        if let Some(share) = self.share() {
+            share.has_failed(error);
+        }
+        if error.kind() == std::io::ErrorKind::StorageFull { Code::FULL } else { Code::IO_WRITE }
     }
 }
 
@@ -134,15 +147,18 @@ impl VfsFile for TempFile {
         match &mut *content {
             Content::Memory(memory) => {
                 let (start, end) = (offset as usize, end as usize);
+                if memory.capacity() == 0 {
+                    memory.reserve(FIRST_BYTES);
+                }
                 memory.resize(memory.len().max(end), 0);
                 memory[start..end].copy_from_slice(bytes);
             }
             Content::Disk { file, size } => {
                 let growth = end.saturating_sub(*size);
                 self.charge(growth)?;
-                if file.write_all_at(bytes, offset).is_err() {
+                if let Err(error) = file.write_all_at(bytes, offset) {
                     self.credit(growth);
-                    return Err(Code::FULL);
+                    return Err(self.failed(&error));
                 }
                 *size += growth;
             }
@@ -202,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_file_reads_the_same_before_and_after_it_overflows_to_disk() {
-        let file = TempFile::open();
+        let file = TempFile::open(Use::Statement);
         let far = limits::TEMP_MEMORY_BYTES_MAX as u64 - 2;
         for (bytes, offset) in [(&b"begin"[..], 0), (b"edge", far), (b"x", 1 << 22)] {
             file.write(bytes, offset).unwrap();
@@ -224,7 +240,7 @@ mod tests {
         let meter = Meter::new(1 << 20, space.share(), SqlSpace::new(0, None));
         let file = {
             let _charging = Charging::to(&meter);
-            TempFile::open()
+            TempFile::open(Use::Statement)
         };
         let cap = limits::TEMP_MEMORY_BYTES_MAX as u64;
         file.write(&[1; 4096], cap - 4096).unwrap();
@@ -249,7 +265,7 @@ mod tests {
         let meter = Meter::new(10_000, space.share(), SqlSpace::new(0, None));
         let files: Vec<TempFile> = {
             let _charging = Charging::to(&meter);
-            (0..2).map(|_| TempFile::open()).collect()
+            (0..2).map(|_| TempFile::open(Use::Statement)).collect()
         };
         files[0].write(&[1; 8000], 0).unwrap();
         files[1].write(&[2; 8000], 0).unwrap();
@@ -264,7 +280,30 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_made_on_disk_is_an_io_error_that_is_told_and_changes_nothing() {
+        let space = TempSpace::new(20 << 20);
+        let meter = Meter::new(1 << 20, space.share(), SqlSpace::new(0, None));
+        let gone = tempfile::tempdir().unwrap();
+        set_thread_directory(gone.path().join("missing"));
+        for of in [Use::Statement, Use::Journal] {
+            let file = {
+                let _charging = Charging::to(&meter);
+                TempFile::open(of)
+            };
+            file.write(b"kept", 0).unwrap();
+            let cap = limits::TEMP_MEMORY_BYTES_MAX as u64;
+            assert_eq!(file.write(b"over", cap), Err(Code::IO_WRITE));
+            assert!(meter.temp.take_refusal().expect("a reason").contains("cannot write a temporary file"));
+            let mut buffer = [0; 4];
+            assert_eq!((file.size(), file.read(&mut buffer, 0), &buffer), (Ok(4), Ok(4), b"kept"));
+            assert_eq!((meter.bytes(), space.bytes()), (4, 0));
+        }
+        set_thread_directory(std::env::temp_dir());
+        assert_eq!(meter.bytes(), 0);
+    }
+
+    #[test]
     fn the_end_of_all_offsets_is_full_not_a_panic() {
-        assert_eq!(TempFile::open().write(b"xy", u64::MAX - 1), Err(Code::FULL));
+        assert_eq!(TempFile::open(Use::Statement).write(b"xy", u64::MAX - 1), Err(Code::FULL));
     }
 }

@@ -18,6 +18,7 @@ use walstore::seam::Seam;
 
 use super::Code;
 use super::temp::TempFile;
+use super::temp_space::Use;
 
 /// The name under which the VFS is registered, and which stands for "the announced database".
 pub const VFS_NAME: &CStr = c"shoal";
@@ -162,7 +163,8 @@ unsafe extern "C" fn open(
             let announced = ANNOUNCED.with_borrow_mut(Option::take);
             announced.filter(|_| is_database).ok_or(Code::CANTOPEN)?
         } else {
-            Box::new(TempFile::open())
+            let is_journal = is_journal || flags & ffi::SQLITE_OPEN_SUBJOURNAL != 0;
+            Box::new(TempFile::open(if is_journal { Use::Journal } else { Use::Statement }))
         };
         let shim = file.cast::<ShimFile>();
         // SAFETY: SQLite allocated szOsFile bytes for us behind `file`.

@@ -34,11 +34,18 @@ impl Client {
 
     /// Runs one statement, or tells what it fails with.
     pub fn attempt(&self, sql: &str) -> Result<(), String> {
-        let body = json!({ "requests": [{ "type": "execute", "stmt": { "sql": sql } }] });
-        let text = self.post("v3/pipeline", &body).body_mut().read_to_string().expect("a whole answer");
+        self.attempt_with(sql, &[])
+    }
+
+    /// The same with arguments, as the protocol has them.
+    pub fn attempt_with(&self, sql: &str, arguments: &[Json]) -> Result<(), String> {
+        let stmt = json!({ "sql": sql, "args": arguments });
+        let body = json!({ "requests": [{ "type": "execute", "stmt": stmt }] });
+        let text = self.send("v3/pipeline", &body).body_mut().read_to_string().expect("a whole answer");
         let answer: Json = serde_json::from_str(&text).expect("JSON");
-        let message = answer.pointer("/results/0/error/message").and_then(Json::as_str);
-        message.map_or(Ok(()), |message| Err(message.to_owned()))
+        // Of the statement, or of the whole request.
+        let message = answer.pointer("/results/0/error/message").or_else(|| answer.get("message"));
+        message.map_or(Ok(()), |message| Err(text_of(&json!({ "value": message }))))
     }
 
     /// Runs statements in one request and one stream.
@@ -74,12 +81,16 @@ impl Client {
     }
 
     fn post(&self, path: &str, body: &Json) -> ureq::http::Response<ureq::Body> {
+        let mut answer = self.send(path, body);
+        let (url, status) = (&self.url, answer.status());
+        assert!(status.is_success(), "{url}{path}: {status}: {}", answer.body_mut().read_to_string().unwrap_or_default());
+        answer
+    }
+
+    fn send(&self, path: &str, body: &Json) -> ureq::http::Response<ureq::Body> {
         let url = format!("{}{path}", self.url);
         let sent = self.agent.post(&url).header("content-type", "application/json").send(body.to_string());
-        let mut answer = sent.unwrap_or_else(|error| panic!("{url}: {error}"));
-        let status = answer.status();
-        assert!(status.is_success(), "{url}: {status}: {}", answer.body_mut().read_to_string().unwrap_or_default());
-        answer
+        sent.unwrap_or_else(|error| panic!("{url}: {error}"))
     }
 }
 

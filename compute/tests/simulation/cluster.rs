@@ -1,6 +1,6 @@
 //! The nodes as clients see them: addresses that may answer, hang, or refuse the connection.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,15 +47,20 @@ pub enum Answer {
     Unknown(String),
 }
 
+/// What a node says that has no memory left.
+const NO_MEMORY: &[u8] = b"no memory left (--memory)";
+
 /// The addresses. `None` where nothing listens.
 #[derive(Default)]
 pub struct Cluster {
     servers: RefCell<Vec<Option<Server>>>,
+    /// Answers that say that there was no memory for a transaction.
+    pub out_of_memory: Cell<u64>,
 }
 
 impl Cluster {
     pub fn new(size: usize) -> Self {
-        Self { servers: RefCell::new(vec![None; size]) }
+        Self { servers: RefCell::new(vec![None; size]), out_of_memory: Cell::new(0) }
     }
 
     pub fn size(&self) -> usize {
@@ -138,7 +143,12 @@ impl Cluster {
         tokio::select! {
             biased;
             _ = is_dead.wait_for(|is_dead| *is_dead) => Answer::Unknown("connection reset".into()),
-            (is_ok, body, shown) = answer => classify(is_ok, &body, shown),
+            (is_ok, body, shown) = answer => {
+                if body.windows(NO_MEMORY.len()).any(|part| part == NO_MEMORY) {
+                    self.out_of_memory.set(self.out_of_memory.get() + 1);
+                }
+                classify(is_ok, &body, shown)
+            }
             () = sleep(CLIENT_PATIENCE) => Answer::Unknown("the client has waited long enough".into()),
         }
     }

@@ -45,6 +45,8 @@ pub struct Counts {
     pub disk_hits: u64,
     /// Entries of a disk cache that were found damaged.
     pub disk_damaged: u64,
+    /// Answers that say that there was no memory for a transaction.
+    pub out_of_memory: u64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -66,5 +68,6 @@ impl std::ops::AddAssign for Counts {
         self.packs_made += more.packs_made;
         self.disk_hits += more.disk_hits;
         self.disk_damaged += more.disk_damaged;
+        self.out_of_memory += more.out_of_memory;
     }
 }

@@ -91,6 +91,7 @@ impl World {
             counts.reads += story.list.borrow().reads.len() as u64;
             counts.deletions += story.scratch.borrow().deletions;
             counts.packs_made += self.peers.packs_made();
+            counts.out_of_memory += self.cluster.out_of_memory.get();
             counts.replica_reads += story.list.borrow().reads.iter().filter(|read| read.staleness.is_some()).count() as u64;
         });
         let bucket = self.bucket.snapshot();

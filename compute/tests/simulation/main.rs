@@ -116,6 +116,7 @@ fn every_seed_keeps_its_promises_and_repeats_itself() {
             ("deletion", counts.deletions),
             ("read from a cache disk", counts.disk_hits),
             ("damage on it", counts.disk_damaged),
+            ("transaction without memory", counts.out_of_memory),
         ];
         for (what, count) in happened {
             assert!(count > 0, "no seed had a {what}");

@@ -55,6 +55,8 @@ pub struct World {
     pub has_replicas: bool,
     /// Whether a page server makes the packs of their folds.
     pub has_page_server: bool,
+    /// Whether nodes have so little memory that large transactions wait for it, and are refused.
+    pub is_tight: bool,
     pub story: Rc<Story>,
     pub trace: Arc<Mutex<Vec<String>>>,
     pub hits: Arc<Mutex<Hits>>,
@@ -78,6 +80,9 @@ pub struct World {
     pub idle_timeout: Duration,
 }
 
+/// What a node lends that has little. A large transaction is 3 MB, and is there twice until it is folded.
+const TIGHT_BYTES: usize = 8 << 20;
+
 /// Runs a seed from an empty bucket to its verdict.
 pub fn run(seed: u64) -> Run {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
@@ -99,6 +104,7 @@ pub fn run(seed: u64) -> Run {
             peers: peers::Network::new(network.seam.clone(), Rng::of_seed(seed ^ PEERS)),
             has_replicas: seed % 2 == 1,
             has_page_server: seed % 3 == 1,
+            is_tight: seed % 7 == 3,
             network,
             cluster: Rc::new(Cluster::new(machine_count)),
             story: Rc::new(Story::new(started)),
@@ -167,6 +173,14 @@ impl World {
     }
 
     pub fn settings(&self, disk: Arc<dyn CacheFile>) -> Settings {
+        let roomy = Settings::default();
+        let tight = Settings {
+            lent_bytes_max: TIGHT_BYTES,
+            small_transaction_bytes: TIGHT_BYTES / 16,
+            overlay_bytes_max: TIGHT_BYTES / 4,
+            transaction_bytes_max: TIGHT_BYTES / 2,
+            ..Settings::default()
+        };
         Settings {
             lease: LEASE,
             cache_bytes: self.cache_bytes,
@@ -182,7 +196,7 @@ impl World {
             drain_interval: DRAIN_INTERVAL,
             sweep_interval: SWEEP_INTERVAL,
             retention: self.retention,
-            ..Settings::default()
+            ..if self.is_tight { tight } else { roomy }
         }
     }
 

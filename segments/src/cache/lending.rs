@@ -11,8 +11,12 @@
 //!
 //! A large one asks as it grows, and nobody knows how large it will be ([`Loan::try_set_large`]). If several grew until
 //! there is nothing left, none could come to its end and all would wait for each other. So there is a **first** one,
-//! for which as much is kept as the largest may need; the others share the rest, and wait until they are first. When no
-//! other large one is there, it gets what it wants whatever the bound.
+//! for which as much is kept as the largest may need; the others share the rest, and wait until they are first. It goes
+//! on being large when it does not grow any more, until it is given back: what is acknowledged and not folded yet counts
+//! beside what is being written.
+//!
+//! If the largest may need more than there is, whoever runs the node wants it so: then one that is alone gets it,
+//! whatever the bound.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -28,7 +32,8 @@ pub struct Lending {
     pub bytes_max: usize,
     /// The most that a large loan comes to.
     pub largest_bytes: usize,
-    /// Has the allocator give what is free back to the system: called when much was.
+    /// Has the allocator give what is free back to the system. Called when much was freed, by whoever has freed it: so it
+    /// is not to take long.
     pub give_back: fn(),
 }
 
@@ -82,7 +87,7 @@ impl Lent {
         self.bytes() > self.terms.free_bytes
     }
 
-    /// So much was freed.
+    /// So much was freed. The last bytes of two at a time may be forgotten: it is only about when to give back.
     pub fn freed(&self, bytes: usize) {
         if self.freed.fetch_add(bytes, Ordering::Relaxed) + bytes >= GIVE_BACK_BYTES {
             self.freed.store(0, Ordering::Relaxed);
@@ -108,7 +113,8 @@ impl Loan {
         self.bytes
     }
 
-    /// From now on it is so many bytes, whatever others have. It does not go on growing.
+    /// From now on it is so many bytes, whatever others have. It does not go on growing, so another one may be first; if
+    /// it was large, it is that as long as it has anything.
     pub fn set(&mut self, bytes: usize) {
         self.is_no_longer_first();
         let lent = self.lent();
@@ -127,12 +133,13 @@ impl Loan {
 
     /// The same for something large, which may go on growing.
     pub fn try_set_large(&mut self, bytes: usize) -> bool {
-        self.is_first = self.is_first || !self.lent().has_first.swap(true, Ordering::Relaxed);
+        self.is_first = self.is_first || !self.lent().has_first.swap(true, Ordering::Acquire);
         let lent = self.lent();
         let mine = if self.is_large { self.bytes } else { 0 };
         let others = lent.large.load(Ordering::Relaxed).saturating_sub(mine);
         if self.is_first {
-            return self.set_if(bytes, true, others == 0);
+            let needs_more_than_there_is = lent.terms.largest_bytes > lent.terms.bytes_max;
+            return self.set_if(bytes, true, others == 0 && needs_more_than_there_is);
         }
         let beside_first = others.saturating_sub(lent.first.load(Ordering::Relaxed)).saturating_add(bytes);
         beside_first <= lent.terms.bytes_max.saturating_sub(lent.terms.largest_bytes) && self.set_if(bytes, true, false)
@@ -142,7 +149,7 @@ impl Loan {
         if std::mem::take(&mut self.is_first) {
             let lent = self.lent();
             lent.first.store(0, Ordering::Relaxed);
-            lent.has_first.store(false, Ordering::Relaxed);
+            lent.has_first.store(false, Ordering::Release);
         }
     }
 
@@ -170,8 +177,10 @@ impl Loan {
         let large = |is_large: bool, bytes: usize| if is_large { bytes } else { 0 };
         let (large_before, large_now) = (large(was_large, before), large(self.is_large, bytes));
         let lent = self.lent();
-        lent.large.fetch_add(large_now, Ordering::Relaxed);
-        lent.large.fetch_sub(large_before, Ordering::Relaxed);
+        if large_now != large_before {
+            lent.large.fetch_add(large_now, Ordering::Relaxed);
+            lent.large.fetch_sub(large_before, Ordering::Relaxed);
+        }
         if self.is_first {
             lent.first.store(bytes, Ordering::Relaxed);
         }
@@ -179,7 +188,7 @@ impl Loan {
             self.cache.give_way();
         }
         if bytes < before {
-            self.cache.has_room();
+            self.cache.limit_recent();
             if before - bytes >= FREED_BYTES_MIN {
                 lent.freed(before - bytes);
             }

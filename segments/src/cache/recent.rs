@@ -136,7 +136,8 @@ impl Recent {
 
     /// Keeps so many bytes from now on, and answers what went for that and had been used.
     pub fn limit(&self, bytes_max: usize) -> Vec<(Place, Frame)> {
-        if self.bytes_max.swap(bytes_max, Ordering::Relaxed) <= bytes_max {
+        // Who swaps after another one sees what that one saw.
+        if self.bytes_max.swap(bytes_max, Ordering::AcqRel) <= bytes_max {
             return Vec::new();
         }
         self.state().shrink(bytes_max)

@@ -184,7 +184,48 @@ fn a_cache_gives_way_to_what_is_lent_and_has_it_back_afterwards() {
 }
 
 #[test]
-fn what_is_lent_has_a_bound_and_only_one_large_loan_may_be_over_it() {
+fn what_gives_way_is_drawn_by_lot_so_that_no_database_loses_everything() {
+    let segment = SEGMENT_BYTES as u64;
+    let terms = Lending { free_bytes: 0, bytes_max: usize::MAX, ..Lending::UNBOUNDED };
+    let cache = PageCache::lending(128 * segment, terms);
+    let of = |database: u8, nonce: u64| {
+        let place = at(nonce, 16);
+        FrameAt { pack: PackId { owner: DatabaseId::from_bytes([database; 16]), ..place.pack }, ..place }
+    };
+    // Each is asked for, so that they are all in the part that gives way by lot.
+    for (database, nonce) in (1..5).flat_map(|database| (0..20).map(move |nonce| (database, nonce))) {
+        cache.insert_frame(&of(database, nonce), frame(1));
+        (0..3).for_each(|_| drop(cache.frame(&of(database, nonce))));
+    }
+    let kept = |database| (0..20).filter(|nonce| cache.has_frame(&of(database, *nonce))).count();
+    let before: Vec<usize> = (1..5).map(kept).collect();
+    let mut loan = cache.lend();
+    loan.set(64 * SEGMENT_BYTES);
+    let after: Vec<usize> = (1..5).map(kept).collect();
+    assert!(after.iter().sum::<usize>() < before.iter().sum::<usize>(), "{before:?} {after:?}");
+    assert!(after.iter().all(|kept| *kept >= 4), "{before:?} {after:?}");
+}
+
+#[test]
+fn the_capacity_follows_what_is_lent_whoever_changes_it_last() {
+    let segment = SEGMENT_BYTES as u64;
+    let terms = Lending { free_bytes: 0, bytes_max: usize::MAX, ..Lending::UNBOUNDED };
+    let cache = PageCache::lending(64 * segment, terms);
+    std::thread::scope(|scope| {
+        for thread in 1..4 {
+            let cache = cache.clone();
+            scope.spawn(move || {
+                let mut loan = cache.lend();
+                (0..20_000).for_each(|round| loan.set((round * thread) % 64 * SEGMENT_BYTES));
+            });
+        }
+    });
+    assert_eq!(cache.lent_bytes(), 0);
+    assert_eq!(cache.room_ahead(), 12 * SEGMENT_BYTES, "three quarters of a quarter of all");
+}
+
+#[test]
+fn what_is_lent_has_a_bound() {
     let terms = Lending { free_bytes: 0, bytes_max: 100, ..Lending::UNBOUNDED };
     let cache = PageCache::lending(1 << 20, terms);
     let [mut small, mut one, mut other] = [cache.lend(), cache.lend(), cache.lend()];
@@ -194,16 +235,59 @@ fn what_is_lent_has_a_bound_and_only_one_large_loan_may_be_over_it() {
     assert!(!one.try_set_large(61) && one.try_set_large(50) && other.try_set_large(20));
     assert!(!small.try_set(31), "full");
     drop(other);
+    assert!(one.try_set_large(70) && !one.try_set_large(71), "also the only large one");
+    assert_eq!(cache.lent_bytes(), 100);
+    small.set(40);
+    assert_eq!((cache.lent_bytes(), cache.left_to_lend()), (110, 0), "it had to be");
+    drop((small, one));
+    assert_eq!((cache.lent_bytes(), cache.left_to_lend()), (0, 100));
+}
+
+#[test]
+fn only_one_large_loan_may_be_over_the_bound_and_only_if_the_largest_are_not_to_fit() {
+    let terms = Lending { free_bytes: 0, bytes_max: 100, largest_bytes: 101, ..Lending::UNBOUNDED };
+    let cache = PageCache::lending(1 << 20, terms);
+    let [mut small, mut one] = [cache.lend(), cache.lend()];
+    small.set(30);
     assert!(one.try_set_large(500), "the only large one");
-    assert_eq!(cache.lent_bytes(), 530);
     assert!(!cache.lend().try_set_large(1) && !small.try_set(31) && small.try_set(29));
     // It is large as long as it has anything.
     one.set(70);
-    assert!(!cache.lend().try_set_large(2));
+    let mut next = cache.lend();
+    assert!(!next.try_set_large(2) && next.try_set_large(1));
     one.set(0);
-    assert!(cache.lend().try_set_large(900));
-    drop((small, one));
+    assert!(next.try_set_large(900));
+    drop((small, next, one));
     assert_eq!(cache.lent_bytes(), 0);
+}
+
+#[test]
+fn large_loans_of_many_threads_all_come_to_their_end() {
+    const EACH: usize = 60;
+    let terms = Lending { free_bytes: 0, bytes_max: 100, largest_bytes: EACH, ..Lending::UNBOUNDED };
+    let cache = PageCache::lending(1 << 20, terms);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let cache = cache.clone();
+            scope.spawn(move || {
+                for _ in 0..200 {
+                    let mut loan = cache.lend();
+                    // It grows while it has something, and waits without giving any of it back.
+                    for bytes in (5..=EACH).step_by(5) {
+                        while !loan.try_set_large(bytes) {
+                            std::thread::yield_now();
+                        }
+                        assert!(cache.lent_bytes() <= 100);
+                    }
+                    // What was acknowledged is there until its fold.
+                    loan.set(EACH / 2);
+                    std::thread::yield_now();
+                }
+            });
+        }
+    });
+    assert_eq!(cache.lent_bytes(), 0);
+    assert!(cache.lend().try_set_large(EACH), "nobody is first any more");
 }
 
 #[test]

@@ -12,7 +12,6 @@
 
 use std::time::Duration;
 
-use segments::cache::Loan;
 use segments::page::PAGE_BYTES;
 use walstore::mutant::{self, Mutant};
 
@@ -49,32 +48,38 @@ impl Connection {
         None
     }
 
-    /// Waits until the node lends so much for the running transaction.
+    /// Waits until the node lends so much for the running transaction. After it was refused once, or was stopped, whatever
+    /// SQLite writes is to take back what the statement did: that neither waits nor fails, and is little, as SQLite has
+    /// in its cache what it has not written before.
     pub(super) fn make_room(&self, bytes: usize) -> Result<(), Code> {
-        if bytes <= self.loan.borrow().bytes() {
+        // Most come to an end before they are counted.
+        if bytes <= limits::UNCOUNTED_TRANSACTION_BYTES.max(self.loan.borrow().bytes()) {
             return Ok(());
         }
-        // Small ones are many.
-        let step = bytes.next_power_of_two().min(limits::TRANSACTION_STEP_BYTES);
-        let bytes = bytes.next_multiple_of(step);
-        let has_room = |loan: &mut Loan| match bytes > limits::SMALL_TRANSACTION_BYTES {
-            true => loan.try_set_large(bytes),
-            false => {
-                loan.set(bytes);
-                true
-            }
-        };
+        let bytes = bytes.next_multiple_of(limits::TRANSACTION_STEP_BYTES);
+        let takes_back = self.takes_back.get() || self.cancelled.borrow().is_some();
+        if bytes <= self.database.node.settings.small_transaction_bytes || takes_back {
+            self.loan.borrow_mut().set(bytes);
+            return Ok(());
+        }
+        self.wait_for_room(bytes).map_err(|error| {
+            self.takes_back.set(true);
+            self.fail(Code::FULL, error)
+        })
+    }
+
+    fn wait_for_room(&self, bytes: usize) -> Result<(), ServerError> {
         let node = &self.database.node;
         let until = node.seam.boot_micros().saturating_add(node.settings.busy_timeout.as_micros() as u64);
-        while !has_room(&mut self.loan.borrow_mut()) {
+        while !self.loan.borrow_mut().try_set_large(bytes) {
             if node.seam.boot_micros() >= until {
                 let text = format!(
                     "this node has no memory left (--memory) for a transaction of {bytes} bytes and more, beside \
                      others that are being stored; nothing was written; try again later"
                 );
-                return Err(self.fail(Code::FULL, ServerError::new(Fault::Retry, text)));
+                return Err(ServerError::new(Fault::Retry, text));
             }
-            self.wait(Wait::Memory).map_err(|error| self.fail(Code::FULL, error))?;
+            self.wait(Wait::Memory)?;
         }
         Ok(())
     }
@@ -88,7 +93,8 @@ impl Connection {
             return Ok(());
         }
         let bytes = self.written.borrow().len() * PAGE_BYTES;
-        let room = if bytes > limits::SMALL_TRANSACTION_BYTES { self.make_room(2 * bytes) } else { Ok(()) };
+        let is_large = bytes > self.database.node.settings.small_transaction_bytes;
+        let room = if is_large { self.make_room(2 * bytes) } else { Ok(()) };
         if let Err(code) = room {
             self.drop_written();
             return Err(code);

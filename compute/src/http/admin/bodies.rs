@@ -6,7 +6,8 @@ use http::StatusCode;
 use serde::de::DeserializeOwned;
 
 use super::BODY_BYTES_MAX;
-use crate::http::{failure, read_body};
+use crate::http::body::read_body;
+use crate::http::failure;
 
 /// An answer to a request that cannot be served as it is written.
 pub fn invalid(text: &str) -> Box<Response> {
