@@ -125,8 +125,9 @@ async fn watch_overlays(node: Arc<NodeContext>, cores: Vec<mpsc::UnboundedSender
     loop {
         tokio::select! {
             biased;
-            () = overlays.pressed() => {}
+            // First: there may be pressure when it closes, which nobody relieves any more.
             () = cores[0].closed() => return,
+            () = overlays.pressed() => {}
         }
         let mut before = usize::MAX;
         while overlays.is_pressed() && !cores[0].is_closed() {

@@ -194,7 +194,12 @@ fn a_rollback_waits_for_no_memory() {
 fn several_large_transactions_at_a_time_all_come_to_their_end_within_the_memory() {
     const DATABASES: u32 = 4;
     const ROUNDS: u32 = 3;
-    with_node(Settings { busy_timeout: Duration::from_secs(300), ..settings() }, async |node| {
+    // As large as four of these are with SQLite's caches, and a third of it is kept for the first one.
+    const MEMORY: usize = 24 * MIB;
+    let patience = Duration::from_secs(300);
+    let settings =
+        Settings { lent_bytes_max: MEMORY, busy_timeout: patience, statement_timeout: patience, ..settings() };
+    with_node(settings, async |node| {
         let mut writers = tokio::task::JoinSet::new();
         for number in 0..DATABASES {
             let (node, name) = (node.clone(), name(&format!("d{number}")));
@@ -264,7 +269,7 @@ fn a_large_journal_goes_to_the_disk_counts_there_and_is_gone_afterwards() {
         let reply = pipeline(&node, &name, None, &["BEGIN", CHANGE]).await;
         assert!(reply.results.iter().all(Result::is_ok), "more than half of it is no sort's: {:?}", reply.results);
         let bytes = node.context.temp.bytes();
-        assert!((2 * MIB as u64..3 * MIB as u64).contains(&bytes), "{bytes}");
+        assert!((3 * MIB as u64 / 2..3 * MIB as u64).contains(&bytes), "{bytes}");
         let reply = pipeline(&node, &name, reply.baton, &["ROLLBACK"]).await;
         assert!(reply.results[0].is_ok());
         is(&node, &name, "SELECT sum(n) FROM t", 0).await;
@@ -298,12 +303,16 @@ fn body_of(bytes: usize) -> Bytes {
 }
 
 /// Sends a body, whose pieces come from a channel.
-async fn post(plane: Router, pieces: mpsc::Receiver<Bytes>) -> (StatusCode, String) {
+async fn post_pieces(plane: Router, pieces: mpsc::Receiver<Bytes>) -> (StatusCode, String) {
     let pieces = futures_util::stream::unfold(pieces, async |mut pieces: mpsc::Receiver<Bytes>| {
         let piece = pieces.recv().await?;
         Some((Ok::<_, std::io::Error>(piece), pieces))
     });
-    let request = Request::post("/db/app/v3/pipeline").body(Body::from_stream(Box::pin(pieces))).expect("a request");
+    post(plane, Body::from_stream(Box::pin(pieces))).await
+}
+
+async fn post(plane: Router, body: Body) -> (StatusCode, String) {
+    let request = Request::post("/db/app/v3/pipeline").body(body).expect("a request");
     let response = plane.oneshot(request).await.expect("an answer");
     let status = response.status();
     let body = response.into_body().collect().await.expect("a body").to_bytes();
@@ -317,7 +326,7 @@ async fn post_at_once(plane: Router, body: Bytes) -> (StatusCode, String) {
             let _ = sender.send(Bytes::copy_from_slice(piece)).await;
         }
     };
-    tokio::join!(post(plane, pieces), send).0
+    tokio::join!(post_pieces(plane, pieces), send).0
 }
 
 #[test]
@@ -325,7 +334,7 @@ fn a_body_borrows_memory_as_it_arrives_and_is_refused_where_there_is_none() {
     with_node(settings(), async |node| {
         let borrowed = || node.context.body_bytes.load(Ordering::Relaxed);
         let (sender, pieces) = mpsc::channel(1);
-        let slow = tokio::spawn(post(data_plane(&node), pieces));
+        let slow = tokio::spawn(post_pieces(data_plane(&node), pieces));
         let body = body_of(5 * MIB / 2);
         let (begin, rest) = (body.slice(..2 * MIB), body.slice(2 * MIB..));
         for piece in begin.chunks(64 << 10) {
@@ -348,13 +357,13 @@ fn a_body_borrows_memory_as_it_arrives_and_is_refused_where_there_is_none() {
 
         let (status, answer) = post_at_once(data_plane(&node), body_of(3 * MIB / 2)).await;
         assert_eq!(status, StatusCode::OK, "there is room again: {answer}");
-        let (status, answer) = post_at_once(data_plane(&node), body_of(7 * MIB)).await;
+        let (status, answer) = post(data_plane(&node), body_of(7 * MIB).into()).await;
         assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{answer}");
         assert!(answer.contains("more memory than this server has"), "{answer}");
 
         // One that breaks off gives everything back.
         let (sender, pieces) = mpsc::channel(1);
-        let broken = tokio::spawn(post(data_plane(&node), pieces));
+        let broken = tokio::spawn(post_pieces(data_plane(&node), pieces));
         sender.send(Bytes::from(vec![b' '; 2 * MIB])).await.expect("it is read");
         drop(sender);
         assert_eq!(broken.await.expect("an answer").0, StatusCode::BAD_REQUEST);

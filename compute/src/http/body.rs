@@ -11,6 +11,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use segments::cache::Loan;
 
@@ -60,7 +61,7 @@ impl BodyLoan {
 
     /// What a body is told for which there is no room.
     fn refuse(&self, body_bytes: usize) -> Response {
-        if 2 * body_bytes > self.node.cache.lent_bytes_max() {
+        if body_bytes > self.node.cache.lent_bytes_max() / 2 {
             let text = format!("a request of {body_bytes} bytes and more takes more memory than this server has (--memory)");
             return failure(StatusCode::PAYLOAD_TOO_LARGE, &text, "SHOAL_INVALID");
         }
@@ -89,6 +90,7 @@ pub(in crate::http) async fn read_lent_body(body: Body, bytes_max: usize, loan: 
 }
 
 async fn read_pieces(mut body: Body, bytes_max: usize, mut loan: Option<&mut BodyLoan>) -> Result<Bytes, Response> {
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     let (mut first, mut all) = (Bytes::new(), BytesMut::new());
     loop {
         let piece = match body.frame().await {
@@ -106,7 +108,7 @@ async fn read_pieces(mut body: Body, bytes_max: usize, mut loan: Option<&mut Bod
             let text = format!("the request is larger than {bytes_max} bytes, the limit of this server (--max-body-size)");
             Some(failure(StatusCode::PAYLOAD_TOO_LARGE, &text, "SHOAL_INVALID"))
         } else {
-            loan.as_mut().and_then(|loan| (!loan.has_come(bytes)).then(|| loan.refuse(bytes)))
+            loan.as_mut().and_then(|loan| (!loan.has_come(bytes)).then(|| loan.refuse(bytes.max(announced))))
         };
         if let Some(refusal) = refusal {
             drop((first, all, piece));

@@ -88,7 +88,10 @@ impl Peak {
 fn the_largest_transactions_statements_and_bodies_stay_within_the_memory() {
     let _turn = one_at_a_time();
     let memory: &'static str = format!("{}MiB", memory_mib()).leak();
-    let rig = Rig::start(&["--memory", memory, "--lease", "3s", "--log", "info,compute::node=debug"]);
+    // Half of it is for temporary files: five sorts, each of twice a transaction.
+    let cache: &'static str = format!("{}MiB", 8 * memory_mib()).leak();
+    let log = "info,compute::node=debug";
+    let rig = Rig::start(&["--memory", memory, "--cache-size", cache, "--lease", "3s", "--log", log]);
     let peak = Peak(rig.shoal().pid());
     let (kept, plain) = (create(&rig, "kept"), create(&rig, "plain"));
     rig.shoal().ask("plain", "retention", &json!({ "retention": "0" }));

@@ -11,15 +11,15 @@
 //!
 //! A large one asks as it grows, and nobody knows how large it will be ([`Loan::try_set_large`]). If several grew until
 //! there is nothing left, none could come to its end and all would wait for each other. So there is a **first** one,
-//! for which as much is kept as the largest may need; the others share the rest, and wait until they are first. It goes
-//! on being large when it does not grow any more, until it is given back: what is acknowledged and not folded yet counts
+//! for which as much is kept as the largest may need; the others have what is left beside that and all smaller ones, and
+//! wait until they are first. A large one goes on being large when it does not grow any more, until it is given back: what is acknowledged and not folded yet counts
 //! beside what is being written.
 //!
 //! If the largest may need more than there is, whoever runs the node wants it so: then one that is alone gets it,
 //! whatever the bound.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Inner;
 
@@ -54,18 +54,21 @@ const FREED_BYTES_MIN: usize = 8 << 20;
 pub(super) struct Lent {
     terms: Lending,
     bytes: AtomicUsize,
-    /// Of this, what large ones have.
-    large: AtomicUsize,
-    has_first: AtomicBool,
-    /// What the first of the large ones has.
-    first: AtomicUsize,
+    large: Mutex<Large>,
     freed: AtomicUsize,
+}
+
+/// Of this, what large ones have.
+#[derive(Debug, Default)]
+struct Large {
+    bytes: usize,
+    /// What the first one has, if there is one.
+    first: Option<usize>,
 }
 
 impl Lent {
     pub fn new(terms: Lending) -> Self {
-        let [bytes, large, first, freed] = [const { AtomicUsize::new(0) }; 4];
-        Self { terms, bytes, large, has_first: AtomicBool::new(false), first, freed }
+        Self { terms, bytes: AtomicUsize::new(0), large: Mutex::default(), freed: AtomicUsize::new(0) }
     }
 
     pub fn terms(&self) -> &Lending {
@@ -74,6 +77,19 @@ impl Lent {
 
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn large(&self) -> MutexGuard<'_, Large> {
+        self.large.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One loan was `before` and is `now`, unless all would be more than `bytes_max` for that.
+    fn try_change(&self, before: usize, now: usize, bytes_max: usize) -> bool {
+        let changed = |all: usize| {
+            let all = (all - before).saturating_add(now);
+            (now <= before || all <= bytes_max).then_some(all)
+        };
+        self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, changed).is_ok()
     }
 
     /// Of so many bytes, what is not lent. An eighth always.
@@ -116,74 +132,72 @@ impl Loan {
     /// From now on it is so many bytes, whatever others have. It does not go on growing, so another one may be first; if
     /// it was large, it is that as long as it has anything.
     pub fn set(&mut self, bytes: usize) {
-        self.is_no_longer_first();
-        let lent = self.lent();
+        let lent = &self.cache.lent;
         if bytes >= self.bytes {
             lent.bytes.fetch_add(bytes - self.bytes, Ordering::Relaxed);
         } else {
             lent.bytes.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
         }
-        self.has_changed(bytes, self.is_large);
+        if self.is_large || self.is_first {
+            let mut large = lent.large();
+            if self.is_large {
+                large.bytes = large.bytes - self.bytes + bytes;
+            }
+            if self.is_first {
+                large.first = None;
+            }
+            drop(large);
+            (self.is_large, self.is_first) = (self.is_large && bytes > 0, false);
+        }
+        self.has_changed(bytes);
     }
 
     /// The same, unless there is no room for it: then nothing changes, and it is `false`.
     pub fn try_set(&mut self, bytes: usize) -> bool {
-        self.set_if(bytes, self.is_large, false)
+        if self.is_large {
+            return self.try_set_large(bytes);
+        }
+        let lent = &self.cache.lent;
+        let has_room = lent.try_change(self.bytes, bytes, lent.terms.bytes_max);
+        if has_room {
+            self.has_changed(bytes);
+        }
+        has_room
     }
 
     /// The same for something large, which may go on growing.
     pub fn try_set_large(&mut self, bytes: usize) -> bool {
-        self.is_first = self.is_first || !self.lent().has_first.swap(true, Ordering::Acquire);
-        let lent = self.lent();
+        let lent = &self.cache.lent;
+        let mut large = lent.large();
         let mine = if self.is_large { self.bytes } else { 0 };
-        let others = lent.large.load(Ordering::Relaxed).saturating_sub(mine);
-        if self.is_first {
-            let needs_more_than_there_is = lent.terms.largest_bytes > lent.terms.bytes_max;
-            return self.set_if(bytes, true, others == 0 && needs_more_than_there_is);
-        }
-        let beside_first = others.saturating_sub(lent.first.load(Ordering::Relaxed)).saturating_add(bytes);
-        beside_first <= lent.terms.bytes_max.saturating_sub(lent.terms.largest_bytes) && self.set_if(bytes, true, false)
-    }
-
-    fn is_no_longer_first(&mut self) {
-        if std::mem::take(&mut self.is_first) {
-            let lent = self.lent();
-            lent.first.store(0, Ordering::Relaxed);
-            lent.has_first.store(false, Ordering::Release);
-        }
-    }
-
-    fn set_if(&mut self, bytes: usize, is_large: bool, is_sure: bool) -> bool {
-        let (lent, mine) = (self.lent(), self.bytes);
-        let changed = |all: usize| {
-            let all = (all - mine).saturating_add(bytes);
-            (is_sure || bytes <= mine || all <= lent.terms.bytes_max).then_some(all)
+        let others = large.bytes - mine;
+        let is_first = self.is_first || large.first.is_none();
+        let first = if is_first { *large.first.get_or_insert(mine) } else { large.first.unwrap_or(0) };
+        let Lending { bytes_max, largest_bytes, .. } = lent.terms;
+        let bytes_max = match is_first {
+            true if others == 0 && largest_bytes > bytes_max => usize::MAX,
+            true => bytes_max,
+            // Beside what the first one may still come to.
+            false => bytes_max.saturating_sub(largest_bytes.saturating_sub(first)),
         };
-        if lent.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, changed).is_err() {
-            return false;
+        let has_room = lent.try_change(self.bytes, bytes, bytes_max);
+        if has_room {
+            large.bytes = others + bytes;
+            large.first = if is_first { Some(bytes) } else { large.first };
         }
-        self.has_changed(bytes, is_large);
-        true
+        drop(large);
+        self.is_first = is_first;
+        if has_room {
+            self.is_large = bytes > 0;
+            self.has_changed(bytes);
+        }
+        has_room
     }
 
-    fn lent(&self) -> &Lent {
-        &self.cache.lent
-    }
-
-    /// The sum is right already.
-    fn has_changed(&mut self, bytes: usize, is_large: bool) {
+    /// The sums are right already.
+    fn has_changed(&mut self, bytes: usize) {
         let before = std::mem::replace(&mut self.bytes, bytes);
-        let was_large = std::mem::replace(&mut self.is_large, is_large && bytes > 0);
-        let large = |is_large: bool, bytes: usize| if is_large { bytes } else { 0 };
-        let (large_before, large_now) = (large(was_large, before), large(self.is_large, bytes));
-        let lent = self.lent();
-        if large_now != large_before {
-            lent.large.fetch_add(large_now, Ordering::Relaxed);
-            lent.large.fetch_sub(large_before, Ordering::Relaxed);
-        }
-        if self.is_first {
-            lent.first.store(bytes, Ordering::Relaxed);
-        }
+        let lent = &self.cache.lent;
         if bytes > before && lent.is_pressed() {
             self.cache.give_way();
         }
