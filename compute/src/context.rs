@@ -189,6 +189,7 @@ impl NodeContext {
             bytes_max: settings.lent_bytes_max,
             // See `database/file/commit.rs`.
             largest_bytes: 2 * settings.transaction_bytes_max,
+            beside_each_bytes: limits::SQL_SMALL_BYTES,
             give_back: memory::give_back,
         };
         let cache = PageCache::lending(settings.cache_bytes, lending);

@@ -32,6 +32,8 @@ pub struct Lending {
     pub bytes_max: usize,
     /// The most that a large loan comes to.
     pub largest_bytes: usize,
+    /// What whoever has a large loan may take beside it without asking, as long as it grows.
+    pub beside_each_bytes: usize,
     /// Has the allocator give what is free back to the system. Called when much was freed, by whoever has freed it: so it
     /// is not to take long.
     pub give_back: fn(),
@@ -39,8 +41,13 @@ pub struct Lending {
 
 impl Lending {
     /// As much as anybody wants, and the cache never gives way.
-    pub const UNBOUNDED: Self =
-        Self { free_bytes: usize::MAX, bytes_max: usize::MAX, largest_bytes: 0, give_back: || {} };
+    pub const UNBOUNDED: Self = Self {
+        free_bytes: usize::MAX,
+        bytes_max: usize::MAX,
+        largest_bytes: 0,
+        beside_each_bytes: 0,
+        give_back: || {},
+    };
 }
 
 /// When so much was freed since the last time, it is given back to the system: an allocator keeps what was freed in
@@ -64,6 +71,8 @@ struct Large {
     bytes: usize,
     /// What the first one has, if there is one.
     first: Option<usize>,
+    /// How many may go on growing.
+    growing: usize,
 }
 
 impl Lent {
@@ -118,11 +127,12 @@ pub struct Loan {
     bytes: usize,
     is_large: bool,
     is_first: bool,
+    is_growing: bool,
 }
 
 impl Loan {
     pub(super) fn new(cache: Arc<Inner>) -> Self {
-        Self { cache, bytes: 0, is_large: false, is_first: false }
+        Self { cache, bytes: 0, is_large: false, is_first: false, is_growing: false }
     }
 
     pub fn bytes(&self) -> usize {
@@ -138,7 +148,7 @@ impl Loan {
         } else {
             lent.bytes.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
         }
-        if self.is_large || self.is_first {
+        if self.is_large || self.is_first || self.is_growing {
             let mut large = lent.large();
             if self.is_large {
                 large.bytes = large.bytes - self.bytes + bytes;
@@ -146,8 +156,9 @@ impl Loan {
             if self.is_first {
                 large.first = None;
             }
+            large.growing -= usize::from(self.is_growing);
             drop(large);
-            (self.is_large, self.is_first) = (self.is_large && bytes > 0, false);
+            (self.is_large, self.is_first, self.is_growing) = (self.is_large && bytes > 0, false, false);
         }
         self.has_changed(bytes);
     }
@@ -173,22 +184,27 @@ impl Loan {
         let others = large.bytes - mine;
         let is_first = self.is_first || large.first.is_none();
         let first = if is_first { *large.first.get_or_insert(mine) } else { large.first.unwrap_or(0) };
-        let Lending { bytes_max, largest_bytes, .. } = lent.terms;
+        let growing = large.growing + usize::from(!self.is_growing);
+        let Lending { bytes_max, largest_bytes, beside_each_bytes, .. } = lent.terms;
         let bytes_max = match is_first {
             true if others == 0 && largest_bytes > bytes_max => usize::MAX,
             true => bytes_max,
-            // Beside what the first one may still come to.
-            false => bytes_max.saturating_sub(largest_bytes.saturating_sub(first)),
+            // Beside what the first one may still come to, and what each may take without asking.
+            false => {
+                let kept = largest_bytes.saturating_sub(first).saturating_add(growing.saturating_mul(beside_each_bytes));
+                bytes_max.saturating_sub(kept)
+            }
         };
         let has_room = lent.try_change(self.bytes, bytes, bytes_max);
         if has_room {
             large.bytes = others + bytes;
             large.first = if is_first { Some(bytes) } else { large.first };
+            large.growing = growing;
         }
         drop(large);
         self.is_first = is_first;
         if has_room {
-            self.is_large = bytes > 0;
+            (self.is_large, self.is_growing) = (bytes > 0, true);
             self.has_changed(bytes);
         }
         has_room

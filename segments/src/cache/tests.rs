@@ -262,6 +262,27 @@ fn only_one_large_loan_may_be_over_the_bound_and_only_if_the_largest_are_not_to_
 }
 
 #[test]
+fn what_each_large_loan_may_take_beside_itself_is_left_free() {
+    let terms =
+        Lending { free_bytes: 0, bytes_max: 100, largest_bytes: 50, beside_each_bytes: 10, ..Lending::UNBOUNDED };
+    let cache = PageCache::lending(1 << 20, terms);
+    let [mut first, mut second, mut beside] = [cache.lend(), cache.lend(), cache.lend()];
+    assert!(first.try_set_large(5) && !second.try_set_large(31) && second.try_set_large(30));
+    beside.set(20);
+    assert!(first.try_set_large(50), "whatever small ones have taken meanwhile");
+    // One that does not grow any more needs nothing beside it.
+    first.set(20);
+    beside.set(10);
+    let mut third = cache.lend();
+    assert!(third.try_set_large(1) && !second.try_set_large(31));
+    assert!(third.try_set_large(40) && !second.try_set_large(31));
+    drop((first, second, third, beside));
+    assert_eq!(cache.lent_bytes(), 0);
+    let [mut first, mut second] = [cache.lend(), cache.lend()];
+    assert!(first.try_set_large(50) && second.try_set_large(30) && !second.try_set_large(31));
+}
+
+#[test]
 fn large_loans_of_many_threads_all_come_to_their_end() {
     const EACH: usize = 60;
     let terms = Lending { free_bytes: 0, bytes_max: 100, largest_bytes: EACH, ..Lending::UNBOUNDED };
