@@ -81,7 +81,7 @@ pub struct World {
 }
 
 /// What a node lends that has little. A large transaction is 3 MB, and is there twice until it is folded.
-const TIGHT_BYTES: usize = 8 << 20;
+const TIGHT_BYTES: usize = 6 << 20;
 
 /// Runs a seed from an empty bucket to its verdict.
 pub fn run(seed: u64) -> Run {
