@@ -115,7 +115,7 @@ fn who_reports_between_allocations_is_asked_all_the_same_and_leaves_some_to_the_
     let one = fill(&first);
     assert!((MEMORY / 8 * 5..=MEMORY / 4 * 3 + limits::SQL_STEP_BYTES).contains(&one), "three quarters: {one}");
     let two = fill(&second);
-    assert!(two >= MEMORY / 8 && two <= MEMORY / 4, "three quarters of the rest: {two}");
+    assert!((MEMORY / 8..=MEMORY / 4).contains(&two), "three quarters of the rest: {two}");
     assert!(space.is_full() && cache.left_to_lend() > 0);
     let mut transaction = cache.lend();
     transaction.set(MEMORY);

@@ -162,7 +162,7 @@ fn a_large_commit_that_does_not_compress_shares_its_pages_and_its_object() {
     let object = encoded.behind_front.clone().unwrap();
     assert_eq!((&object[..4], object[4], &object[5..]), (&encoded.bytes[..4], b'!', &encoded.bytes[..]));
     assert_eq!(object[5..].as_ptr(), encoded.bytes.as_ptr(), "the same memory");
-    let whole = |page: u32| page % 3 != 0 && page % 7 != 0;
+    let whole = |page: u32| !page.is_multiple_of(3) && !page.is_multiple_of(7);
     let before = large.clone();
     assert_eq!(encoded.share_pages(&mut large), (1..=count).filter(|page| whole(*page)).count());
     assert_eq!(large, before);
