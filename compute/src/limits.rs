@@ -139,6 +139,9 @@ pub const FOLDS_WITHOUT_COLLECTION_MAX: u32 = 64;
 /// bounds what a successor has to read.
 pub const LOG_SLOTS_MAX: u64 = 1024;
 
+/// How finely the age of a node's log is known: to this part of how long commits may stay unfolded.
+pub const LOG_AGES: u64 = 24;
+
 /// Commits queued or in flight beyond which a node refuses new ones.
 pub const BACKLOG_BYTES_MAX: usize = 256 << 20;
 

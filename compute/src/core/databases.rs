@@ -15,7 +15,7 @@ use walstore::id::{DatabaseId, Lsn};
 use walstore::register::{Backoff, Patience, Versioned};
 
 use super::Core;
-use super::eviction::Sleepers;
+use super::eviction::{Sleepers, Wasteful};
 use super::names::{Known, KnownNames, KnownRecords};
 use super::open_database::OpenDatabase;
 use crate::context::LookedUp;
@@ -82,8 +82,8 @@ pub struct Databases {
     pub ended: RefCell<BTreeSet<DatabaseId>>,
     /// Closed while nobody used them, with commits that only this log has.
     pub sleepers: RefCell<Sleepers>,
-    /// Closed before their dead space was given back, and whether that was for want of room only.
-    pub wasteful: RefCell<BTreeMap<DatabaseId, (Name, bool)>>,
+    /// Closed before their dead space was given back.
+    pub wasteful: RefCell<BTreeMap<DatabaseId, Wasteful>>,
     pub names: RefCell<KnownNames>,
     pub records: RefCell<KnownRecords>,
 }

@@ -54,11 +54,13 @@ const SEEDS: u64 = 200;
 const TWICE: u64 = 10;
 
 /// Seeds beyond the fast tier that have found a bug.
-const KEPT: [(u64, &str); 5] = [
+const KEPT: [(u64, &str); 7] = [
     (23, "a node whose clock was a little behind listed a history without its newest commits"),
     (44, "the same, of a restored database"),
     (100_141, "a base that a fork of an ended database stored and could not link stayed for ever"),
+    (200_254, "a database restored by a clock that was behind was older than the one whose place it took"),
     (200_579, "a replica took a log that was drained meanwhile for one without commits, and called itself complete"),
+    (200_990, "the same, of one that nothing was committed to"),
     (400_458, "a database whose time was up, and whose owner had died, was left to him by every sweep"),
 ];
 
