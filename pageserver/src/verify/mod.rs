@@ -11,6 +11,9 @@
 //! The same of one that was deleted, or that a restore has replaced, until its retention is over: what an undelete or an
 //! undo would bring back. And of the past: the index, every run, and every base with its packs.
 //!
+//! What nothing of that leads to is an [`Orphan`]: an upload that was not linked, or what later folds have replaced and
+//! nobody has collected yet. It is named as such, and its content is not looked at, for nobody reads it.
+//!
 //! Nodes may be at work meanwhile. So damage counts only if what was read still counts: the head is read again, and the
 //! record of a log, and if they have moved, the database or the log is looked at again. One that changes in every round
 //! is [`Witness::note`]d as not settled, which is no damage.
