@@ -257,6 +257,21 @@ impl NodeContext {
         receiver.await.map_err(|_| ServerError::new(Fault::Closed, "the node is shutting down"))
     }
 
+    /// The same of one that writes: what was cut off may have been done.
+    pub async fn io_that_writes<T, F>(
+        self: &Arc<Self>,
+        request: impl FnOnce(Arc<Self>) -> F,
+    ) -> Result<T, ServerError>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        self.io(request).await.map_err(|error| {
+            let text = format!("{}; it is not known whether this was done: look before you ask for it again", error.message);
+            ServerError::new(Fault::Indefinite, text)
+        })
+    }
+
     /// What the log of `id`, which is over, holds of a database after a commit.
     pub async fn logged_commits(
         &self,
@@ -275,9 +290,12 @@ impl NodeContext {
 
     /// Slots below this one are to be emptied by folds: they are old, or the log is longer than it should be.
     pub fn fold_below(&self) -> Slot {
+        self.too_many_below().max(self.log_age.old_below(self.seam.boot_micros()))
+    }
+
+    /// The log is longer than it should be by the slots below this one.
+    pub fn too_many_below(&self) -> Slot {
         let (low, end) = (self.log.low(), self.log.durable_end());
-        let is_long = end.0 - low.0.min(end.0) > limits::LOG_SLOTS_MAX;
-        let too_many = if is_long { Slot(end.0 - limits::LOG_SLOTS_MAX / 2) } else { Slot::ZERO };
-        too_many.max(self.log_age.old_below(self.seam.boot_micros()))
+        if end.0 - low.0.min(end.0) <= limits::LOG_SLOTS_MAX { Slot::ZERO } else { Slot(end.0 - limits::LOG_SLOTS_MAX / 2) }
     }
 }

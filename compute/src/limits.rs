@@ -101,8 +101,11 @@ pub const OPEN_DATABASES_MAX: usize = 4_096;
 /// How long an idle database stays open until its tail is folded and its dead space given back.
 pub const IDLE_WORK_MAX: Duration = Duration::from_secs(60);
 
-/// Closed databases whose tails are folded at the same time because the log has become long.
+/// Closed databases whose tails are folded at the same time because the log has become long, or they are old.
 pub const WOKEN_AT_ONCE_MAX: usize = 64;
+
+/// Before one that was woken for that, and is asleep with its tail again, is woken once more.
+pub const WAKE_AGAIN: Duration = Duration::from_secs(300);
 
 /// How long one keeps asking the store for what undoes something unfinished.
 pub const UNFINISHED_PATIENCE: Duration = Duration::from_secs(15);

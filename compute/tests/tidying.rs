@@ -159,11 +159,12 @@ fn few_commits_are_folded_when_they_are_old() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
         for idle_database_timeout in [PATIENCE * 2, Duration::from_millis(200)] {
-            let (seam, store) = (Seam::production(), Arc::new(MemoryStore::new()));
-            let (lease, fold_age) = (Duration::from_millis(1500), Duration::from_secs(3));
+            let (seam, store) = (Seam::production(), Arc::new(CountedStore::new(MemoryStore::new())));
+            let (lease, fold_age) = (Duration::from_millis(1500), Duration::from_secs(2));
             let settings = Settings { lease, idle_database_timeout, fold_age, ..Settings::default() };
             let me = IncarnationId::random(&seam);
-            let node = Node::start(me, Stores::one(store), seam, settings, &CoreThreads).await.expect("a node");
+            let stores = Stores::one(store.clone());
+            let node = Node::start(me, stores, seam, settings, &CoreThreads).await.expect("a node");
             let (handle, app) = (node.handle(), name("app"));
             run(&handle, &app, "CREATE TABLE t(a)").await;
             assert_eq!(head(&handle, &app).await.folded.lsn, None, "too little for a fold");
@@ -172,6 +173,12 @@ fn few_commits_are_folded_when_they_are_old() {
                 assert!(std::time::Instant::now() < until, "it is never folded");
                 tokio::time::sleep(POLL).await;
             }
+            // The name says that it was made before its head does.
+            store.take();
+            tokio::time::sleep(fold_age * 2).await;
+            let of_database = |class: &str| ["head", "pack", "map", "t", "n"].contains(&class);
+            let asked: Vec<_> = store.take().into_keys().filter(|(_, class)| of_database(class)).collect();
+            assert_eq!(asked, vec![], "it is folded once, and then nothing is asked of it");
             run(&handle, &app, "SELECT * FROM t").await;
             node.shut_down(Duration::from_secs(10)).await.expect("sealed");
         }

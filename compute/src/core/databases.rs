@@ -82,6 +82,8 @@ pub struct Databases {
     pub ended: RefCell<BTreeSet<DatabaseId>>,
     /// Closed while nobody used them, with commits that only this log has.
     pub sleepers: RefCell<Sleepers>,
+    /// Sleepers that were woken to be folded a short while ago, and when.
+    pub woken: RefCell<BTreeMap<DatabaseId, u64>>,
     /// Closed before their dead space was given back.
     pub wasteful: RefCell<BTreeMap<DatabaseId, Wasteful>>,
     pub names: RefCell<KnownNames>,
@@ -242,7 +244,7 @@ impl Core {
         let node = &self.node;
         let settings = node.settings.of_new_database(node.now_micros());
         let (name, patience) = (name.clone(), self.patience());
-        let created = node.io(move |node| async move {
+        let created = node.io_that_writes(move |node| async move {
             let try_once = || {
                 registry::create_database(&*node.stores.main, &node.seam, &name, node.id, settings, patience)
             };

@@ -98,7 +98,7 @@ impl Core {
             }
             // Its tail goes through the logs of others, which nobody can drain as long as it is only remembered.
             // And what its folds have left of dead space is given back, before nobody is there to do it.
-            let may_be_put_off = keep > 0 && !open.has_been_folded_here();
+            let may_be_put_off = keep > 0 && open.is_new_here();
             let is_wasteful = !open.is_compact.get() && !may_be_put_off;
             let has_work = open.head.borrow().value.tail.len() > 1 || is_wasteful || self.has_forks(&open);
             // On a busy machine that takes a while; only if too many are open it has to be quick.
@@ -153,14 +153,24 @@ impl Core {
 
     /// Opens what is asleep with commits in slots that the log wants to be rid of; the folder does the rest.
     fn wake_sleepers(self: &Rc<Self>) {
-        let below = self.node.fold_below();
+        // What is only old can wait for room.
+        let has_room = self.databases.len() <= limits::OPEN_DATABASES_MAX / 2;
+        let below = if has_room { self.node.fold_below() } else { self.node.too_many_below() };
+        let now = self.node.seam.boot_micros();
+        let again_micros = u64::try_from(limits::WAKE_AGAIN.as_micros()).expect("BUG: minutes");
+        let mut woken = self.databases.woken.borrow_mut();
+        woken.retain(|_, at| now.saturating_sub(*at) < again_micros);
         let sleepers = self.databases.sleepers.borrow();
-        let holds = |asleep: &&Asleep| {
-            // One that is being opened already needs nobody else who waits for it.
+        let is_due = |(id, asleep): &(&DatabaseId, &Asleep)| {
+            // One that is being opened already needs nobody else who waits for it. One that came to nothing a moment ago,
+            // because something of it is damaged perhaps, must not keep the others asleep.
             asleep.unfolded.front().is_some_and(|(_, slot)| *slot < below)
+                && !woken.contains_key(id)
                 && !self.databases.is_being_opened(&asleep.name)
         };
-        for asleep in sleepers.values().filter(holds).take(limits::WOKEN_AT_ONCE_MAX) {
+        let due: Vec<_> = sleepers.iter().filter(is_due).take(limits::WOKEN_AT_ONCE_MAX).collect();
+        for (id, asleep) in due {
+            woken.insert(*id, now);
             let (core, name) = (self.clone(), asleep.name.clone());
             spawn_local(async move {
                 if let Err(error) = core.open(&name, false).await {

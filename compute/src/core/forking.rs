@@ -271,7 +271,7 @@ impl Core {
         settings: Settings,
     ) -> Result<Result<(Linked, Result<Versioned<Head>, ForkFailure>), ForkFailure>, ServerError> {
         let patience = self.patience();
-        let forked = self.node.io(move |node| async move {
+        let forked = self.node.io_that_writes(move |node| async move {
             let room = PastRoom::to_fork(&node);
             forker(&node, patience, &room).fork_folding(job, &to, settings).await
         });
@@ -286,7 +286,7 @@ impl Core {
         settings: Settings,
     ) -> Result<Result<Forked, ForkFailure>, ServerError> {
         let patience = self.patience();
-        let forked = self.node.io(move |node| async move {
+        let forked = self.node.io_that_writes(move |node| async move {
             let room = PastRoom::to_fork(&node);
             forker(&node, patience, &room).fork(head, at, &to, settings).await
         });

@@ -22,7 +22,7 @@ use tenant::record::NameRecord;
 use tenant::registry;
 use tenant::settings::Settings;
 use tokio::sync::oneshot;
-use tracing::warn;
+use tracing::{debug, warn};
 use walstore::id::{Lsn, PutId};
 use walstore::register::{Backoff, Swap, Versioned};
 
@@ -97,7 +97,7 @@ impl Core {
 
     async fn restore_on_io(&self, restore: Restore) -> Result<Restored, ServerError> {
         let patience = self.patience();
-        let restored = self.node.io(move |node| async move {
+        let restored = self.node.io_that_writes(move |node| async move {
             let room = PastRoom::to_fork(&node);
             forker(&node, patience, &room).restore(restore).await
         });
@@ -209,9 +209,10 @@ impl Core {
         let record = None;
         let restore = Restore { source, at, replaced: Some(replaced), last, settings, record };
         let restored = self.restore_on_io(restore).await?;
-        // The pin is in this head.
-        if let Some(head) = self.read_head(open.database.id).await? {
-            self.adopt(&open, &head);
+        // The pin is in this head. It is done, whether or not that can be read: else the next fold meets it.
+        match self.read_head(open.database.id).await {
+            Ok(head) => drop(head.map(|head| self.adopt(&open, &head))),
+            Err(error) => debug!(%name, %error, "cannot read the head that a reset was pinned in yet"),
         }
         Ok((Changed::of(&restored.new.value, Some(&restored.old.value)), restored.new))
     }
