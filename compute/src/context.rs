@@ -1,6 +1,7 @@
 //! What every part of a node shares: its settings, the bucket, the log's handle, and what it knows of others.
 
 mod hot;
+mod log_age;
 mod others;
 mod sealed;
 mod unfinished;
@@ -27,6 +28,7 @@ use walstore::seal::SealError;
 use walstore::seam::Seam;
 
 pub use self::hot::{HotSegments, HotSets};
+pub use self::log_age::LogAge;
 pub use self::others::{OwnerProbe, Others};
 pub use self::sealed::{LoggedCommit, SealedLogs};
 pub use self::unfinished::LookedUp;
@@ -84,6 +86,8 @@ pub struct Settings {
     pub drain_interval: Duration,
     /// How often somebody of the fleet sweeps the whole bucket; zero is never.
     pub sweep_interval: Duration,
+    /// How long a commit may stay unfolded, however few there are.
+    pub fold_age: Duration,
     /// How long new databases keep their history, in whole seconds; zero keeps none.
     pub retention: Duration,
     /// Bytes of temporary files on disk, of all databases.
@@ -132,6 +136,7 @@ impl Default for Settings {
             disk: None,
             drain_interval: Duration::from_secs(300),
             sweep_interval: Duration::from_secs(86_400),
+            fold_age: Duration::from_secs(86_400),
             retention: Duration::ZERO,
             temp_bytes_max: 1 << 30,
             read_replicas: false,
@@ -176,6 +181,7 @@ pub struct NodeContext {
     pub others: Others,
     pub given_up: GivenUp,
     pub sealed: SealedLogs,
+    pub log_age: LogAge,
     lease: OnceLock<Arc<Lease>>,
     peers: OnceLock<Arc<dyn Peers>>,
     pack_maker: OnceLock<PackMaker>,
@@ -213,6 +219,7 @@ impl NodeContext {
             given_up: GivenUp::default(),
             others: Others::new(stores.clone(), seam.clone()),
             sealed: SealedLogs::new(stores.clone(), seam.clone()),
+            log_age: LogAge::new(settings.fold_age),
             lease: OnceLock::new(),
             seam,
             stores,
@@ -280,6 +287,21 @@ impl NodeContext {
         receiver.await.map_err(|_| ServerError::new(Fault::Closed, "the node is shutting down"))
     }
 
+    /// The same of one that writes: what was cut off may have been done.
+    pub async fn io_that_writes<T, F>(
+        self: &Arc<Self>,
+        request: impl FnOnce(Arc<Self>) -> F,
+    ) -> Result<T, ServerError>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        self.io(request).await.map_err(|error| {
+            let text = format!("{}; it is not known whether this was done: look before you ask for it again", error.message);
+            ServerError::new(Fault::Indefinite, text)
+        })
+    }
+
     /// What the log of `id`, which is over, holds of a database after a commit.
     pub async fn logged_commits(
         &self,
@@ -296,8 +318,13 @@ impl NodeContext {
         let _ = self.sealed.read_ahead(id, self.others.sealed(id).await).await;
     }
 
-    /// Slots below this one are to be emptied by folds: the log is longer than it should be.
+    /// Slots below this one are to be emptied by folds: they are old, or the log is longer than it should be.
     pub fn fold_below(&self) -> Slot {
+        self.too_many_below().max(self.log_age.old_below(self.seam.boot_micros()))
+    }
+
+    /// The log is longer than it should be by the slots below this one.
+    pub fn too_many_below(&self) -> Slot {
         let (low, end) = (self.log.low(), self.log.durable_end());
         if end.0 - low.0.min(end.0) <= limits::LOG_SLOTS_MAX { Slot::ZERO } else { Slot(end.0 - limits::LOG_SLOTS_MAX / 2) }
     }

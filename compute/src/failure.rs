@@ -5,7 +5,7 @@
 //! | an object fails its check or the store's, or is named by another one and missing | corrupt | asking again reads the same bytes; the message names the object |
 //! | no answer, throttled, no room, lost races | retry | it passes |
 //! | 401, 403, no bucket, answers against S3's rules | retry | nothing was done, and the same request works once whoever runs the node has seen to it; the message says that it takes a person |
-//! | a create whose answer never came | indefinite | it may exist by now |
+//! | a create, a fork or a restore whose answer never came | indefinite | it may exist by now |
 //!
 //! The last but one is no class of its own: such errors prove nothing about earlier requests, come and go with
 //! rotated credentials, and leave the client with the same choice as an outage does.
@@ -101,7 +101,7 @@ impl From<CreateError> for ServerError {
             CreateError::Settings { .. } => Fault::Invalid,
             CreateError::AlreadyExists { .. } | CreateError::DeletedMeanwhile { .. } => Fault::Conflict,
             CreateError::Busy { .. } => Fault::Retry,
-            CreateError::Record { source: RecordError::Store(StoreError { kind: StoreErrorKind::Indefinite, .. }), .. } => {
+            CreateError::Record { source, .. } if is_unknown(&source) => {
                 return Self::new(Fault::Indefinite, format!("{text}; look whether it exists before you create it again"));
             }
             CreateError::Record { source, .. } => return Self { message: text, ..source.into() },
@@ -109,6 +109,11 @@ impl From<CreateError> for ServerError {
         };
         Self::new(fault, text)
     }
+}
+
+/// Whether what was sent to the bucket may have arrived, or arrive yet.
+pub fn is_unknown(error: &RecordError) -> bool {
+    matches!(error, RecordError::Store(StoreError { kind: StoreErrorKind::Indefinite, .. }))
 }
 
 impl From<DeleteError> for ServerError {
@@ -168,6 +173,12 @@ impl From<ForkFailure> for ServerError {
             ForkFailure::Fold(failure) if failure.is_refusal() => Self::new(Fault::Invalid, text),
             ForkFailure::Fold(_) => Self::new(Fault::Retry, text),
             ForkFailure::Name(error) => error.into(),
+            ForkFailure::Child(ChildError::Record(source)) | ForkFailure::Swap(SwapHeadError::Record(source))
+                if is_unknown(&source) =>
+            {
+                let text = format!("it is not known whether this was done; look before you ask for it again: {text}");
+                Self::new(Fault::Indefinite, text)
+            }
             ForkFailure::Child(ChildError::Record(error)) | ForkFailure::Record(error) => error.into(),
             ForkFailure::Child(ChildError::Invariant(_)) => Self::new(Fault::Corrupt, text),
             ForkFailure::Swap(error) => error.into(),
@@ -277,9 +288,16 @@ mod tests {
     }
 
     #[test]
-    fn a_create_without_an_answer_is_of_unknown_outcome_but_an_open_is_not() {
-        let error = ServerError::from(CreateError::Record { name: name(), source: store(StoreErrorKind::Indefinite) });
-        assert_eq!(error.fault, Fault::Indefinite);
+    fn what_was_made_without_an_answer_is_of_unknown_outcome_but_an_open_is_not() {
+        let source = || store(StoreErrorKind::Indefinite);
+        for error in [
+            ServerError::from(CreateError::Record { name: name(), source: source() }),
+            ForkFailure::Child(source().into()).into(),
+            ForkFailure::Swap(source().into()).into(),
+        ] {
+            assert_eq!(error.fault, Fault::Indefinite, "{error}");
+            assert!(!error.message.contains("nothing was done"), "{error}");
+        }
         // Ownership that may or may not have been won changes nothing that a client sees.
         let error = ServerError::from(SwapHeadError::Record(store(StoreErrorKind::Indefinite)));
         assert_eq!(error.fault, Fault::Retry);

@@ -131,8 +131,11 @@ pub const OPEN_DATABASES_MAX: usize = 4_096;
 /// How long an idle database stays open until its tail is folded and its dead space given back.
 pub const IDLE_WORK_MAX: Duration = Duration::from_secs(60);
 
-/// Closed databases whose tails are folded at the same time because the log has become long.
+/// Closed databases whose tails are folded at the same time because the log has become long, or they are old.
 pub const WOKEN_AT_ONCE_MAX: usize = 64;
+
+/// Before one that was woken for that, and is asleep with its tail again, is woken once more.
+pub const WAKE_AGAIN: Duration = Duration::from_secs(300);
 
 /// How long one keeps asking the store for what undoes something unfinished.
 pub const UNFINISHED_PATIENCE: Duration = Duration::from_secs(15);
@@ -168,6 +171,9 @@ pub const FOLDS_WITHOUT_COLLECTION_MAX: u32 = 64;
 /// Slots of this node's log that may hold unfolded commits. Beyond it the oldest tails are folded, which
 /// bounds what a successor has to read.
 pub const LOG_SLOTS_MAX: u64 = 1024;
+
+/// How finely the age of a node's log is known: to this part of how long commits may stay unfolded.
+pub const LOG_AGES: u64 = 24;
 
 /// Commits queued or in flight beyond which a node refuses new ones.
 pub const BACKLOG_BYTES_MAX: usize = 256 << 20;

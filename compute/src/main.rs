@@ -2,7 +2,6 @@
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use compute::cli::args::{Cli, Command};
 use compute::cli::config::ServeConfig;
@@ -41,7 +40,7 @@ fn is_colourful() -> bool {
 enum Role {
     Dev,
     Serve,
-    Pageserver { drain_interval: Duration },
+    Pageserver(pageserve::Intervals),
 }
 
 fn run() -> anyhow::Result<ExitCode> {
@@ -51,8 +50,8 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::Dev(args) => (ServeConfig::for_dev(args)?, Role::Dev),
         Command::Serve(args) => (ServeConfig::resolve(args)?, Role::Serve),
         Command::Pageserver(args) => {
-            let drain_interval = args.drain_interval.as_duration();
-            (ServeConfig::for_pageserver(args)?, Role::Pageserver { drain_interval })
+            let (drain, scrub) = (args.drain_interval.as_duration(), args.scrub_interval.as_duration());
+            (ServeConfig::for_pageserver(args)?, Role::Pageserver(pageserve::Intervals { drain, scrub }))
         }
     };
     let filter = EnvFilter::try_new(&config.log)?;
@@ -60,8 +59,8 @@ fn run() -> anyhow::Result<ExitCode> {
     compute::sqlite::memory::start_giving_back()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let code = runtime.block_on(async {
-        if let Role::Pageserver { drain_interval } = role {
-            return pageserve::run(&config, drain_interval).await;
+        if let Role::Pageserver(intervals) = role {
+            return pageserve::run(&config, intervals).await;
         }
         let server = Server::start(&config).await?;
         if role == Role::Dev {

@@ -1,7 +1,7 @@
 //! `shoal pageserver`: the background work without SQL. It drains the logs of nodes that are over, sweeps
 //! the bucket, makes packs for the folds of nodes that ask for it (`shoal serve --page-server`), and serves pages of any
 //! database: as of any commit that is folded and kept from a cache of its own, and as of later ones that are durable by
-//! asking the owner, if that has an address (`--advertise-url`).
+//! asking the owner, if that has an address (`--advertise-url`). If it is told to, it reads what is at rest for damage.
 //!
 //! It owns nothing and has no record in the bucket, so it can be started, stopped and killed at any time: every step of
 //! a drain is a CAS that others may win, or a delete of what nobody can reach.
@@ -19,6 +19,7 @@ use pageserver::service::client::GrpcPeers;
 use pageserver::service::owners::OwnersElsewhere;
 use pageserver::service::packs::PackBuilder;
 use pageserver::service::pages::PageReader;
+use pageserver::scrub::Scrubber;
 use pageserver::service::server::PageServer;
 use pageserver::sweep::Sweeper;
 use segments::cache::PageCache;
@@ -37,8 +38,18 @@ use crate::serve::{FETCH_SHARE, Signals};
 /// The part of `--memory` that packs may take that are being made for others.
 const ORDERS_SHARE: usize = 2;
 
+/// How often what is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Intervals {
+    pub drain: Duration,
+    /// Zero: never.
+    pub scrub: Duration,
+}
+
 /// Runs until a signal comes.
-pub async fn run(config: &ServeConfig, drain_interval: Duration) -> anyhow::Result<ExitCode> {
+pub async fn run(config: &ServeConfig, intervals: Intervals) -> anyhow::Result<ExitCode> {
+    let is_too_short = !intervals.scrub.is_zero() && intervals.scrub < pageserver::limits::SCRUB_INTERVAL_MIN;
+    anyhow::ensure!(!is_too_short, "--scrub-interval is 1h at least, or 0s for never");
     let seam = Seam::production();
     let listener = listen::bind(config.http_listen_addr).await?;
     let store_url = StoreUrl::parse(&config.store)?;
@@ -59,8 +70,12 @@ pub async fn run(config: &ServeConfig, drain_interval: Duration) -> anyhow::Resu
     let mut signals = Signals::listen();
     info!(http_addr = %listener.local_addr()?, store = store.describe(), "serving pages");
     let (stop, stopped) = watch::channel(false);
-    let drain = Drainer::new(me, stores.clone(), seam.clone(), &fetcher).run(drain_interval);
-    let sweep = Sweeper::new(me, stores, seam.clone(), &fetcher).run(config.sweep_interval.as_duration());
+    let drain = Drainer::new(me, stores.clone(), seam.clone(), &fetcher).run(intervals.drain);
+    let sweep = Sweeper::new(me, stores.clone(), seam.clone(), &fetcher).run(config.sweep_interval.as_duration());
+    if !intervals.scrub.is_zero() {
+        // Beside this task: a pack is checked for long.
+        seam.spawn(Scrubber::new(stores, seam.clone(), &fetcher, intervals.scrub).run());
+    }
     let until_stopped = async {
         signals.received().await;
         info!("stopping");

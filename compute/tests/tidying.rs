@@ -1,4 +1,5 @@
-//! A node that keeps a database does not keep what deleted forks of it needed, nor one whose time is up.
+//! A node that keeps a database does not keep what deleted forks of it needed, nor one whose time is up, nor commits in its
+//! log for ever.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tenant::head::Head;
 use tenant::name::Name;
 use tenant::registry;
 use tokio::sync::oneshot;
-use walstore::id::{DatabaseId, IncarnationId};
+use walstore::id::{DatabaseId, IncarnationId, Lsn};
 use walstore::life::Stores;
 use walstore::register::Patience;
 use walstore::seam::Seam;
@@ -148,5 +149,38 @@ fn an_owner_deletes_what_it_has_closed_once_its_time_is_up() {
         }
         run(&handle, &app, "SELECT * FROM t").await;
         node.shut_down(Duration::from_secs(10)).await.expect("sealed");
+    });
+}
+
+/// One stays open, the other is closed before it is time.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "waits for a node in real time")]
+fn few_commits_are_folded_when_they_are_old() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        for idle_database_timeout in [PATIENCE * 2, Duration::from_millis(200)] {
+            let (seam, store) = (Seam::production(), Arc::new(CountedStore::new(MemoryStore::new())));
+            let (lease, fold_age) = (Duration::from_millis(1500), Duration::from_secs(2));
+            let settings = Settings { lease, idle_database_timeout, fold_age, ..Settings::default() };
+            let me = IncarnationId::random(&seam);
+            let stores = Stores::one(store.clone());
+            let node = Node::start(me, stores, seam, settings, &CoreThreads).await.expect("a node");
+            let (handle, app) = (node.handle(), name("app"));
+            run(&handle, &app, "CREATE TABLE t(a)").await;
+            assert_eq!(head(&handle, &app).await.folded.lsn, None, "too little for a fold");
+            let until = std::time::Instant::now() + PATIENCE;
+            while head(&handle, &app).await.folded.lsn != Lsn::new(1) {
+                assert!(std::time::Instant::now() < until, "it is never folded");
+                tokio::time::sleep(POLL).await;
+            }
+            // The name says that it was made before its head does.
+            store.take();
+            tokio::time::sleep(fold_age * 2).await;
+            let of_database = |class: &str| ["head", "pack", "map", "t", "n"].contains(&class);
+            let asked: Vec<_> = store.take().into_keys().filter(|(_, class)| of_database(class)).collect();
+            assert_eq!(asked, vec![], "it is folded once, and then nothing is asked of it");
+            run(&handle, &app, "SELECT * FROM t").await;
+            node.shut_down(Duration::from_secs(10)).await.expect("sealed");
+        }
     });
 }

@@ -41,7 +41,7 @@ use walstore::store::{Key, Store, StoreError};
 pub use self::elsewhere::PackMaker;
 use self::keep::Kept;
 pub use self::keep::{agreed_micros, keeps_past};
-pub use self::unowned::Unowned;
+pub use self::unowned::UnownedStep;
 use crate::base::{base_of, folded_of};
 use crate::fetcher::Fetcher;
 use crate::heavy::heavy;
@@ -263,12 +263,24 @@ impl Folder<'_> {
         maker: Option<&PackMaker>,
     ) -> Result<Option<Linked>, FoldFailure> {
         let image = base_of(self.fetcher, &job.head.value).await?.image;
-        let Some(plan) = self.compaction(&mut job, image.as_ref(), plan_compaction).await? else { return Ok(None) };
+        match self.compaction(&mut job, image.as_ref(), plan_compaction).await? {
+            Some(plan) => self.compact_as(job, image, &plan, maker).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn compact_as(
+        &self,
+        job: FoldJob,
+        image: Option<Image>,
+        plan: &FoldPlan,
+        maker: Option<&PackMaker>,
+    ) -> Result<Linked, FoldFailure> {
         let _room = self.fetcher.room(plan.memory_bytes()).await;
         let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
-        let built = self.build_by(maker, &job, &plan, image.as_ref()).await?;
+        let built = self.build_by(maker, &job, plan, image.as_ref()).await?;
         let made = self.write(&job, built, patience).await?;
-        self.finish(job, image, Some(made), patience).await.map(Some)
+        self.finish(job, image, Some(made), patience).await
     }
 
     /// What compacting would do next.

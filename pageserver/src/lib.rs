@@ -15,6 +15,7 @@ pub mod import;
 pub mod limits;
 pub mod listing;
 pub mod orphan;
+pub mod scrub;
 pub mod service;
 pub mod sweep;
 pub mod tail;

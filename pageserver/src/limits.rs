@@ -148,6 +148,15 @@ pub const OWNER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a walk through the bucket keeps asking the store for one thing.
 pub const WALK_PATIENCE: Duration = Duration::from_secs(60);
 
+/// The least time in which a scrub reads a bucket.
+pub const SCRUB_INTERVAL_MIN: Duration = Duration::from_secs(3600);
+
+/// Before a scrub that was given no answer tries again.
+pub const SCRUB_PAUSE: Duration = Duration::from_secs(60);
+
+/// How often it tries to read a database before it goes on to the next.
+pub const SCRUB_TRIES: u32 = 5;
+
 /// Times that the check of a database or a log begins again because it changed under the reader.
 pub const VERIFY_ROUNDS_MAX: usize = 6;
 

@@ -1,6 +1,6 @@
 //! Walking the keys of the bucket, page by page.
 //!
-//! LIST is never on a hot path: only a sweep and `shoal verify` walk everything.
+//! LIST is never on a hot path: only sweeps, scrubs and `shoal verify` walk everything.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -42,6 +42,11 @@ impl<'a> Listing<'a> {
 
     pub fn with_pause(self, pause: Duration) -> Self {
         Self { pause, ..self }
+    }
+
+    /// Only of keys that follow this one.
+    pub fn after(self, key: Key) -> Self {
+        Self { last: Some(key), ..self }
     }
 
     pub async fn next(&mut self) -> Result<Option<Key>, StoreError> {

@@ -3,8 +3,12 @@
 //! Clocks of nodes jump, and such a time outlives its node. One that is years early would let a history be trimmed whose
 //! commits are minutes old; one that is years late would keep it for years. So a node whose clock is not that of the
 //! store takes the store's: it heard of it with its last renewal, a few seconds ago. Where the store tells no date, it has
-//! its own clock alone, and then nothing is given up because of a time.
+//! its own clock alone, and then nothing is given up because of a time. Nor is a store believed that has the
+//! node's own clock, once that has jumped ([`SteadyClock`]).
 
+mod steady;
+
+pub(crate) use self::steady::SteadyClock;
 use crate::limits::CLOCKS_APART_MICROS_MAX;
 use crate::seam::Seam;
 use crate::store::Store;

@@ -10,13 +10,13 @@ use tenant::name::Name;
 use tenant::registry::{self, SwapHeadError};
 use tenant::settings::Settings;
 use walstore::id::PutId;
-use walstore::register::{RecordError, Swap};
-use walstore::store::{StoreError, StoreErrorKind};
+use walstore::register::Swap;
 
 use super::Core;
 use super::databases::OpenError;
 use super::open_database::OpenDatabase;
 use crate::error::{Fault, ServerError};
+use crate::failure::is_unknown;
 
 /// What is to be changed; the rest stays.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,7 +54,7 @@ impl Core {
             }
             let next = lifecycle::with_settings(&before.value, settings, PutId::random(&self.node.seam));
             let patience = self.patience();
-            let swap = self.node.io(move |node| async move {
+            let swap = self.node.io_that_writes(move |node| async move {
                 registry::swap_head(&*node.stores.main, &node.seam, &before, next, patience).await
             });
             match swap.await?.map_err(unknown_or_refused)? {
@@ -85,8 +85,8 @@ impl Core {
 /// A change that was sent and not answered may take place yet.
 fn unknown_or_refused(error: SwapHeadError) -> ServerError {
     match error {
-        SwapHeadError::Record(RecordError::Store(StoreError { kind: StoreErrorKind::Indefinite, .. })) => {
-            let text = format!("it is not known whether this was changed; look before you try again: {error}");
+        SwapHeadError::Record(source) if is_unknown(&source) => {
+            let text = format!("it is not known whether this was changed; look before you try again: {source}");
             ServerError::new(Fault::Indefinite, text)
         }
         error => error.into(),

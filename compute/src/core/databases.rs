@@ -15,7 +15,7 @@ use walstore::id::{DatabaseId, Lsn};
 use walstore::register::{Backoff, Patience, Versioned};
 
 use super::Core;
-use super::eviction::Sleepers;
+use super::eviction::{Sleepers, Wasteful};
 use super::names::{Known, KnownNames, KnownRecords};
 use super::open_database::OpenDatabase;
 use crate::context::LookedUp;
@@ -82,8 +82,10 @@ pub struct Databases {
     pub ended: RefCell<BTreeSet<DatabaseId>>,
     /// Closed while nobody used them, with commits that only this log has.
     pub sleepers: RefCell<Sleepers>,
-    /// Closed before their dead space was given back, and whether that was for want of room only.
-    pub wasteful: RefCell<BTreeMap<DatabaseId, (Name, bool)>>,
+    /// Sleepers that were woken to be folded a short while ago, and when.
+    pub woken: RefCell<BTreeMap<DatabaseId, u64>>,
+    /// Closed before their dead space was given back.
+    pub wasteful: RefCell<BTreeMap<DatabaseId, Wasteful>>,
     pub names: RefCell<KnownNames>,
     pub records: RefCell<KnownRecords>,
 }
@@ -242,7 +244,7 @@ impl Core {
         let node = &self.node;
         let settings = node.settings.of_new_database(node.now_micros());
         let (name, patience) = (name.clone(), self.patience());
-        let created = node.io(move |node| async move {
+        let created = node.io_that_writes(move |node| async move {
             let try_once = || {
                 registry::create_database(&*node.stores.main, &node.seam, &name, node.id, settings, patience)
             };

@@ -35,6 +35,13 @@ pub struct Asleep {
     pub unfolded: VecDeque<(Lsn, Slot)>,
 }
 
+/// A database that was closed before its dead space was given back.
+pub struct Wasteful {
+    name: Name,
+    /// It is to be opened again when there is room. Else it waits for whoever opens it next.
+    reopens: bool,
+}
+
 /// By database.
 pub type Sleepers = BTreeMap<DatabaseId, Asleep>;
 
@@ -91,7 +98,7 @@ impl Core {
             }
             // Its tail goes through the logs of others, which nobody can drain as long as it is only remembered.
             // And what its folds have left of dead space is given back, before nobody is there to do it.
-            let may_be_put_off = keep > 0 && open.is_new_here.get();
+            let may_be_put_off = keep > 0 && open.is_new_here();
             let is_wasteful = !open.is_compact.get() && !may_be_put_off;
             let has_work = open.head.borrow().value.tail.len() > 1 || is_wasteful || self.has_forks(&open);
             // On a busy machine that takes a while; only if too many are open it has to be quick.
@@ -130,7 +137,7 @@ impl Core {
         }
         if !open.is_compact.get() {
             let mut wasteful = self.databases.wasteful.borrow_mut();
-            wasteful.insert(database.id, (database.name.clone(), for_room));
+            wasteful.insert(database.id, Wasteful { name: database.name.clone(), reopens: for_room });
             if wasteful.len() > limits::WASTEFUL_MAX {
                 // A sweep finds it, once nobody owns it.
                 wasteful.pop_first();
@@ -146,14 +153,24 @@ impl Core {
 
     /// Opens what is asleep with commits in slots that the log wants to be rid of; the folder does the rest.
     fn wake_sleepers(self: &Rc<Self>) {
-        let below = self.node.fold_below();
+        // What is only old can wait for room.
+        let has_room = self.databases.len() <= limits::OPEN_DATABASES_MAX / 2;
+        let below = if has_room { self.node.fold_below() } else { self.node.too_many_below() };
+        let now = self.node.seam.boot_micros();
+        let again_micros = u64::try_from(limits::WAKE_AGAIN.as_micros()).expect("BUG: minutes");
+        let mut woken = self.databases.woken.borrow_mut();
+        woken.retain(|_, at| now.saturating_sub(*at) < again_micros);
         let sleepers = self.databases.sleepers.borrow();
-        let holds = |asleep: &&Asleep| {
-            // One that is being opened already needs nobody else who waits for it.
+        let is_due = |(id, asleep): &(&DatabaseId, &Asleep)| {
+            // One that is being opened already needs nobody else who waits for it. One that came to nothing a moment ago,
+            // because something of it is damaged perhaps, must not keep the others asleep.
             asleep.unfolded.front().is_some_and(|(_, slot)| *slot < below)
+                && !woken.contains_key(id)
                 && !self.databases.is_being_opened(&asleep.name)
         };
-        for asleep in sleepers.values().filter(holds).take(limits::WOKEN_AT_ONCE_MAX) {
+        let due: Vec<_> = sleepers.iter().filter(is_due).take(limits::WOKEN_AT_ONCE_MAX).collect();
+        for (id, asleep) in due {
+            woken.insert(*id, now);
             let (core, name) = (self.clone(), asleep.name.clone());
             spawn_local(async move {
                 if let Err(error) = core.open(&name, false).await {
@@ -164,23 +181,22 @@ impl Core {
     }
 
     /// Opens a few of those that were closed for want of room before their dead space was given back, now that there is room.
-    /// The folder does the rest once they are idle. Of others, and of what cannot be opened, the next one who opens them
-    /// hears of it.
+    /// The folder does the rest once they are idle.
     fn open_wasteful(self: &Rc<Self>) {
         if self.databases.len() > limits::OPEN_DATABASES_MAX / 2 {
             return;
         }
         let mut wasteful = self.databases.wasteful.borrow_mut();
-        let is_waiting = |name: &Name| !self.databases.is_being_opened(name);
-        let closed = wasteful.iter_mut().filter(|(_, (name, for_room))| *for_room && is_waiting(name));
-        for (_, (name, for_room)) in closed.take(limits::WASTEFUL_AT_ONCE_MAX) {
-            *for_room = false;
-            let (core, name) = (self.clone(), name.clone());
+        let closed = wasteful.values_mut().filter(|it| it.reopens && !self.databases.is_being_opened(&it.name));
+        for it in closed.take(limits::WASTEFUL_AT_ONCE_MAX) {
+            // Once: what cannot be opened waits like the others.
+            it.reopens = false;
+            let (core, name) = (self.clone(), it.name.clone());
             spawn_local(async move {
                 match core.open(&name, false).await {
                     Ok(_) => {}
                     Err(OpenError::NoSuchDatabase(_)) => {
-                        core.databases.wasteful.borrow_mut().retain(|_, (closed, _)| *closed != name);
+                        core.databases.wasteful.borrow_mut().retain(|_, closed| closed.name != name);
                     }
                     Err(error) => debug!(database = %name, ?error, "cannot open it to give its dead space back"),
                 }

@@ -168,7 +168,6 @@ impl Core {
     /// Goes on from a fold up to `tip`.
     pub(super) fn has_folded(&self, open: &OpenDatabase, tip: Tip, linked: Linked) {
         open.is_compact.set(false);
-        open.is_new_here.set(false);
         let version = linked.head.value.version;
         self.go_on_from(open, tip, linked);
         debug!(database = %open.database.name, lsn = Lsn::raw(tip.lsn), version, "folded");

@@ -238,7 +238,8 @@ impl Core {
                 self.fold_or_adopt(open).await?;
                 continue;
             }
-            match self.fork_folding_on_io(job, to.clone(), settings).await? {
+            let created_micros = settings.created_micros.max(tip.time_micros + 1);
+            match self.fork_folding_on_io(job, to.clone(), Settings { created_micros, ..settings }).await? {
                 Ok((linked, child)) => {
                     self.has_folded(open, tip, linked);
                     let child = child?;
@@ -270,7 +271,7 @@ impl Core {
         settings: Settings,
     ) -> Result<Result<(Linked, Result<Versioned<Head>, ForkFailure>), ForkFailure>, ServerError> {
         let patience = self.patience();
-        let forked = self.node.io(move |node| async move {
+        let forked = self.node.io_that_writes(move |node| async move {
             let room = PastRoom::to_fork(&node);
             forker(&node, patience, &room).fork_folding(job, &to, settings).await
         });
@@ -285,18 +286,23 @@ impl Core {
         settings: Settings,
     ) -> Result<Result<Forked, ForkFailure>, ServerError> {
         let patience = self.patience();
-        let forked = self.node.io(move |node| async move {
+        let forked = self.node.io_that_writes(move |node| async move {
             let room = PastRoom::to_fork(&node);
             forker(&node, patience, &room).fork(head, at, &to, settings).await
         });
         forked.await
     }
 
-    /// What a child of `head` is promised: the same, from now on, and without an end.
-    pub(super) fn settings_like(&self, head: &Head) -> Settings {
-        // Whatever this node's clock says: times rise from one database of a name to the next.
-        let created_micros = self.node.now_micros().max(head.folded.time_micros + 1);
-        Settings { created_micros, expires_micros: 0, ..head.settings }
+    /// What a new database is promised that begins with a state of `source`: the same, from now on, and without an end.
+    pub(super) fn settings_like(&self, source: &Head) -> Settings {
+        Settings { created_micros: self.created_after(&[source]), expires_micros: 0, ..source.settings }
+    }
+
+    /// When a database was created that goes on from these, whatever this node's clock says: times rise from one database
+    /// of a name to the next, also where none was committed to, and from what a database begins with to itself.
+    pub(super) fn created_after(&self, older: &[&Head]) -> u64 {
+        let ended = |head: &&Head| head.folded.time_micros.max(head.settings.created_micros) + 1;
+        older.iter().map(ended).fold(self.node.now_micros(), u64::max)
     }
 
     /// The state that a moment means, folded.

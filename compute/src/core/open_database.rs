@@ -43,8 +43,8 @@ pub struct OpenDatabase {
     folds: Cell<u32>,
     /// There was little dead space in its packs when it was last looked for, and no fold nor another owner since.
     pub is_compact: Cell<bool>,
-    /// This node has not folded it since it took it over.
-    pub is_new_here: Cell<bool>,
+    /// It was taken over from somebody else, and nothing is known of the dead space that he has left.
+    is_taken_over: bool,
     /// How many folds there had been then.
     compacted: Cell<u32>,
     /// Folds since the last collection that have unlinked something of which no dead list knows.
@@ -62,7 +62,7 @@ impl OpenDatabase {
         let folds = head.value.fold_seq;
         // Of what another node's folds have left it is not known how much dead space there is; that of a fork's parent is
         // none of its own.
-        let is_new_here = !claim.is_won() && head.value.parent.is_none();
+        let is_taken_over = !claim.is_won() && head.value.parent.is_none();
         Self {
             opened_micros: database.node.seam.boot_micros(),
             used_micros: Cell::new(database.node.seam.boot_micros()),
@@ -77,8 +77,8 @@ impl OpenDatabase {
             is_closed: Cell::new(false),
             unfolded: RefCell::new(unfolded),
             folds: Cell::new(folds),
-            is_compact: Cell::new(!is_new_here),
-            is_new_here: Cell::new(is_new_here),
+            is_compact: Cell::new(!is_taken_over),
+            is_taken_over,
             compacted: Cell::new(folds),
             uncollected: Cell::new(0),
         }
@@ -110,10 +110,14 @@ impl OpenDatabase {
         !self.is_compact.get() && (self.is_idle.get() || since >= limits::FOLDS_WITHOUT_COMPACTION_MAX)
     }
 
+    /// Whether this node has only just taken it over, and folded nothing since.
+    pub fn is_new_here(&self) -> bool {
+        self.is_taken_over && self.head.borrow().value.fold_seq == 0
+    }
+
     /// There is little dead space, or it can wait.
     pub fn has_been_compacted(&self) {
         self.is_compact.set(true);
-        self.is_new_here.set(false);
         self.compacted.set(self.folds.get());
     }
 

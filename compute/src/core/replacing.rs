@@ -22,7 +22,7 @@ use tenant::record::NameRecord;
 use tenant::registry;
 use tenant::settings::Settings;
 use tokio::sync::oneshot;
-use tracing::warn;
+use tracing::{debug, warn};
 use walstore::id::{Lsn, PutId};
 use walstore::register::{Backoff, Swap, Versioned};
 
@@ -73,11 +73,11 @@ impl Core {
         let turn = self.end_after_folding(open, REPLACED).await?;
         let _folding = open.folding.lock().await;
         let (old, last) = (open.head.borrow().clone(), open.database.newest().lsn);
-        let settings = self.settings_after(&old.value);
         let (source, at, replaced) = match origin {
             Origin::Own(at) => (old, at, None),
             Origin::Former(head, at) => (*head, at, Some(old)),
         };
+        let settings = self.settings_after(&replaced.as_ref().unwrap_or(&source).value, &source.value);
         let record = self.databases.records.borrow_mut().get(&open.database.name);
         let restored = self.restore_on_io(Restore { source, at, replaced, last, settings, record }).await;
         self.after_replacing(open, restored.as_ref().ok().map(|restored| &restored.new)).await;
@@ -90,14 +90,14 @@ impl Core {
         Ok(Changed::of(&restored.new.value, Some(&restored.old.value)))
     }
 
-    /// What `replaced`'s place is promised: the same as before.
-    fn settings_after(&self, replaced: &Head) -> Settings {
-        Settings { expires_micros: replaced.settings.expires_micros, ..self.settings_like(replaced) }
+    /// What is promised to a state of `source` in the place of `replaced`: the same as before.
+    fn settings_after(&self, replaced: &Head, source: &Head) -> Settings {
+        Settings { created_micros: self.created_after(&[replaced, source]), ..replaced.settings }
     }
 
     async fn restore_on_io(&self, restore: Restore) -> Result<Restored, ServerError> {
         let patience = self.patience();
-        let restored = self.node.io(move |node| async move {
+        let restored = self.node.io_that_writes(move |node| async move {
             let room = PastRoom::to_fork(&node);
             forker(&node, patience, &room).restore(restore).await
         });
@@ -204,14 +204,15 @@ impl Core {
         self.fold_up_to(&open, Lsn::raw(open.database.newest().lsn)).await?;
         let _folding = open.folding.lock().await;
         let source = open.head.borrow().clone();
-        let (at, settings) = (source.value.folded.lsn, self.settings_after(&replaced.value));
+        let (at, settings) = (source.value.folded.lsn, self.settings_after(&replaced.value, &source.value));
         // The core of the one that is replaced may know it.
         let record = None;
         let restore = Restore { source, at, replaced: Some(replaced), last, settings, record };
         let restored = self.restore_on_io(restore).await?;
-        // The pin is in this head.
-        if let Some(head) = self.read_head(open.database.id).await? {
-            self.adopt(&open, &head);
+        // The pin is in this head. It is done, whether or not that can be read: else the next fold meets it.
+        match self.read_head(open.database.id).await {
+            Ok(head) => drop(head.map(|head| self.adopt(&open, &head))),
+            Err(error) => debug!(%name, %error, "cannot read the head that a reset was pinned in yet"),
         }
         Ok((Changed::of(&restored.new.value, Some(&restored.old.value)), restored.new))
     }

@@ -85,8 +85,7 @@ impl Keeper<'_> {
         if keeps_commits(head) {
             self.add_run().await?;
         } else if !self.index.is_empty() {
-            self.index.begin_at(None);
-            self.index.begin_at(self.job.tip.lsn);
+            self.index.begin_anew(self.job.tip.lsn);
         }
         let pinned = self.pin().await?;
         if self.index.spill_is_due() {
@@ -104,8 +103,7 @@ impl Keeper<'_> {
             self.index.trim(upto.unwrap_or(horizon));
             if Some(horizon) == self.job.tip.lsn && keeps_commits(head) && !self.index.is_empty() {
                 // The only state to be shown is the present one, which stands in the head.
-                self.index.begin_at(None);
-                self.index.begin_at(Some(horizon));
+                self.index.begin_anew(Some(horizon));
             }
         }
         Ok(Kept { index: self.index, horizon, pinned })

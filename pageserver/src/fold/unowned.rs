@@ -3,28 +3,32 @@
 use segments::base::BaseParts;
 use segments::fold::{FoldInput, FoldPlan, plan_own_compaction};
 use segments::image::Image;
-use segments::map::PageMap;
-use segments::tip::Tip;
 use tenant::head::{Head, HeadState, MapField, PackRef};
-use walstore::register::{Patience, RecordError, Versioned};
+use walstore::register::{RecordError, Versioned};
 
 use super::{FoldFailure, FoldJob, Folder};
 use crate::base::base_of;
 use crate::history::index_of;
-use crate::limits;
 
-/// A database that nobody owns, or whose owner is over, between two steps. Its page map stays in memory.
-pub struct Unowned {
-    pub head: Versioned<Head>,
-    tip: Tip,
-    map: PageMap,
+/// A step of compacting a database that nobody owns, or whose owner is over. The page map stays in memory from one to the
+/// next.
+pub struct UnownedStep {
+    job: FoldJob,
     image: Option<Image>,
+    plan: FoldPlan,
+}
+
+impl UnownedStep {
+    /// The head that the step replaces.
+    pub fn head(&self) -> &Head {
+        &self.job.head.value
+    }
 }
 
 impl Folder<'_> {
     /// The first step for such a database. `None`: there is none, or what it would replace is needed all the same, for the
     /// past or for forks.
-    pub async fn unowned(&self, head: Versioned<Head>) -> Result<Option<(Unowned, FoldPlan)>, FoldFailure> {
+    pub async fn first_unowned_step(&self, head: Versioned<Head>) -> Result<Option<UnownedStep>, FoldFailure> {
         let it = &head.value;
         let is_its_own = matches!(it.map, MapField::Inline(_)) && !it.is_pinned();
         if it.state != HeadState::Live || !it.has_folded() || !is_its_own {
@@ -35,39 +39,32 @@ impl Folder<'_> {
         if self.horizon(it, &index, it.folded.lsn) != it.folded.lsn {
             return Ok(None);
         }
-        let BaseParts { tip, map, image } = base_of(self.fetcher, it).await?;
-        self.next_step(Unowned { head, tip, map, image }).await
+        let base = base_of(self.fetcher, it).await?;
+        self.next_unowned_step(head, base).await
     }
 
     /// Does this step, and plans the next. `deleted` are entries of its dead list that are gone.
     pub async fn compact_unowned(
         &self,
-        (at, plan): (Unowned, FoldPlan),
+        step: UnownedStep,
         deleted: Vec<PackRef>,
-    ) -> Result<(Versioned<Head>, Option<(Unowned, FoldPlan)>), FoldFailure> {
-        let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
-        let tip = at.tip;
-        let (job, image) = at.into_job(deleted);
-        let built = self.build_by(None, &job, &plan, image.as_ref()).await?;
-        let made = self.write(&job, built, patience).await?;
-        let linked = self.finish(job, image, Some(made), patience).await?;
-        let next = Unowned { head: linked.head.clone(), tip, map: linked.map, image: linked.image };
-        Ok((linked.head, self.next_step(next).await?))
+    ) -> Result<Option<UnownedStep>, FoldFailure> {
+        let UnownedStep { job, image, plan } = step;
+        let tip = job.tip;
+        let linked = self.compact_as(FoldJob { deleted, ..job }, image, &plan, None).await?;
+        self.next_unowned_step(linked.head, BaseParts { tip, map: linked.map, image: linked.image }).await
     }
 
-    async fn next_step(&self, at: Unowned) -> Result<Option<(Unowned, FoldPlan)>, FoldFailure> {
-        let (head, tip) = (at.head.clone(), at.tip);
-        let (mut job, image) = at.into_job(Vec::new());
-        let plan = self.compaction(&mut job, image.as_ref(), plan_own_compaction).await?;
-        Ok(plan.map(|plan| (Unowned { head, tip, map: job.map, image }, plan)))
-    }
-}
-
-impl Unowned {
-    fn into_job(self, deleted: Vec<PackRef>) -> (FoldJob, Option<Image>) {
-        let Self { head, tip, map, image } = self;
+    async fn next_unowned_step(
+        &self,
+        head: Versioned<Head>,
+        BaseParts { tip, map, image }: BaseParts,
+    ) -> Result<Option<UnownedStep>, FoldFailure> {
         let input = FoldInput::new(head.value.database, &map);
         let (own_after, seq) = (tip.lsn, head.value.fold_seq + 1);
-        (FoldJob { head, map, input, tip, own_after, seq, deleted, release: false, pin: None }, image)
+        let mut job =
+            FoldJob { head, map, input, tip, own_after, seq, deleted: Vec::new(), release: false, pin: None };
+        let plan = self.compaction(&mut job, image.as_ref(), plan_own_compaction).await?;
+        Ok(plan.map(|plan| UnownedStep { job, image, plan }))
     }
 }

@@ -43,7 +43,7 @@ impl Sweeper {
         listed: &[Key],
         steps: &mut u64,
     ) -> Result<(), FoldFailure> {
-        let mut next = folder.unowned(head.clone()).await?;
+        let mut next = folder.first_unowned_step(head.clone()).await?;
         let listed: BTreeSet<&Key> = listed.iter().collect();
         let is_listed = |entry: &PackRef| garbage::key_of(entry).is_ok_and(|key| listed.contains(&key));
         // Most of what a drained head lists is gone long since.
@@ -51,10 +51,9 @@ impl Sweeper {
         while let Some(step) = next.take().filter(|_| self.may_compact(*steps)) {
             // Whoever acquires it meanwhile begins with this head or a later one, and none of them needs these.
             deleted.extend(garbage::delete(&*self.stores.main, dead).await);
-            let (head, then) = folder.compact_unowned(step, std::mem::take(&mut deleted)).await?;
+            next = folder.compact_unowned(step, std::mem::take(&mut deleted)).await?;
             *steps += 1;
-            dead = head.value.dead;
-            next = then;
+            dead = next.as_ref().map(|step| step.head().dead.clone()).unwrap_or_default();
             self.seam.sleep(limits::COMPACTION_PAUSE).await;
         }
         Ok(())
@@ -69,7 +68,7 @@ impl Sweeper {
 
     /// Whether a database would be compacted if nobody owned it.
     pub(super) async fn has_dead_space(&self, head: &Versioned<Head>, collected: &mut Collected) -> bool {
-        match self.folder().unowned(head.clone()).await {
+        match self.folder().first_unowned_step(head.clone()).await {
             Ok(step) => step.is_some(),
             Err(failure) => {
                 told(&head.value, failure, collected);

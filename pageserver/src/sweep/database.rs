@@ -43,7 +43,7 @@ impl Sweeper {
             }
             // Its marker may never have been written.
             if self.has_expired(&head.value) && self.is_owner_over(&head.value).await? {
-                self.expire(database, collected).await?;
+                self.expire(head, collected).await?;
                 continue;
             }
             let is_to_compact = head.value.owner.is_none() && !std::mem::replace(&mut is_compacted, true);

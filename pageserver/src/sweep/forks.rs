@@ -236,28 +236,20 @@ impl Sweeper {
         self.agreed_micros().is_some_and(|now| head.settings.is_expired(now))
     }
 
-    /// Deletes a database whose time is up. `true`: nothing is left to be done.
-    pub(super) async fn expire(&self, database: DatabaseId, collected: &mut Collected) -> Result<bool, SweepError> {
-        let Some(mut head) = self.head(database).await? else { return Ok(false) };
-        if head.value.state.is_final() {
-            return Ok(true);
-        }
-        if !self.has_expired(&head.value) {
-            // It was given more time, and another marker with it.
-            return Ok(true);
-        }
+    /// Deletes a living database whose time is up, unless somebody lives who owns it: he is told.
+    pub(super) async fn expire(&self, mut head: Versioned<Head>, collected: &mut Collected) -> Result<(), SweepError> {
+        let database = head.value.database;
         if head.value.owner.is_some() {
             self.tell_owner(&head.value);
             if !self.is_owner_over(&head.value).await? || !self.take_from_dead(database, collected).await {
-                return Ok(false);
+                return Ok(());
             }
             let released = self.head(database).await?.filter(|head| head.value.owner.is_none());
-            let Some(released) = released.filter(|head| !head.value.state.is_final()) else { return Ok(false) };
+            let Some(released) = released.filter(|head| !head.value.state.is_final()) else { return Ok(()) };
             head = released;
         }
         info!(%database, name = %head.value.name, "deleting a database whose time is up");
-        self.end(&head, collected).await?;
-        Ok(false)
+        self.end(&head, collected).await
     }
 
     /// Deletes a living database that nobody owns. If somebody takes it meanwhile, it stays.

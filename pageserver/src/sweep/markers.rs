@@ -27,7 +27,7 @@ impl Sweeper {
         let is_done = match marker.kind {
             DueKind::Delete => self.finish_delete(&marker, collected).await?,
             DueKind::Expire if self.seam.wall_micros() < marker.due_micros => false,
-            DueKind::Expire => self.expire(marker.database, collected).await?,
+            DueKind::Expire => self.finish_expiry(&marker, collected).await?,
             // Nothing writes these: the walk over the databases finds what they would lead to.
             DueKind::Move | DueKind::Fork => false,
         };
@@ -35,6 +35,20 @@ impl Sweeper {
             collected.markers += self.delete(&*self.stores.main, vec![key]).await?;
         }
         Ok(())
+    }
+
+    /// Ends a database whose time is up. `true`: nothing is left to be done.
+    async fn finish_expiry(&self, marker: &DueMarker, collected: &mut Collected) -> Result<bool, SweepError> {
+        let Some(head) = self.head(marker.database).await? else { return Ok(false) };
+        // If it was given another time, there is another marker too.
+        if head.value.state.is_final() || head.value.settings.expires_micros != marker.due_micros {
+            return Ok(true);
+        }
+        // This node's clock may be the only one that says so.
+        if self.has_expired(&head.value) {
+            self.expire(head, collected).await?;
+        }
+        Ok(false)
     }
 
     /// Frees the name of a deleted database, and collects its objects. `true`: nothing is left to be done.

@@ -5,7 +5,7 @@
 //! on the run without a gap.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -46,14 +46,14 @@ struct Trouble {
 
 /// Logs that were read, the latest first.
 #[derive(Default)]
-pub(super) struct Logs(VecDeque<Rc<LogView>>);
+pub(super) struct Logs(VecDeque<Arc<LogView>>);
 
 impl Logs {
-    fn get(&self, id: IncarnationId) -> Option<Rc<LogView>> {
+    fn get(&self, id: IncarnationId) -> Option<Arc<LogView>> {
         self.0.iter().find(|view| view.id == id).cloned()
     }
 
-    fn keep(&mut self, view: &Rc<LogView>) {
+    fn keep(&mut self, view: &Arc<LogView>) {
         self.0.retain(|other| other.id != view.id);
         self.0.push_front(view.clone());
         let mut bytes = 0;
@@ -67,7 +67,7 @@ impl Logs {
 impl Walk<'_> {
     /// The log of `id`, whose damage is told; `None` if it has no record, or one that cannot be read. `fresh`: not
     /// one that was read earlier.
-    pub async fn log_view(&mut self, id: IncarnationId, fresh: bool) -> Result<Option<Rc<LogView>>, VerifyError> {
+    pub async fn log_view(&mut self, id: IncarnationId, fresh: bool) -> Result<Option<Arc<LogView>>, VerifyError> {
         if let Some(view) = self.logs.get(id).filter(|_| !fresh) {
             return Ok(Some(view));
         }
@@ -86,7 +86,7 @@ impl Walk<'_> {
                 self.damage(corrupt, None);
             }
             self.logged.extend(view.runs.keys());
-            let view = Rc::new(view);
+            let view = Arc::new(view);
             self.logs.keep(&view);
             return Ok(Some(view));
         }

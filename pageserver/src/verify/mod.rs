@@ -11,6 +11,9 @@
 //! The same of one that was deleted, or that a restore has replaced, until its retention is over: what an undelete or an
 //! undo would bring back. And of the past: the index, every run, and every base with its packs.
 //!
+//! What nothing of that leads to is an [`Orphan`]: an upload that was not linked, or what later folds have replaced and
+//! nobody has collected yet. It is named as such, and its content is not looked at, for nobody reads it.
+//!
 //! Nodes may be at work meanwhile. So damage counts only if what was read still counts: the head is read again, and the
 //! record of a log, and if they have moved, the database or the log is looked at again. One that changes in every round
 //! is [`Witness::note`]d as not settled, which is no damage.
@@ -24,17 +27,23 @@ mod pages;
 mod walk;
 
 use std::io;
+use std::ops::AddAssign;
 
 use bytes::Bytes;
+use segments::cache::PageCache;
 use segments::page::{Page, PageNo};
 use tenant::name::Name;
 use walstore::envelope::Corrupt;
+use walstore::id::DatabaseId;
 use walstore::life::Stores;
 use walstore::recovery::Access;
 use walstore::register::{self, RecordError};
 use walstore::seam::Seam;
 use walstore::store::{Key, Store, StoreError};
 
+use self::walk::Walk;
+use crate::fetcher::Fetcher;
+use crate::limits;
 use crate::orphan::Standing;
 
 /// Something that is not as it must be.
@@ -66,8 +75,14 @@ pub struct Tally {
 
 impl Tally {
     fn add(&mut self, bytes: u64) {
-        self.objects += 1;
-        self.bytes += bytes;
+        *self += Self { objects: 1, bytes };
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.objects += other.objects;
+        self.bytes += other.bytes;
     }
 }
 
@@ -91,8 +106,23 @@ pub struct Summary {
     pub deleted: Tally,
 }
 
+impl AddAssign for Summary {
+    fn add_assign(&mut self, other: Self) {
+        let Self { databases, logs, packs, commits, damages, unsettled, dead, waiting, deleted } = other;
+        self.databases += databases;
+        self.logs += logs;
+        self.packs += packs;
+        self.commits += commits;
+        self.damages += damages;
+        self.unsettled += unsettled;
+        self.dead += dead;
+        self.waiting += waiting;
+        self.deleted += deleted;
+    }
+}
+
 /// Takes the pages of one database after the other, to look at it as a whole.
-pub trait PageSink {
+pub trait PageSink: Send + Sync {
     /// A database of so many pages follows. What came before is void.
     fn begin(&mut self, page_count: u32) -> io::Result<()>;
     /// A page, in any order. Those that do not come (the lock page) are zeros.
@@ -102,7 +132,7 @@ pub trait PageSink {
 }
 
 /// Is told what a walk finds, as it finds it.
-pub trait Witness {
+pub trait Witness: Send + Sync {
     fn damage(&mut self, damage: &Damage);
     fn orphan(&mut self, orphan: &Orphan);
     /// Not wrong, but worth knowing.
@@ -149,7 +179,9 @@ pub async fn verify(
     options: &Options,
     witness: &mut dyn Witness,
 ) -> Result<Summary, VerifyError> {
-    let mut walk = walk::Walk::new(stores, seam, options.deletes_dead, witness);
+    let cache = PageCache::new(limits::VERIFY_CACHE_BYTES);
+    let fetcher = Fetcher::new(stores.main.clone(), seam.clone(), cache, limits::VERIFY_FETCH_BYTES_MAX);
+    let mut walk = Walk::new(stores, seam, fetcher, options.deletes_dead, witness);
     if options.names.is_empty() {
         walk.everything().await?;
     } else {
@@ -157,6 +189,20 @@ pub async fn verify(
             walk.named(name).await?;
         }
     }
+    Ok(walk.summary)
+}
+
+/// Looks at what one database, alive or not, has at rest: up to its folded point, and what its head leads to.
+pub async fn verify_at_rest(
+    stores: &Stores,
+    seam: &Seam,
+    fetcher: &Fetcher,
+    database: DatabaseId,
+    witness: &mut dyn Witness,
+) -> Result<Summary, VerifyError> {
+    let mut walk = Walk::new(stores, seam, fetcher.clone(), false, witness);
+    walk.reads_logs = false;
+    walk.database(database, Vec::new()).await?;
     Ok(walk.summary)
 }
 

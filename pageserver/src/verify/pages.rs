@@ -16,6 +16,7 @@ use walstore::envelope::Corrupt;
 use super::{VerifyError, object_at};
 use super::database::Look;
 use super::walk::Walk;
+use crate::heavy::heavy;
 use crate::tail::Tail;
 
 /// Indexes of deltas.
@@ -105,10 +106,12 @@ impl Walk<'_> {
                 (key, object)
             }
         };
-        let checked = read_pack(&object, id).and_then(|contents| {
+        let check = || {
+            let contents = read_pack(&object, id)?;
             check_history(&contents)?;
             check_placed(&contents, &pages)
-        });
+        };
+        let checked = heavy(check).await;
         if let Err(corrupt) = checked {
             look.damage(corrupt.at(&key));
             return Ok(false);

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use segments::cache::PageCache;
 use tenant::due::DueMarker;
 use tenant::head::HeadState;
 use tenant::name::Name;
@@ -34,6 +33,8 @@ pub(super) struct Walk<'a> {
     pub fetcher: Fetcher,
     pub logs: Logs,
     deletes_dead: bool,
+    /// Else a database is checked up to its folded point.
+    pub reads_logs: bool,
     /// What was told already: several databases may meet the same damage.
     told: BTreeSet<(String, String)>,
     /// Databases with a live head.
@@ -54,9 +55,13 @@ struct LogKeys {
 }
 
 impl<'a> Walk<'a> {
-    pub fn new(stores: &'a Stores, seam: &'a Seam, deletes_dead: bool, witness: &'a mut dyn Witness) -> Self {
-        let cache = PageCache::new(limits::VERIFY_CACHE_BYTES);
-        let fetcher = Fetcher::new(stores.main.clone(), seam.clone(), cache, limits::VERIFY_FETCH_BYTES_MAX);
+    pub fn new(
+        stores: &'a Stores,
+        seam: &'a Seam,
+        fetcher: Fetcher,
+        deletes_dead: bool,
+        witness: &'a mut dyn Witness,
+    ) -> Self {
         Self {
             stores,
             seam,
@@ -65,6 +70,7 @@ impl<'a> Walk<'a> {
             fetcher,
             logs: Logs::default(),
             deletes_dead,
+            reads_logs: true,
             told: BTreeSet::new(),
             live: BTreeSet::new(),
             headless: BTreeSet::new(),

@@ -1,10 +1,11 @@
 //! A sound bucket with an object of every kind that nodes with logs write, and what its databases hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use pageserver::garbage;
+use pageserver::verify::Options;
 use segments::id::MapChunkId;
 use segments::keys::Object;
 use segments::map::PageMap;
@@ -25,6 +26,7 @@ use walstore::{keys, seal};
 
 use crate::inflict::store_of;
 use crate::reader::Content;
+use crate::witness::verify;
 use crate::world::World;
 
 /// What an object is.
@@ -144,6 +146,8 @@ pub struct OpenLog {
 pub struct Bucket {
     pub objects: BTreeMap<Key, Bytes>,
     kinds: BTreeMap<Key, Kind>,
+    /// What nothing refers to, as `verify` has it.
+    pub orphans: BTreeSet<Key>,
     pub databases: Vec<Database>,
     pub moments: Vec<Moment>,
     pub seam: Seam,
@@ -254,15 +258,28 @@ impl Bucket {
         put_meta(memory).await;
         let objects = memory.snapshot();
         let kinds = objects.iter().map(|(key, object)| (key.clone(), Kind::of(key, object))).collect();
-        Self { objects, kinds, databases, moments, seam: seam.clone(), open }
+        let (found, _) = verify(memory, seam, &Options::default()).await;
+        let orphans = found.orphans.into_iter().map(|orphan| orphan.key).collect();
+        Self { objects, kinds, orphans, databases, moments, seam: seam.clone(), open }
     }
 
     pub async fn store(&self) -> MemoryStore {
         store_of(&self.objects).await
     }
 
+    pub async fn store_without_orphans(&self) -> MemoryStore {
+        let mut objects = self.objects.clone();
+        objects.retain(|key, _| !self.orphans.contains(key));
+        store_of(&objects).await
+    }
+
     pub fn kinds(&self) -> Vec<Kind> {
         Kind::ALL.into_iter().filter(|kind| self.kinds.values().any(|of| of == kind)).collect()
+    }
+
+    /// The head of the database that an object is of.
+    pub fn head_of(&self, key: &Key) -> Key {
+        tenant::keys::head(tenant::keys::parse_database(key).expect("an object of a database"))
     }
 
     pub fn kind_of(&self, key: &Key) -> Kind {

@@ -7,7 +7,7 @@ use walstore::envelope::HEADER_BYTES;
 use walstore::seam::simulated::split_mix64;
 use walstore::store::{Condition, Key, MemoryStore, Store};
 
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Kind};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Damage {
@@ -27,16 +27,18 @@ pub enum Damage {
     Resealed,
 }
 
-const ALL: [Damage; 8] = [
-    Damage::Flipped,
-    Damage::Truncated,
-    Damage::Empty,
-    Damage::Deleted,
-    Damage::Garbage,
-    Damage::Swapped,
-    Damage::Huge,
-    Damage::Resealed,
-];
+impl Damage {
+    pub const ALL: [Self; 8] = [
+        Self::Flipped,
+        Self::Truncated,
+        Self::Empty,
+        Self::Deleted,
+        Self::Garbage,
+        Self::Swapped,
+        Self::Huge,
+        Self::Resealed,
+    ];
+}
 
 /// SplitMix64.
 pub struct Dice(u64);
@@ -63,20 +65,24 @@ pub async fn store_of(objects: &BTreeMap<Key, Bytes>) -> MemoryStore {
     memory
 }
 
-/// Damages some object; the keys are those whose content is wrong now.
-pub async fn one(bucket: &Bucket, dice: &mut Dice) -> (MemoryStore, Damage, Vec<Key>) {
+/// Some object, and what is to become of it.
+pub fn pick(bucket: &Bucket, dice: &mut Dice) -> (Key, Damage) {
     // Kinds first, so that those with few objects get their share.
     let kind = *dice.pick(&bucket.kinds());
-    let damage = *dice.pick(&ALL);
-    let of_kind: Vec<&Key> = bucket.objects.keys().filter(|key| bucket.kind_of(key) == kind).collect();
-    let key = (*dice.pick(&of_kind)).clone();
+    let damage = *dice.pick(&Damage::ALL);
+    ((*dice.pick(&of_kind(bucket, kind))).clone(), damage)
+}
+
+/// Damages an object; the keys are those whose content is wrong now.
+pub async fn inflict(bucket: &Bucket, key: Key, damage: Damage, dice: &mut Dice) -> (MemoryStore, Vec<Key>) {
     let mut objects = bucket.objects.clone();
     let mut keys = vec![key.clone()];
     let whole = objects[&key].clone();
     match damage {
         Damage::Deleted => drop(objects.remove(&key)),
         Damage::Swapped => {
-            let others: Vec<&Key> = of_kind.into_iter().filter(|other| **other != key).collect();
+            let same = of_kind(bucket, bucket.kind_of(&key));
+            let others: Vec<&Key> = same.into_iter().filter(|other| **other != key).collect();
             let all: Vec<&Key> = bucket.objects.keys().filter(|other| **other != key).collect();
             let other = (*dice.pick(if others.is_empty() { &all } else { &others })).clone();
             let theirs = objects.insert(key, objects[&other].clone());
@@ -85,7 +91,11 @@ pub async fn one(bucket: &Bucket, dice: &mut Dice) -> (MemoryStore, Damage, Vec<
         }
         _ => drop(objects.insert(key, altered(&whole, damage, dice))),
     }
-    (store_of(&objects).await, damage, keys)
+    (store_of(&objects).await, keys)
+}
+
+fn of_kind(bucket: &Bucket, kind: Kind) -> Vec<&Key> {
+    bucket.objects.keys().filter(|key| bucket.kind_of(key) == kind).collect()
 }
 
 fn altered(whole: &Bytes, damage: Damage, dice: &mut Dice) -> Bytes {

@@ -4,6 +4,9 @@
 //! back to moments of their past, gets what they hold or held, or an error that names the damaged object; never other
 //! pages, never a panic.
 //!
+//! Damage to an orphan, which nothing refers to, is none: `verify` tells of the orphan, and everything is served as before.
+//! That these really are needed by nobody is not left to `verify` to say: all is there without them.
+//!
 //! `SHOAL_DAMAGES=200000 cargo test --release -p pageserver --test damage -- --nocapture` tries so many;
 //! `SHOAL_SEED=7` begins with another one.
 //!
@@ -40,6 +43,8 @@ const DAMAGES: u64 = 3_000;
 /// So many databases are opened after each damage, and so many moments gone back to, beside those that it concerns.
 const OTHERS: usize = 8;
 const MOMENTS: usize = 2;
+/// Damages of each sort to each orphan.
+const ORPHAN_SEEDS: u64 = 4;
 
 /// What was tried and what came of it, by kind of object and of damage.
 #[derive(Default)]
@@ -53,6 +58,8 @@ struct Cell {
 struct Outcome {
     kind: Kind,
     damage: Damage,
+    /// Something refers to it.
+    is_needed: bool,
     /// An error must name the object. A body that is other than it was, under a checksum that fits, may lead to any object.
     must_name: bool,
     /// Databases that a node refused to serve, now or as they were.
@@ -78,24 +85,34 @@ fn bucket_of(buckets: &[Bucket; 4], seed: u64) -> &Bucket {
 async fn a_sound_bucket_is_sound() {
     let mut kinds = BTreeSet::new();
     for bucket in buckets().await {
-        is_sound(&bucket).await;
+        is_sound(&bucket, &bucket.store().await).await;
         kinds.extend(bucket.kinds());
     }
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), Kind::ALL);
 }
 
-async fn is_sound(bucket: &Bucket) {
-    let store = bucket.store().await;
-    let (found, summary) = verify(&store, &bucket.seam, &Options::default()).await;
+/// What later folds have replaced stays until it is collected, which of a database that has ended is after its retention.
+#[tokio::test(start_paused = true)]
+async fn a_sound_bucket_is_sound_without_its_orphans() {
+    let mut orphans = Vec::new();
+    for bucket in buckets().await {
+        is_sound(&bucket, &bucket.store_without_orphans().await).await;
+        orphans.extend(bucket.orphans.iter().map(|key| (bucket.kind_of(key), bucket.kind_of(&bucket.head_of(key)))));
+    }
+    assert_eq!(orphans, [(Kind::Pack, Kind::Ended); 2], "of one that was deleted, and of one that was replaced");
+}
+
+async fn is_sound(bucket: &Bucket, store: &MemoryStore) {
+    let (found, summary) = verify(store, &bucket.seam, &Options::default()).await;
     assert_eq!((found.damages, found.notes), (vec![], vec![]));
     assert_eq!((summary.databases, summary.unsettled), (bucket.heads() as u64, 0), "{summary:?}");
     assert_eq!((summary.dead.objects, summary.deleted.objects), (0, 0), "{:?}", found.orphans);
     for database in &bucket.databases {
-        let read = reader::read(&store, &bucket.seam, &database.name).await;
+        let read = reader::read(store, &bucket.seam, &database.name).await;
         assert_eq!(read.as_ref().map(Option::as_ref), Ok(database.content.as_ref()), "{}", database.name);
     }
     for Moment { database, lsn, content } in &bucket.moments {
-        let read = reader::read_past(&store, &bucket.seam, *database, *lsn).await;
+        let read = reader::read_past(store, &bucket.seam, *database, *lsn).await;
         assert_eq!(read.as_ref().map(Option::as_ref), Ok(Some(content)), "{database} after commit {lsn}");
     }
     assert!(found.pages > 0, "the databases are put together");
@@ -139,12 +156,40 @@ async fn damage_is_named_and_never_served() {
     assert!(count < 1_000 || cells.len() >= 130, "only {} combinations were tried", cells.len());
 }
 
+/// However few they are among all that damage can meet.
+#[tokio::test(start_paused = true)]
+async fn damage_to_an_orphan_is_told_as_an_orphan_and_changes_nothing() {
+    let bucket = Bucket::past().await;
+    let mut tried = 0;
+    for key in &bucket.orphans {
+        for damage in Damage::ALL {
+            for seed in 0..ORPHAN_SEEDS {
+                let outcome = damaged_by(&bucket, key.clone(), damage, seed, Dice::new(seed)).await;
+                assert!(outcome.broken.is_empty(), "{}", outcome.broken.join("\n"));
+                tried += u64::from(!outcome.is_needed);
+            }
+        }
+    }
+    // Each but those that change places with what is needed.
+    let least = bucket.orphans.len() as u64 * (Damage::ALL.len() as u64 - 1) * ORPHAN_SEEDS;
+    assert!(least > 0 && tried >= least, "only {tried} were of orphans alone");
+}
+
 /// One damage, and what `verify` and nodes make of it.
 async fn damaged(bucket: &Bucket, seed: u64) -> Outcome {
     let mut dice = Dice::new(seed);
-    let (store, damage, keys) = inflict::one(bucket, &mut dice).await;
+    let (key, damage) = inflict::pick(bucket, &mut dice);
+    damaged_by(bucket, key, damage, seed, dice).await
+}
+
+async fn damaged_by(bucket: &Bucket, key: Key, damage: Damage, seed: u64, mut dice: Dice) -> Outcome {
+    let (store, keys) = inflict::inflict(bucket, key, damage, &mut dice).await;
+    let is_needed = keys.iter().any(|key| !bucket.orphans.contains(key));
+    // The body is other than it was, under a checksum that fits: it may mean something else that is whole.
+    let may_differ = damage == Damage::Resealed && is_needed;
     let must_name = damage != Damage::Resealed && !is_silent(bucket, damage, &keys[0]);
-    let mut outcome = Outcome { kind: bucket.kind_of(&keys[0]), damage, must_name, refused: 0, broken: Vec::new() };
+    let kind = bucket.kind_of(&keys[0]);
+    let mut outcome = Outcome { kind, damage, is_needed, must_name, refused: 0, broken: Vec::new() };
     let names = keys.iter().map(Key::as_str).collect::<Vec<_>>().join(" and ");
     let context = format!("seed {seed}: {damage:?} of {names}");
     if let Err(reason) = is_named(bucket, &store, damage, &keys).await {
@@ -155,7 +200,7 @@ async fn damaged(bucket: &Bucket, seed: u64) -> Outcome {
         let read = reader::read_past(&store, &bucket.seam, moment.database, moment.lsn).await;
         let what = format!("{context}: {} after commit {}", moment.database, moment.lsn);
         match read {
-            Ok(Some(read)) if read == moment.content || damage == Damage::Resealed => {}
+            Ok(Some(read)) if read == moment.content || may_differ => {}
             // There is no head, and nobody would ask for it.
             Ok(None) if keys.contains(&tenant::keys::head(moment.database)) => outcome.refused += 1,
             Ok(_) => outcome.broken.push(format!("{what}: other pages are served")),
@@ -165,7 +210,7 @@ async fn damaged(bucket: &Bucket, seed: u64) -> Outcome {
     for database in databases_for(bucket, &keys, &mut dice) {
         let what = format!("{context}: {}", database.name);
         match reader::read(&store, &bucket.seam, &database.name).await {
-            Ok(read) if read == database.content || is_gone(bucket, damage, &keys, read.is_none()) => {}
+            Ok(read) if read == database.content || may_differ || is_gone(bucket, damage, &keys, read.is_none()) => {}
             Ok(_) => outcome.broken.push(format!("{what}: other pages are served")),
             Err(error) => outcome.refuse(&what, &error, &keys),
         }
@@ -177,7 +222,9 @@ impl Outcome {
     /// Whoever cannot read a database is told which object is to blame.
     fn refuse(&mut self, what: &str, error: &str, keys: &[Key]) {
         self.refused += 1;
-        if self.must_name && !keys.iter().any(|key| error.contains(key.as_str())) {
+        if !self.is_needed {
+            self.broken.push(format!("{what}: refused, though nothing needs what is damaged: {error}"));
+        } else if self.must_name && !keys.iter().any(|key| error.contains(key.as_str())) {
             self.broken.push(format!("{what}: the error does not name it, but says: {error}"));
         }
     }
@@ -208,18 +255,25 @@ fn moments_for<'a>(bucket: &'a Bucket, keys: &[Key], dice: &mut Dice) -> Vec<&'a
     picked
 }
 
-/// `verify` says what is wrong, by the key of what is damaged.
+/// `verify` says what is wrong, by the key of what is damaged; or that it is an orphan, which is not read.
 async fn is_named(bucket: &Bucket, store: &MemoryStore, damage: Damage, keys: &[Key]) -> Result<(), String> {
     let (found, _) = verify(store, &bucket.seam, &Options::default()).await;
+    let (orphans, needed): (Vec<&Key>, Vec<&Key>) = keys.iter().partition(|key| bucket.orphans.contains(*key));
+    if needed.is_empty() {
+        let is_told = |key: &&Key| found.orphans.iter().any(|orphan| orphan.key == **key);
+        let is_right = orphans.iter().all(|key| is_told(key) != (damage == Damage::Deleted));
+        let is_right = is_right && found.damages.is_empty();
+        return if is_right { Ok(()) } else { Err(format!("it is an orphan, but verify says {found:?}")) };
+    }
     // It is silent for a node that opens the database; `verify` sees the commits in the logs.
     if is_silent(bucket, damage, &keys[0]) && !bucket.is_logged(&keys[0]) {
         return Ok(());
     }
-    // The body is other than it was, under a checksum that fits: it may mean something else that is whole.
+    // What it says now may be whole, too.
     if damage == Damage::Resealed {
         return Ok(());
     }
-    let named = found.damages.iter().any(|damage| keys.iter().any(|key| damage.key == key.as_str()));
+    let named = found.damages.iter().any(|damage| needed.iter().any(|key| damage.key == key.as_str()));
     if named { Ok(()) } else { Err(format!("verify does not name it, but {:?}", found.damages)) }
 }
 
@@ -237,8 +291,7 @@ fn is_silent(bucket: &Bucket, damage: Damage, key: &Key) -> bool {
 
 /// Without its name record a database cannot be found, which is no wrong answer about its rows.
 fn is_gone(bucket: &Bucket, damage: Damage, keys: &[Key], is_none: bool) -> bool {
-    damage == Damage::Resealed
-        || (damage == Damage::Deleted && is_none && bucket.kind_of(&keys[0]) == Kind::Name)
+    (damage == Damage::Deleted && is_none && bucket.kind_of(&keys[0]) == Kind::Name)
         || is_silent(bucket, damage, &keys[0])
 }
 

@@ -9,7 +9,7 @@ use walstore::life::Stores;
 use walstore::seam::Seam;
 use walstore::store::Store;
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Found {
     pub damages: Vec<Damage>,
     pub orphans: Vec<Orphan>,

@@ -130,7 +130,7 @@ async fn unlinks_and_dies(world: &mut World, former: &Incarnation) -> Incarnatio
     node
 }
 
-async fn seal_now(world: &World, node: &Incarnation) {
+pub async fn seal_now(world: &World, node: &Incarnation) {
     world.dies(node).await;
     seal::seal(&world.stores(), &world.seam, node.id, Patience::endless()).await.unwrap();
 }

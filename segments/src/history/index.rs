@@ -51,9 +51,14 @@ impl HistoryIndex {
     /// Makes it lead to `folded`. One that does not, since nothing was kept for a while, begins anew there.
     pub fn begin_at(&mut self, folded: Option<Lsn>) {
         if self.end() != folded {
-            self.clear();
-            self.start = folded;
+            self.begin_anew(folded);
         }
+    }
+
+    /// Makes it lead to `folded` and no further back.
+    pub fn begin_anew(&mut self, folded: Option<Lsn>) {
+        self.clear();
+        self.start = folded;
     }
 
     /// Whether the point that it leads to should become a base: there is none to start from yet, or too much has to be

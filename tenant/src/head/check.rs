@@ -53,9 +53,10 @@ impl Head {
     pub(super) fn check_far(&self) -> Result<(), Corrupt> {
         let Folded { lsn, time_micros, pages_total, .. } = self.folded;
         let last_after = self.tail.last().map_or(0, |entry| Lsn::raw(entry.after));
-        let furthest = [self.version, self.epoch, Lsn::raw(lsn), last_after, time_micros, pages_total];
+        let created = self.settings.created_micros;
+        let furthest = [self.version, self.epoch, Lsn::raw(lsn), last_after, time_micros, created, pages_total];
         if furthest.iter().any(|counter| *counter > COUNTER_MAX) {
-            return broken(format!("{furthest:?} (version, epoch, LSNs, time, pages) is further than any history gets"));
+            return broken(format!("{furthest:?} (version, epoch, LSNs, times, pages) is further than any history gets"));
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use walstore::envelope::Corrupt;
 use walstore::id::{DatabaseId, IncarnationId, PutId};
 use walstore::register::{self, Patience, RecordError, Swap, Versioned};
 use walstore::seam::Seam;
-use walstore::store::Store;
+use walstore::store::{Store, StoreError, StoreErrorKind};
 
 use super::claim::Claim;
 use super::names::ResolveError;
@@ -55,7 +55,14 @@ pub async fn create_database(
     let database = DatabaseId::random(seam);
     let claim = Claim { store, seam, name, database, me, patience };
     claim.take(Origin::Empty(settings), None).await?;
-    write_head(&claim, lifecycle::first_head(name, database, me, settings, PutId::random(seam))).await
+    let head = lifecycle::first_head(name, database, me, settings, PutId::random(seam));
+    write_head(&claim, head).await.map_err(|error| match error {
+        // It exists: the name stands.
+        CreateError::Record { name, source: RecordError::Store(error) } => {
+            CreateError::Record { name, source: StoreError { kind: StoreErrorKind::Indefinite, ..error }.into() }
+        }
+        error => error,
+    })
 }
 
 pub(super) async fn write_head(claim: &Claim<'_>, head: Head) -> Result<Versioned<Head>, CreateError> {

@@ -25,7 +25,6 @@
 //!
 //! Network file systems are refused: on them `link` and `flock` do not hold what this needs.
 
-mod date;
 mod failure;
 mod object;
 mod root;
@@ -41,6 +40,7 @@ use bytes::Bytes;
 
 use super::{Condition, Key, Object, Put, Store, StoreError, StoreErrorKind, check};
 use root::Root;
+use crate::seam;
 
 /// The objects of one directory. Any number of processes may have it open.
 #[derive(Clone)]
@@ -126,7 +126,7 @@ impl Store for DirectoryStore {
     }
 
     fn date_micros(&self) -> Option<u64> {
-        self.root.date.micros()
+        self.root.date.date_micros(seam::system_micros(), seam::boot_micros())
     }
 
     fn describe(&self) -> String {

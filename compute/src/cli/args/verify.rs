@@ -12,15 +12,16 @@ Examples:
   shoal verify --store file:///srv/shoal app blog          two databases, with the logs they need
   shoal verify --store s3://bucket/prefix --output json
 
-It needs no server and may run beside any number of them. Every object is read once, so it costs a
-GET each and the time to read the bucket. For SQLite's integrity_check it puts one database at a
-time together in a temporary file, which needs as much room as the largest database has
-uncompressed; --no-integrity-check does without. In memory it holds the largest pack and the
-commits of the logs that it looks at.
+It needs no server and may run beside any number of them. Every object is read once, of
+orphans only the length, so it costs a GET each and the time to read the bucket. For SQLite's
+integrity_check it puts one database at a time together in a temporary file, which needs as much
+room as the largest database has uncompressed; --no-integrity-check does without. In memory it
+holds the largest pack and the commits of the logs that it looks at.
 
 Orphans are objects that nothing refers to: what an interrupted fold leaves, for example. They are
-no damage, and a running server sweeps them in time. --delete-dead deletes those that nobody can
-come to need; the others may belong to something that is being written just now.
+no damage, whatever they hold, and a running server sweeps them in time. --delete-dead deletes those
+that nobody can come to need; the others may belong to something that is being written just now, or
+to a database that has ended and goes as a whole.
 
 Exit status: 0 nothing is wrong, 1 damage was found, 2 the check could not be made.";
 

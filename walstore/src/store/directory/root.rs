@@ -17,9 +17,11 @@ use rustix::fs::{
     statat, syncfs, unlinkat,
 };
 use rustix::io::{Errno, retry_on_intr};
+use tracing::warn;
 
-use super::date::Date;
 use super::failure::{Doing, Failure};
+use crate::clock::SteadyClock;
+use crate::seam;
 use crate::store::limits::DIRECTORY_LOCKS;
 use crate::store::{Key, StoreError, StoreErrorKind};
 
@@ -40,7 +42,7 @@ pub(super) struct Root {
     pub durable: Mutex<BTreeSet<String>>,
     /// Set when a directory could not be synced: from then on nothing is written.
     pub has_failed_sync: AtomicBool,
-    pub date: Date,
+    pub date: SteadyClock,
 }
 
 /// This process's directory in `tmp/`. The lock on it says that the process lives.
@@ -91,7 +93,11 @@ impl Root {
         let (objects, tmp, locks) = (make(OBJECTS)?, make(TMP)?, make(LOCKS)?);
         retry_on_intr(|| fsync(&top)).doing("sync the directory").map_err(fail)?;
         let (scratch, newest_micros) = Scratch::take(tmp, &locks).map_err(fail)?;
-        let (durable, has_failed_sync, date) = (Mutex::default(), AtomicBool::new(false), Date::new(newest_micros));
+        let date = SteadyClock::new(newest_micros);
+        if date.date_micros(seam::system_micros(), seam::boot_micros()).is_none() {
+            warn!("this machine's clock is behind the times of the store's files: no history is trimmed and nothing expires until it is right");
+        }
+        let (durable, has_failed_sync) = (Mutex::default(), AtomicBool::new(false));
         Ok(Self { path, objects, scratch, locks, durable, has_failed_sync, date })
     }
 

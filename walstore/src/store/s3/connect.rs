@@ -83,7 +83,7 @@ impl S3Store {
         let mut builder =
             aws_sdk_s3::config::Builder::from(&config).force_path_style(is_path_style);
         builder.set_endpoint_url(location.endpoint.clone());
-        let date = LatestDate::default();
+        let date = LatestDate::of(location.endpoint.as_deref());
         builder.push_interceptor(SharedInterceptor::new(date.clone()));
         let prefix = match location.prefix.as_str() {
             "" => String::new(),

@@ -1,39 +1,39 @@
-//! What time it is for a directory, which has no clock but this machine's.
+//! What time it is for a store that has this machine's clock: a directory, or a MinIO beside the node.
 //!
-//! Were that its date, the clocks of node and store would be one, and agree on every time that it jumps to. So the date
-//! goes on by `CLOCK_BOOTTIME`, which does not jump, from the last time that the clock was where that expected it:
+//! Were that its date, the clocks of node and store would be one, and agree on every time that it jumps to. So the date goes on by `CLOCK_BOOTTIME`, which does not jump, from the last time that the clock was where that expected it:
 //! - in the first hour after a jump the date is as if there had been none, and so are times of commits;
 //! - then the clock is believed to have been set right, or wrong for good. There is no date any more, so what is written
-//!   down has the clock's time, and nothing is given up because of it ([`crate::clock`]) until the store is opened again,
+//!   down has the node's time, and nothing is given up because of it ([`crate::clock`]) until the store is opened again,
 //!   or the clock jumps back.
 //!
-//! When the store is opened, there is nothing to compare the clock with but the times of its files. So there is no date
-//! before these, nor before there was Shoal, as on a machine that knows no time until the network tells it.
+//! When the store is opened, there is nothing to compare the clock with; but there is no date before there was Shoal, as on
+//! a machine that knows no time until the network tells it, and none before the times of a directory's files.
 
 use std::sync::Mutex;
 
 use tracing::warn;
 
 use crate::limits::{CLOCKS_APART_MICROS_MAX, CLOCK_STEADY_MICROS};
-use crate::seam;
 
 /// 2026-01-01T00:00:00Z: what says that it is earlier has never been set.
 const FIRST_MICROS: u64 = 1_767_225_600_000_000;
 
-pub(super) struct Date {
+/// A clock that is believed as long as it does not jump.
+#[derive(Debug)]
+pub(crate) struct SteadyClock {
     /// No clock that says that it is earlier is believed.
     first_micros: u64,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     /// When the clock was last believed: by itself, and since boot.
     believed: Option<(u64, u64)>,
     jump: Option<Jump>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Jump {
     /// How far the clock is from where it should be.
     by_micros: i128,
@@ -41,22 +41,15 @@ struct Jump {
     seen_micros: u64,
 }
 
-impl Date {
-    /// Of a store whose newest file is from `newest_micros`.
+impl SteadyClock {
+    /// Of a store of which something was written at `newest_micros`; 0 if that is not known.
     pub fn new(newest_micros: u64) -> Self {
         let first_micros = newest_micros.saturating_sub(CLOCKS_APART_MICROS_MAX).max(FIRST_MICROS);
-        let date = Self { first_micros, state: Mutex::default() };
-        if date.micros().is_none() {
-            warn!("this machine's clock is behind the times of the store's files: no history is trimmed until it is right");
-        }
-        date
+        Self { first_micros, state: Mutex::default() }
     }
 
-    pub fn micros(&self) -> Option<u64> {
-        self.at(seam::system_micros(), seam::boot_micros())
-    }
-
-    fn at(&self, wall: u64, boot: u64) -> Option<u64> {
+    /// The date, if the clock says that it is `wall`, so long after this machine was booted.
+    pub fn date_micros(&self, wall: u64, boot: u64) -> Option<u64> {
         let mut state = self.state.lock().expect("BUG: a panic while the clock was read");
         let Some((wall_then, boot_then)) = state.believed else {
             state.believed = (wall >= self.first_micros).then_some((wall, boot));
@@ -72,8 +65,8 @@ impl Date {
         let jump = state.jump.filter(is_same).unwrap_or_else(|| {
             warn!(
                 seconds = %(by_micros / 1_000_000),
-                "this machine's clock has jumped: no history is trimmed until it jumps back or this process is started \
-                 again, and for an hour times of commits are as if it had not"
+                "this machine's clock has jumped: no history is trimmed and nothing expires until it jumps back or this \
+                 process is started again, and for an hour times of commits are as if it had not"
             );
             Jump { by_micros, seen_micros: boot }
         });
@@ -92,9 +85,9 @@ mod tests {
     const YEAR: u64 = 365 * 24 * HOUR;
 
     /// Of a store that was opened at `NOW`, when the machine had been up for an hour.
-    fn opened() -> Date {
-        let date = Date { first_micros: FIRST_MICROS, state: Mutex::default() };
-        assert_eq!(date.at(NOW, HOUR), Some(NOW));
+    fn opened() -> SteadyClock {
+        let date = SteadyClock::new(0);
+        assert_eq!(date.date_micros(NOW, HOUR), Some(NOW));
         date
     }
 
@@ -104,7 +97,7 @@ mod tests {
         for hours in 1..100 {
             // A minute in an hour, of which each is within what is allowed, and all are not.
             let wall = NOW + hours * (HOUR + MINUTE);
-            assert_eq!(date.at(wall, HOUR + hours * HOUR), Some(wall));
+            assert_eq!(date.date_micros(wall, HOUR + hours * HOUR), Some(wall));
         }
     }
 
@@ -112,9 +105,9 @@ mod tests {
     fn a_jump_there_and_back_is_as_if_it_had_not_been() {
         for jumped in [NOW + 10 * YEAR, NOW + HOUR, NOW - HOUR, 0] {
             let date = opened();
-            assert_eq!(date.at(jumped, HOUR + MINUTE), Some(NOW + MINUTE));
-            assert_eq!(date.at(jumped + MINUTE, HOUR + 2 * MINUTE), Some(NOW + 2 * MINUTE));
-            assert_eq!(date.at(NOW + 3 * MINUTE, HOUR + 3 * MINUTE), Some(NOW + 3 * MINUTE));
+            assert_eq!(date.date_micros(jumped, HOUR + MINUTE), Some(NOW + MINUTE));
+            assert_eq!(date.date_micros(jumped + MINUTE, HOUR + 2 * MINUTE), Some(NOW + 2 * MINUTE));
+            assert_eq!(date.date_micros(NOW + 3 * MINUTE, HOUR + 3 * MINUTE), Some(NOW + 3 * MINUTE));
         }
     }
 
@@ -122,19 +115,19 @@ mod tests {
     fn a_jump_that_lasts_leaves_no_date_until_it_is_taken_back() {
         let date = opened();
         let jumped = NOW + YEAR;
-        assert_eq!(date.at(jumped, HOUR), Some(NOW));
-        assert_eq!(date.at(jumped + HOUR, 2 * HOUR), None);
+        assert_eq!(date.date_micros(jumped, HOUR), Some(NOW));
+        assert_eq!(date.date_micros(jumped + HOUR, 2 * HOUR), None);
         // Another one begins another hour.
-        assert_eq!(date.at(jumped + YEAR, 2 * HOUR), Some(NOW + HOUR));
-        assert_eq!(date.at(jumped + YEAR + HOUR, 3 * HOUR), None);
-        assert_eq!(date.at(NOW + 3 * HOUR, 4 * HOUR), Some(NOW + 3 * HOUR));
+        assert_eq!(date.date_micros(jumped + YEAR, 2 * HOUR), Some(NOW + HOUR));
+        assert_eq!(date.date_micros(jumped + YEAR + HOUR, 3 * HOUR), None);
+        assert_eq!(date.date_micros(NOW + 3 * HOUR, 4 * HOUR), Some(NOW + 3 * HOUR));
     }
 
     #[test]
-    fn a_clock_behind_the_files_is_not_believed_before_it_is_right() {
-        let date = Date { first_micros: NOW, state: Mutex::default() };
-        assert_eq!(date.at(1_000, 1_000), None);
-        assert_eq!(date.at(NOW - 1, MINUTE), None);
-        assert_eq!(date.at(NOW + MINUTE, 2 * MINUTE), Some(NOW + MINUTE));
+    fn a_clock_behind_what_was_written_is_not_believed_before_it_is_right() {
+        let date = SteadyClock::new(NOW + CLOCKS_APART_MICROS_MAX);
+        assert_eq!(date.date_micros(1_000, 1_000), None);
+        assert_eq!(date.date_micros(NOW - 1, MINUTE), None);
+        assert_eq!(date.date_micros(NOW + MINUTE, 2 * MINUTE), Some(NOW + MINUTE));
     }
 }
