@@ -71,7 +71,11 @@ fn at_once(rig: &Rig, names: &[&str], work: impl Fn(&Client) -> Result<(), Strin
     });
     println!("{} of {} are refused", refused.len(), names.len());
     assert!(refused.iter().all(|why| why.contains("--memory")), "{refused:?}");
-    assert!(refused.len() < names.len(), "{refused:?}");
+    // One that is alone gets through.
+    let (client, deadline) = (rig.client(names[0]), clock::now() + clock::PATIENCE);
+    while let Err(why) = work(&client) {
+        assert!(why.contains("--memory") && clock::now() < deadline, "{why}");
+    }
 }
 
 struct Peak(u32);
