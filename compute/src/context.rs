@@ -1,5 +1,6 @@
 //! What every part of a node shares: its settings, the bucket, the log's handle, and what it knows of others.
 
+mod body_loan;
 mod hot;
 mod log_age;
 mod others;
@@ -27,6 +28,7 @@ use walstore::log::LogHandle;
 use walstore::seal::SealError;
 use walstore::seam::Seam;
 
+pub use self::body_loan::BodyLoan;
 pub use self::hot::{HotSegments, HotSets};
 pub use self::log_age::LogAge;
 pub use self::others::{OwnerProbe, Others};
@@ -69,6 +71,8 @@ pub struct Settings {
     pub statement_timeout: Duration,
     pub idle_transaction_timeout: Duration,
     pub idle_stream_timeout: Duration,
+    /// How long a large body may take beyond what its size allows.
+    pub large_body_patience: Duration,
     /// How long a database that nobody uses stays open.
     pub idle_database_timeout: Duration,
     /// How long a writer waits for its turn.
@@ -127,6 +131,7 @@ impl Default for Settings {
             statement_timeout: Duration::from_secs(60),
             idle_transaction_timeout: Duration::from_secs(5),
             idle_stream_timeout: Duration::from_secs(60),
+            large_body_patience: Duration::from_secs(10),
             idle_database_timeout: Duration::from_secs(60),
             busy_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(5),
@@ -194,7 +199,7 @@ impl NodeContext {
             free_bytes: settings.lent_bytes_free,
             bytes_max: settings.lent_bytes_max,
             // See `database/file/commit.rs`.
-            largest_bytes: 2 * settings.transaction_bytes_max,
+            largest_bytes: settings.transaction_bytes_max.saturating_mul(2),
             beside_each_bytes: limits::SQL_SMALL_BYTES,
             give_back: memory::give_back,
         };

@@ -104,6 +104,8 @@ const _: () = assert!(SMALL_TRANSACTION_BYTES.is_multiple_of(TRANSACTION_STEP_BY
 pub const SMALL_BODY_BYTES: usize = 1 << 20;
 /// Large ones together have at most this part of what a node lends.
 pub const BODIES_PART: usize = 2;
+/// A large one, which keeps memory from others, is waited for as long as it comes at this speed.
+pub const LARGE_BODY_BYTES_PER_SECOND: u64 = 64 << 10;
 
 /// Memory of requests for pages on their way, however much the node has: more than this does not make them faster.
 pub const FETCH_BYTES_MAX: usize = 32 << 20;

@@ -197,7 +197,7 @@ impl NodeHandle {
         let body = Box::new(move |stream: &mut Stream| drop(sender.send(body(stream))));
         let work = Work::Local { body, done };
         let (database_name, version) = (database.clone(), HranaVersion::Hrana3);
-        let job = Job { database: database_name, at: None, create: false, baton: None, version, min_lsn: 0, work };
+        let job = Job { database: database_name, at: None, create: false, baton: None, version, min_lsn: 0, work, loan: None };
         self.send(database, Message::Job(job))?;
         let going_down = || ServerError::new(Fault::Closed, "the node is shutting down");
         ran.await.map_err(|_| going_down())??;

@@ -68,7 +68,7 @@ async fn pipeline(node: &NodeHandle, name: &Name, baton: Option<Baton>, statemen
     let (reply, answer) = oneshot::channel();
     let work = Work::Pipeline { requests: statements.iter().map(execute).collect(), reply };
     let version = HranaVersion::Hrana3;
-    let job = Job { database: name.clone(), at: None, create: true, baton, version, min_lsn: 0, work };
+    let job = Job { database: name.clone(), at: None, create: true, baton, version, min_lsn: 0, work, loan: None };
     node.send(name, Message::Job(job)).expect("a node that runs");
     answer.await.expect("an answer").unwrap_or_else(|error| panic!("{name}: {error:?}"))
 }
@@ -183,7 +183,7 @@ fn a_rollback_waits_for_no_memory() {
         let (closed, answer) = oneshot::channel();
         let work = Work::Pipeline { requests: vec![StreamRequest::Close], reply: closed };
         let version = HranaVersion::Hrana3;
-        let job = Job { database: name.clone(), at: None, create: true, baton: reply.baton, version, min_lsn: 0, work };
+        let job = Job { database: name.clone(), at: None, create: true, baton: reply.baton, version, min_lsn: 0, work, loan: None };
         node.send(&name, Message::Job(job)).expect("a node that runs");
         answer.await.expect("an answer").expect("it is closed");
         is(&node, &name, "SELECT sum(n) FROM t", 0).await;
@@ -354,7 +354,7 @@ fn a_body_borrows_memory_as_it_arrives_and_is_refused_where_there_is_none() {
         drop(sender);
         let (status, answer) = posted.join_next().await.expect("it runs").expect("an answer");
         assert!(status == StatusCode::OK && answer.contains(&(5 * MIB / 2).to_string()), "{status} {answer}");
-        assert_eq!((borrowed(), node.context.memory().large), (0, 0), "it is given back");
+        all_is_given_back(&node).await;
 
         let (status, answer) = post_at_once(data_plane(&node), body_of(3 * MIB / 2)).await;
         assert_eq!(status, StatusCode::OK, "there is room again: {answer}");
@@ -369,6 +369,47 @@ fn a_body_borrows_memory_as_it_arrives_and_is_refused_where_there_is_none() {
         drop(sender);
         let (status, answer) = posted.join_next().await.expect("it runs").expect("an answer");
         assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
-        assert_eq!((borrowed(), node.context.memory().large), (0, 0));
+        all_is_given_back(&node).await;
     });
+}
+
+/// It would keep memory from everybody else for as long as it likes.
+#[test]
+fn a_large_body_that_does_not_come_is_given_up() {
+    let settings = Settings { large_body_patience: Duration::from_millis(200), ..settings() };
+    with_node(settings, async |node| {
+        let (sender, pieces) = mpsc::channel(1);
+        let mut posted = tokio::task::JoinSet::new();
+        posted.spawn(post_pieces(data_plane(&node), pieces));
+        sender.send(Bytes::from(vec![b' '; MIB + 1000])).await.expect("it is read");
+        let (status, answer) = posted.join_next().await.expect("it runs").expect("an answer");
+        assert!(status == StatusCode::REQUEST_TIMEOUT && answer.contains("too slowly"), "{status} {answer}");
+        all_is_given_back(&node).await;
+        // What is small keeps nothing from anybody.
+        let (sender, pieces) = mpsc::channel(1);
+        posted.spawn(post_pieces(data_plane(&node), pieces));
+        let small = body_of(MIB / 2);
+        sender.send(small.slice(..1000)).await.expect("it is read");
+        pause(Duration::from_millis(500)).await;
+        sender.send(small.slice(1000..)).await.expect("it is read");
+        drop(sender);
+        let (status, answer) = posted.join_next().await.expect("it runs").expect("an answer");
+        assert_eq!(status, StatusCode::OK, "{answer}");
+    });
+}
+
+/// A moment after the answer: what was asked with is dropped then.
+async fn all_is_given_back(node: &NodeHandle) {
+    for _ in 0..1000 {
+        if (node.context.body_bytes.load(Ordering::Relaxed), node.context.memory().large) == (0, 0) {
+            return;
+        }
+        pause(Duration::from_millis(10)).await;
+    }
+    panic!("{} bytes of bodies are still borrowed", node.context.body_bytes.load(Ordering::Relaxed));
+}
+
+#[expect(clippy::disallowed_methods, reason = "waits for a node in real time")]
+async fn pause(duration: Duration) {
+    tokio::time::sleep(duration).await;
 }

@@ -22,7 +22,7 @@ const CLIENTS: usize = 200;
 fn ask(node: &NodeHandle, name: &Name) -> oneshot::Receiver<Result<PipelineReply, JobError>> {
     let (reply, answer) = oneshot::channel();
     let work = Work::Pipeline { requests: Vec::new(), reply };
-    let job = Job { database: name.clone(), at: None, create: false, baton: None, version: HranaVersion::Hrana3, min_lsn: 0, work };
+    let job = Job { database: name.clone(), at: None, create: false, baton: None, version: HranaVersion::Hrana3, min_lsn: 0, work, loan: None };
     node.send(name, Message::Job(job)).expect("a node that runs");
     answer
 }

@@ -44,7 +44,7 @@ async fn ask(
     let (reply, answer) = oneshot::channel();
     let work = Work::Pipeline { requests: vec![StreamRequest::Execute { stmt }], reply };
     let at = at.map(Moment::Lsn);
-    let job = Job { database: name.clone(), at, create: true, baton, version: HranaVersion::Hrana3, min_lsn: 0, work };
+    let job = Job { database: name.clone(), at, create: true, baton, version: HranaVersion::Hrana3, min_lsn: 0, work, loan: None };
     node.send(name, Message::Job(job)).expect("a node that runs");
     answer.await.expect("an answer")
 }

@@ -36,7 +36,7 @@ async fn run(node: &NodeHandle, name: &Name, sql: &str) -> PipelineReply {
     let (reply, answer) = oneshot::channel();
     let work = Work::Pipeline { requests: vec![StreamRequest::Execute { stmt }], reply };
     let version = HranaVersion::Hrana3;
-    let job = Job { database: name.clone(), at: None, create: true, baton: None, version, min_lsn: 0, work };
+    let job = Job { database: name.clone(), at: None, create: true, baton: None, version, min_lsn: 0, work, loan: None };
     node.send(name, Message::Job(job)).expect("a node that runs");
     let reply = answer.await.expect("an answer").unwrap_or_else(|error| panic!("{name}: {sql}: {error:?}"));
     assert!(reply.results[0].is_ok(), "{name}: {sql}: {:?}", reply.results[0]);

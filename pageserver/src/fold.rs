@@ -193,17 +193,15 @@ impl Folder<'_> {
 
     /// The same; the pack is made by a page server, if there is one that does it.
     pub async fn fold_by(&self, mut job: FoldJob, maker: Option<&PackMaker>) -> Result<Linked, FoldFailure> {
-        let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
         let image = base_of(self.fetcher, &job.head.value).await?.image;
-        let made = self.make(&mut job, image.as_ref(), maker, patience).await?;
+        let (made, patience) = self.make(&mut job, image.as_ref(), maker).await?;
         self.finish(job, image, made, patience).await
     }
 
     /// Uploads all that the head will refer to.
     pub(crate) async fn prepare(&self, mut job: FoldJob) -> Result<Prepared, FoldFailure> {
-        let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
         let image = base_of(self.fetcher, &job.head.value).await?.image;
-        let made = self.make(&mut job, image.as_ref(), None, patience).await?;
+        let (made, patience) = self.make(&mut job, image.as_ref(), None).await?;
         self.complete(job, image, made, patience).await
     }
 
@@ -214,9 +212,8 @@ impl Folder<'_> {
 
     /// Folds for a head that is still to come: uploads what it will refer to, and answers its page map and image.
     pub async fn fold_apart(&self, mut job: FoldJob) -> Result<(MapField, Option<Bytes>), FoldFailure> {
-        let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
         let image = base_of(self.fetcher, &job.head.value).await?.image;
-        let Some(mut made) = self.make(&mut job, image.as_ref(), None, patience).await? else {
+        let (Some(mut made), _) = self.make(&mut job, image.as_ref(), None).await? else {
             return Ok((job.head.value.map, job.head.value.inline_image));
         };
         if made.image.is_none() {
@@ -225,21 +222,22 @@ impl Folder<'_> {
         Ok((MapField::Inline(made.root), made.image.as_ref().map(Image::encode)))
     }
 
-    /// Writes the tail's pages; `None`: there are none.
+    /// Writes the tail's pages; `None`: there are none. The patience is that of the fold, and begins when there is room for it.
     async fn make(
         &self,
         job: &mut FoldJob,
         image: Option<&Image>,
         maker: Option<&PackMaker>,
-        patience: Patience,
-    ) -> Result<Option<Made>, FoldFailure> {
+    ) -> Result<(Option<Made>, Patience), FoldFailure> {
+        let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
         if let Some(made) = self.fold_whole(job, image, patience).await? {
-            return Ok(Some(made));
+            return Ok((Some(made), patience));
         }
-        let Some(plan) = self.plan(job, plan_fold).await? else { return Ok(None) };
+        let Some(plan) = self.plan(job, plan_fold).await? else { return Ok((None, patience)) };
         let commits = keep::take_large_commits(&mut job.input);
         let needed = plan.memory_bytes().max(commits.iter().map(Bytes::len).sum());
         let _room = self.fetcher.room(needed.saturating_sub(job.input.set_aside_bytes)).await;
+        let patience = Patience::for_duration(self.seam, limits::FOLD_PATIENCE);
         let built = self.build_by(maker, job, &plan, image).await?;
         let mut made = self.write(job, built, patience).await?;
         if !commits.is_empty() {
@@ -248,7 +246,7 @@ impl Folder<'_> {
             let pack = self.put_commits(job, &commits, patience, &mut made.written).await?;
             made.history = pack.and_then(|pack| Some((pack.id, pack.history?)));
         }
-        Ok(Some(made))
+        Ok((Some(made), patience))
     }
 
     /// One step of giving dead space back, for a job without commits. `None`: there is little, and nothing was written.

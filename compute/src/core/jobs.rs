@@ -41,7 +41,7 @@ impl Core {
     /// Starts a request. Its task runs to the end even if the client goes away: then it is told to stop.
     pub(super) fn start(self: Rc<Self>, job: Job) {
         spawn_local(async move {
-            let Job { database, at, create, baton, version, min_lsn, work } = job;
+            let Job { database, at, create, baton, version, min_lsn, work, loan } = job;
             let asks = Asks { at, only_reads: replicas::only_reads(&work), min_lsn };
             // A pipeline is answered as a whole, so it may run before this node owns the database.
             let may_claim = matches!(work, Work::Pipeline { .. });
@@ -75,6 +75,7 @@ impl Core {
                     drop(done.send(ran));
                 }
             }
+            drop(loan);
         });
     }
 

@@ -64,7 +64,7 @@ use crate::hrana::baton::Baton;
 use crate::hrana::error::{HranaError, ProtocolError};
 use crate::hrana::request::{Batch, StreamRequest};
 use crate::hrana::response::StreamResponse;
-use crate::context::NodeContext;
+use crate::context::{BodyLoan, NodeContext};
 use crate::moment::Moment;
 use crate::session::download::Download;
 use crate::session::stream::Stream;
@@ -127,6 +127,8 @@ pub struct Job {
     /// The last commit (raw) that the client has seen and wants to see again. A replica waits for it.
     pub min_lsn: u64,
     pub work: Work,
+    /// What the work takes, until it is done, whether or not anybody waits for it.
+    pub loan: Option<BodyLoan>,
 }
 
 pub enum Work {

@@ -4,8 +4,7 @@
 //! the others wait for. All together have a part of what the node lends, so that statements and transactions have the
 //! rest; a single one may have more.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -13,69 +12,57 @@ use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use segments::cache::Loan;
 
 use super::{failure, server_failure};
-use crate::context::NodeContext;
+use crate::context::{BodyLoan, NodeContext};
 use crate::error::{Fault, ServerError};
 use crate::limits;
 
-/// The memory of one request.
-pub struct BodyLoan {
-    node: Arc<NodeContext>,
-    loan: Loan,
+/// So much of a body has come. It will be there together with the values in it, for a moment.
+fn has_room(loan: &mut BodyLoan, body_bytes: usize) -> bool {
+    body_bytes <= limits::SMALL_BODY_BYTES || loan.try_set(2 * body_bytes)
 }
 
-impl BodyLoan {
-    pub fn new(node: &Arc<NodeContext>) -> Self {
-        Self { node: node.clone(), loan: node.cache.lend() }
+/// What a body is told for which there is no room.
+fn refusal(loan: &BodyLoan, body_bytes: usize) -> Response {
+    if body_bytes > loan.most_bytes() / 2 {
+        let text = format!("a request of {body_bytes} bytes and more takes more memory than this server has (--memory)");
+        return failure(StatusCode::PAYLOAD_TOO_LARGE, &text, "SHOAL_INVALID");
     }
-
-    /// So much of a body has come. It will be there together with the values in it, for a moment.
-    fn has_come(&mut self, body_bytes: usize) -> bool {
-        body_bytes <= limits::SMALL_BODY_BYTES || self.try_set(2 * body_bytes)
-    }
-
-    /// The values are there, and the body is not any more.
-    pub fn is_parsed(&mut self) {
-        let bytes = self.loan.bytes() / 2;
-        self.set(bytes);
-    }
-
-    fn try_set(&mut self, bytes: usize) -> bool {
-        let growth = bytes.saturating_sub(self.loan.bytes());
-        let others = self.node.body_bytes.fetch_add(growth, Ordering::Relaxed) - self.loan.bytes();
-        let share = self.node.cache.lent_bytes_max() / limits::BODIES_PART;
-        let has_room = (others == 0 || others.saturating_add(bytes) <= share) && self.loan.try_set(bytes);
-        if !has_room {
-            self.node.body_bytes.fetch_sub(growth, Ordering::Relaxed);
-        }
-        has_room
-    }
-
-    /// No more than before.
-    fn set(&mut self, bytes: usize) {
-        self.node.body_bytes.fetch_sub(self.loan.bytes() - bytes, Ordering::Relaxed);
-        self.loan.set(bytes);
-    }
-
-    /// What a body is told for which there is no room.
-    fn refuse(&self, body_bytes: usize) -> Response {
-        if body_bytes > self.node.cache.lent_bytes_max() / 2 {
-            let text = format!("a request of {body_bytes} bytes and more takes more memory than this server has (--memory)");
-            return failure(StatusCode::PAYLOAD_TOO_LARGE, &text, "SHOAL_INVALID");
-        }
-        let text = format!(
-            "this node has no memory left (--memory) for a request of {body_bytes} bytes and more, beside what others \
-             do; nothing was done; try again later"
-        );
-        server_failure(&ServerError::new(Fault::Retry, text))
-    }
+    let text = format!(
+        "this node has no memory left (--memory) for a request of {body_bytes} bytes and more, beside what others do; \
+         nothing was done; try again later"
+    );
+    server_failure(&ServerError::new(Fault::Retry, text))
 }
 
-impl Drop for BodyLoan {
-    fn drop(&mut self) {
-        self.set(0);
+/// The next piece of a body, of which `bytes` have come, and which has been large since then. Who keeps memory from others
+/// by sending slowly is not waited for.
+async fn next_piece(body: &mut Body, loan: Option<&BodyLoan>, bytes: usize, since: Option<u64>) -> Result<Option<Bytes>, Response> {
+    let frame = match loan.zip(since) {
+        None => body.frame().await,
+        Some((loan, since_micros)) => {
+            let NodeContext { seam, settings, .. } = loan.node();
+            let large_bytes = (bytes - limits::SMALL_BODY_BYTES) as u64;
+            let for_its_size = Duration::from_micros(large_bytes * 1_000_000 / limits::LARGE_BODY_BYTES_PER_SECOND);
+            let took = Duration::from_micros(seam.boot_micros().saturating_sub(since_micros));
+            tokio::select! {
+                biased;
+                frame = body.frame() => frame,
+                () = seam.sleep((settings.large_body_patience + for_its_size).saturating_sub(took)) => {
+                    let text = "the request's body comes too slowly for its size; nothing was done";
+                    return Err(failure(StatusCode::REQUEST_TIMEOUT, text, "SHOAL_INVALID"));
+                }
+            }
+        }
+    };
+    match frame {
+        Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
+        Some(Err(error)) => {
+            let text = format!("the request's body broke off: {error}");
+            Err(failure(StatusCode::BAD_REQUEST, &text, "SHOAL_INVALID"))
+        }
+        None => Ok(None),
     }
 }
 
@@ -92,23 +79,24 @@ pub(in crate::http) async fn read_lent_body(body: Body, bytes_max: usize, loan: 
 async fn read_pieces(mut body: Body, bytes_max: usize, mut loan: Option<&mut BodyLoan>) -> Result<Bytes, Response> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     let (mut first, mut all) = (Bytes::new(), BytesMut::new());
+    let mut large_since = None;
     loop {
-        let piece = match body.frame().await {
-            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
-            Some(Err(error)) => {
-                let text = format!("the request's body broke off: {error}");
-                return Err(failure(StatusCode::BAD_REQUEST, &text, "SHOAL_INVALID"));
-            }
+        let so_far = first.len().max(all.len());
+        if let Some(loan) = loan.as_ref().filter(|loan| loan.bytes() > 0) {
+            large_since.get_or_insert_with(|| loan.node().seam.boot_micros());
+        }
+        let piece = match next_piece(&mut body, loan.as_deref(), so_far, large_since).await? {
+            Some(piece) => piece,
             // Most come in one piece, which is not copied.
             None if all.is_empty() => return Ok(first),
             None => return Ok(all.freeze()),
         };
-        let bytes = first.len().max(all.len()) + piece.len();
+        let bytes = so_far + piece.len();
         let refusal = if bytes > bytes_max {
             let text = format!("the request is larger than {bytes_max} bytes, the limit of this server (--max-body-size)");
             Some(failure(StatusCode::PAYLOAD_TOO_LARGE, &text, "SHOAL_INVALID"))
         } else {
-            loan.as_mut().and_then(|loan| (!loan.has_come(bytes)).then(|| loan.refuse(bytes.max(announced))))
+            loan.as_mut().and_then(|loan| (!has_room(loan, bytes)).then(|| refusal(loan, bytes.max(announced))))
         };
         if let Some(refusal) = refusal {
             drop((first, all, piece));

@@ -31,8 +31,9 @@ use tokio::sync::{mpsc, oneshot};
 use tower_http::cors::CorsLayer;
 
 use super::route::{self, Endpoint, Route, Target};
-use super::body::{BodyLoan, read_lent_body};
+use super::body::read_lent_body;
 use super::{download, failure, going_down, json, server_failure};
+use crate::context::BodyLoan;
 use crate::core::{CursorReply, Job, JobError, Message, PipelineReply, Shown, Work};
 use crate::hrana::HranaVersion;
 use crate::hrana::baton::BatonKey;
@@ -98,7 +99,7 @@ async fn handle(State(plane): State<Arc<DataPlane>>, request: Request<Body>) -> 
         Err(response) => return response,
     };
     let answered = match endpoint {
-        Endpoint::Pipeline(version) => pipeline(&plane, &target, version, min_lsn, (body, &mut loan)).await,
+        Endpoint::Pipeline(version) => pipeline(&plane, &target, version, min_lsn, (body, loan)).await,
         Endpoint::Dump => {
             let with_rowids = match download::with_rowids(parts.uri.query()) {
                 Ok(with_rowids) => with_rowids,
@@ -111,7 +112,7 @@ async fn handle(State(plane): State<Arc<DataPlane>>, request: Request<Body>) -> 
             Ok(wanted) => download::respond(&plane.node, &target, plane.create_on_first_use, min_lsn, wanted).await,
             Err(response) => return *response,
         },
-        Endpoint::Cursor => cursor(&plane, &target, min_lsn, (body, &mut loan)).await,
+        Endpoint::Cursor => cursor(&plane, &target, min_lsn, (body, loan)).await,
     };
     answered.unwrap_or_else(|error| job_failure(&error))
 }
@@ -133,7 +134,7 @@ async fn pipeline(
     target: &Target,
     version: HranaVersion,
     min_lsn: u64,
-    (body, loan): (Bytes, &mut BodyLoan),
+    (body, mut loan): (Bytes, BodyLoan),
 ) -> Result<Response, JobError> {
     let PipelineRequestBody { baton, requests } = PipelineRequestBody::parse(&body)?;
     drop(body);
@@ -145,7 +146,7 @@ async fn pipeline(
     let (reply, answer) = oneshot::channel();
     let work = Work::Pipeline { requests, reply };
     let Target { name, at } = target.clone();
-    let job = Job { database: name, at, create: plane.create_on_first_use, baton, version, min_lsn, work };
+    let job = Job { database: name, at, create: plane.create_on_first_use, baton, version, min_lsn, work, loan: Some(loan) };
     plane.node.send(&target.name, Message::Job(job)).map_err(JobError::from)?;
     let PipelineReply { baton, results, shown } = answer.await.map_err(|_| going_down())??;
     let baton = baton.map(|baton| plane.batons.seal(&baton, &shown_as));
@@ -157,7 +158,7 @@ async fn cursor(
     plane: &DataPlane,
     target: &Target,
     min_lsn: u64,
-    (body, loan): (Bytes, &mut BodyLoan),
+    (body, mut loan): (Bytes, BodyLoan),
 ) -> Result<Response, JobError> {
     let CursorRequestBody { baton, batch } = CursorRequestBody::parse(&body)?;
     drop(body);
@@ -170,7 +171,7 @@ async fn cursor(
     let work = Work::Cursor { batch, head };
     let version = HranaVersion::Hrana3;
     let Target { name, at } = target.clone();
-    let job = Job { database: name, at, create: plane.create_on_first_use, baton, version, min_lsn, work };
+    let job = Job { database: name, at, create: plane.create_on_first_use, baton, version, min_lsn, work, loan: Some(loan) };
     plane.node.send(&target.name, Message::Job(job)).map_err(JobError::from)?;
     let CursorReply { baton, pieces, shown } = answer.await.map_err(|_| going_down())??;
     let baton = baton.map(|baton| plane.batons.seal(&baton, &shown_as));

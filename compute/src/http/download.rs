@@ -41,7 +41,7 @@ pub async fn respond(
     let (head, answer) = oneshot::channel();
     let work = Work::Download { download, head };
     let Target { name, at } = target.clone();
-    let job = Job { database: name, at, create, baton: None, version: HranaVersion::Hrana3, min_lsn, work };
+    let job = Job { database: name, at, create, baton: None, version: HranaVersion::Hrana3, min_lsn, work, loan: None };
     node.send(&target.name, Message::Job(job)).map_err(JobError::from)?;
     let DownloadReply { shown, bytes, pieces, complete } = answer.await.map_err(|_| going_down())??;
     let mut response = Response::new(body(pieces, complete));

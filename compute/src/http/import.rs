@@ -25,8 +25,9 @@ use tenant::name::Name;
 use tenant::registry;
 use walstore::register::Patience;
 
-use super::body::{BodyLoan, read_lent_body};
+use super::body::read_lent_body;
 use super::{Parameters, freed, going_down, server_failure};
+use crate::context::BodyLoan;
 use crate::error::{Fault, ServerError};
 use crate::import::job::{self, Progress, Stage};
 use crate::import::staging::{self, Upload};

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::{Batch, Rows, Statement, ffi};
 
-use super::arguments;
+use super::arguments::{self, BindError};
 use super::connection::SqlConnection;
 use super::output::{Gathered, Output};
 use super::prepared::{Known, Prepared};
@@ -59,7 +59,10 @@ impl SqlConnection {
     ) -> Result<Effect, Failure> {
         let sql = stmt.sql.text(stored)?;
         let mut statement = self.prepare(sql)?;
-        arguments::bind(&mut statement, stmt)?;
+        arguments::bind(&mut statement, stmt).map_err(|error| match error {
+            BindError::Arguments(error) => error,
+            BindError::Sqlite(error) => self.explain(&error),
+        })?;
         let effect = self.run(&mut statement, sql, stmt.want_rows, output)?;
         if is_begin_read_only(sql) {
             self.read_only.set(true);
@@ -162,6 +165,7 @@ impl SqlConnection {
     fn before_prepare(&self) {
         // What stopped the statement before this one is no reason to stop this one.
         self.file.cancelled.borrow_mut().take();
+        let _ = self.file.database.meter.take_refusal();
         self.observed.inserts.store(false, Ordering::Relaxed);
         self.observed.changes_rows.store(false, Ordering::Relaxed);
         self.observed.does_more.store(false, Ordering::Relaxed);

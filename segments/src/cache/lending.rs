@@ -12,8 +12,8 @@
 //! A large one asks as it grows, and nobody knows how large it will be ([`Loan::try_set_large`]). If several grew until
 //! there is nothing left, none could come to its end and all would wait for each other. So there is a **first** one,
 //! for which as much is kept as the largest may need; the others have what is left beside that and all smaller ones, and
-//! wait until they are first. A large one goes on being large when it does not grow any more, until it is given back: what is acknowledged and not folded yet counts
-//! beside what is being written.
+//! wait until they are first. A large one goes on being large when it does not grow any more, until it is given back: what
+//! is acknowledged and not folded yet counts beside what is being written.
 //!
 //! If the largest may need more than there is, whoever runs the node wants it so: then one that is alone gets it,
 //! whatever the bound.
@@ -142,6 +142,9 @@ impl Loan {
     /// From now on it is so many bytes, whatever others have. It does not go on growing, so another one may be first; if
     /// it was large, it is that as long as it has anything.
     pub fn set(&mut self, bytes: usize) {
+        if bytes == 0 && self.bytes == 0 && !self.is_first {
+            return;
+        }
         let lent = &self.cache.lent;
         if bytes >= self.bytes {
             lent.bytes.fetch_add(bytes - self.bytes, Ordering::Relaxed);

@@ -107,7 +107,11 @@ impl Connection {
         assert!(self.has_turn(), "BUG: a commit without the turn");
         let page_count = self.page_count();
         let pages = std::mem::take(&mut *self.written.borrow_mut());
-        let loan = self.loan.replace(self.database.node.cache.lend());
+        // Most have borrowed nothing.
+        let mut loan = self.database.node.cache.lend();
+        if self.loan.borrow().bytes() > 0 {
+            std::mem::swap(&mut *self.loan.borrow_mut(), &mut loan);
+        }
         self.drop_written();
         let published = self.database.publish(pages, page_count, loan);
         let lsn = published.map_err(|error| {
