@@ -54,14 +54,15 @@ const SEEDS: u64 = 200;
 const TWICE: u64 = 10;
 
 /// Seeds beyond the fast tier that have found a bug.
-const KEPT: [(u64, &str); 10] = [
+const KEPT: [(u64, &str); 11] = [
     (23, "a node whose clock was a little behind listed a history without its newest commits"),
     (44, "the same, of a restored database"),
     (87, "a node that ended while its overlays were large spun for ever, looking for who should fold"),
     (100_141, "a base that a fork of an ended database stored and could not link stayed for ever"),
     (200_254, "a database restored by a clock that was behind was older than the one whose place it took"),
+    (200_392, "of one that was deleted by such a clock it was said that it had gone before it came"),
     (200_579, "a replica took a log that was drained meanwhile for one without commits, and called itself complete"),
-    (200_990, "the same, of one that nothing was committed to"),
+    (200_990, "a database that was restored to before its first commit was older than the one whose place it took"),
     (400_458, "a database whose time was up, and whose owner had died, was left to him by every sweep"),
     (500_576, "a fork that was written without an answer, and refused when it was sent again, was called not done"),
     (601_609, "a node whose clock was ahead swept the marker of a database that was to end, and nobody found it again"),

@@ -152,6 +152,11 @@ pub fn is_gone(head: &Head) -> bool {
     head.is_emptied() && head.folded.lsn.is_some()
 }
 
+/// The last time at which it is known to have been there.
+fn was_there_until(head: &Head) -> u64 {
+    head.folded.time_micros.max(head.settings.created_micros)
+}
+
 /// Whether only what this database was made from can have this commit (raw).
 fn begins_after(head: &Head, lsn: u64) -> bool {
     lsn < Lsn::raw(head.horizon) && head.parent.is_some_and(|parent| lsn <= Lsn::raw(parent.lsn))
@@ -161,8 +166,8 @@ fn begins_after(head: &Head, lsn: u64) -> bool {
 fn check_is_there(older: &Head, newer: &Head, micros: u64) -> Result<(), ServerError> {
     let (name, at, since) = (&newer.name, time_text(micros), time_text(newer.settings.created_micros));
     let text = match older.state {
-        // The clock that it was deleted by may have been behind the one of its last commit.
-        HeadState::Deleted { at_micros } if micros >= at_micros.max(older.folded.time_micros + 1) => {
+        // The clock that it was deleted by may have been behind the one of its last commit, or of its creation.
+        HeadState::Deleted { at_micros } if micros >= at_micros.max(was_there_until(older) + 1) => {
             format!("there was no `{name}` at {at}: it was deleted at {}, and brought back at {since}", time_text(at_micros))
         }
         _ if is_gone(older) => format!(
