@@ -15,8 +15,8 @@ const COUNT: &str = "SELECT count(*) FROM t";
 /// Databases in each state. Two requests side by side may by chance look like two in sequence, never the other way
 /// round, so the fewest count.
 const DATABASES: usize = 3;
-/// A database that nobody has used for a minute is closed, with the next heartbeat.
-const UNTIL_CLOSED: Duration = Duration::from_secs(66);
+/// A database that nobody has used for a minute is looked at with the next heartbeat, and closed with the one after.
+const UNTIL_CLOSED: Duration = Duration::from_secs(75);
 
 pub fn run(options: &Options) -> anyhow::Result<Report> {
     let mut cold = Cold::start()?;
