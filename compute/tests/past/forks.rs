@@ -26,6 +26,36 @@ fn a_fork_begins_with_the_state_of_now_or_of_then_and_goes_its_own_way() {
     change(&server, "nobody/fork/x", &json!({})).assert_refused(404, "SHOAL_NO_SUCH_DATABASE", &["nobody"]);
 }
 
+/// Bug: what its parent showed then was shown for it, and could be restored.
+#[test]
+fn a_time_before_a_fork_was_made_means_nothing_of_it() {
+    let server = Server::dev();
+    let app = server.database("app");
+    let seen = history(&app, 4);
+    // A database that had the name before, and was deleted, is not what the fork was then either.
+    history(&server.database("fork"), 2);
+    changed(&server, "fork/retention", &json!({ "retention": "0" }));
+    assert_eq!(server.admin("DELETE", "v1/namespaces/fork").status, 200);
+    let before = compute::moment::time_text(wait_for_a_moment());
+    changed(&server, "app/fork/fork", &json!({}));
+    let made = compute::moment::time_text(wait_for_a_moment());
+    let fork = server.unmade_database("fork");
+    let body = json!({ "requests": [execute("SELECT 1")] }).to_string();
+    for is_changed in [false, true] {
+        if is_changed {
+            commit(&fork, "CREATE TABLE own (x)");
+        }
+        for time in [&seen[1].time, &seen[3].time, &before] {
+            let then = at(&server, "fork", time).post("v2/pipeline", &body);
+            then.assert_refused(400, "SHOAL_INVALID", &["before the retention window of `fork`"]);
+            let restored = change(&server, "fork/restore", &json!({ "timestamp": time, "to": "copy" }));
+            restored.assert_refused(400, "SHOAL_INVALID", &["before the retention window of `fork`"]);
+        }
+        assert_eq!(shown(&at(&server, "fork", &made)), seen[3].shows);
+        assert_eq!(shown(&at(&server, "fork", seen[3].lsn)), seen[3].shows);
+    }
+}
+
 #[test]
 fn history_lists_every_commit_the_newest_first_in_pages() {
     let server = Server::dev();

@@ -47,10 +47,11 @@ pub struct Known {
 impl Known {
     fn new(head: &Head, mut window: Window) -> Self {
         for mark in [&mut window.oldest, &mut window.newest] {
-            if mark.lsn == 0 {
-                // Before the first commit: it was empty from then on.
-                mark.time_micros = head.settings.created_micros;
-            }
+            // Before the first commit it was empty from then on; what it began with had another name before.
+            mark.time_micros = match mark.lsn {
+                0 => head.settings.created_micros,
+                _ => mark.time_micros.max(head.settings.created_micros),
+            };
         }
         Self { window, retention_secs: head.settings.retention_secs, formerly_micros: None }
     }
@@ -124,8 +125,8 @@ impl State {
 /// Finds the commit that is meant, among those that `head` says are folded.
 pub async fn find(node: &NodeContext, head: &Head, moment: Moment, now_micros: u64) -> Result<Found, ServerError> {
     let wanted = match moment {
-        // It is not the empty database from before its creation.
-        Moment::Time(micros) if head.horizon.is_none() && micros < head.settings.created_micros => {
+        // It is not the empty database from before its creation, nor is a fork what its parent was then.
+        Moment::Time(micros) if micros < head.settings.created_micros => {
             return Ok(Found::Not(NotThere::TooOld(Known::read(node, head).await?)));
         }
         Moment::Lsn(lsn) | Moment::Bookmark { lsn, .. } => history::Moment::Lsn(lsn),
