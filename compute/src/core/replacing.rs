@@ -214,6 +214,7 @@ impl Core {
             Ok(head) => drop(head.map(|head| self.adopt(&open, &head))),
             Err(error) => debug!(%name, %error, "cannot read the head that a reset was pinned in yet"),
         }
+        self.announce_end(&restored.new.value).await;
         Ok((Changed::of(&restored.new.value, Some(&restored.old.value)), restored.new))
     }
 

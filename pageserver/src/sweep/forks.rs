@@ -30,6 +30,10 @@ enum Lifted {
     Lost(Versioned<Head>),
 }
 
+fn never_deleted(database: DatabaseId) -> SweepError {
+    Corrupt::new("a head was deleted; they never are").at(keys::head(database)).into()
+}
+
 impl Sweeper {
     /// Lifts the pins of a database that nobody owns, as far as nobody needs them. Answers the head as it is then.
     pub(super) async fn lift_pins(
@@ -57,6 +61,7 @@ impl Sweeper {
         let looks = stream::iter(children).map(|child| async move {
             let is_kept = match self.head(child).await? {
                 None => false,
+                Some(found) if !found.value.state.is_final() && self.has_expired(&found.value) => false,
                 // It is used, or it stands on what its parent has.
                 Some(found) => {
                     let Head { state, owner, map, .. } = &found.value;
@@ -166,7 +171,7 @@ impl Sweeper {
         self.collect_ended(child, Vec::new(), collected).await?;
         match self.head(database).await? {
             Some(child) => Ok(child),
-            None => Err(Corrupt::new("a head was deleted; they never are").at(keys::head(database)).into()),
+            None => Err(never_deleted(database)),
         }
     }
 
@@ -189,8 +194,13 @@ impl Sweeper {
             let (main, patience) = (&*self.stores.main, self.access().patience);
             child = Some(registry::occupy(main, &self.seam, &parent.name, pin.child, None, patience).await?);
         }
-        let child = child.expect("BUG: it was read or written");
+        let mut child = child.expect("BUG: it was read or written");
         self.delete_leftover(&child, collected).await?;
+        // A marker leads to it, too, unless that could not be written.
+        if !child.value.state.is_final() && self.has_expired(&child.value) {
+            Box::pin(self.expire(child, collected)).await?;
+            child = self.head(pin.child).await?.ok_or_else(|| never_deleted(pin.child))?;
+        }
         let child = self.collect_child(child, depth, collected).await?;
         let reach = collect::reach(&self.fetcher, &child.value, None).await?;
         let reaches = reach.owners.iter().any(|owner| *owner != child.value.database);

@@ -61,8 +61,8 @@ impl Sweeper {
         if !matches!(head.value.state, HeadState::Deleted { .. }) {
             // A delete that was given up, or is about to come: a day later it is not. If it comes all the same, the
             // walk over the databases finds its head.
-            let is_late = self.seam.wall_micros() >= marker.due_micros.saturating_add(limits::MARKER_LATE_MICROS);
-            return Ok(is_late);
+            let late_micros = marker.due_micros.saturating_add(limits::MARKER_LATE_MICROS);
+            return Ok(self.agreed_micros().is_some_and(|now| now >= late_micros));
         }
         if let Err(error) = registry::free_name(main, &self.seam, &head.value, patience).await {
             warn!(%error, database = %marker.database, "cannot free the name of a deleted database yet");

@@ -277,13 +277,15 @@ impl Forest {
         fork
     }
 
-    /// A fork that is to be deleted after so many seconds.
-    pub async fn fork_until(&mut self, at: usize, lsn: u64, secs: u64) -> usize {
+    /// A fork that is to be deleted after so many seconds, whether or not its owner could mark when.
+    pub async fn fork_until(&mut self, at: usize, lsn: u64, secs: u64, is_marked: bool) -> usize {
         let fork = self.fork(at, lsn).await;
         let head = self.owned(fork).await;
         let expires_micros = self.seam.wall_micros() + secs * 1_000_000;
         let marker = DueMarker { database: head.value.database, kind: DueKind::Expire, due_micros: expires_micros, other: None };
-        registry::put_due(&self.memory, &self.seam, &marker, Patience::endless()).await.expect("a marker");
+        if is_marked {
+            registry::put_due(&self.memory, &self.seam, &marker, Patience::endless()).await.expect("a marker");
+        }
         let settings = Settings { expires_micros, ..head.value.settings };
         let head = self.swap(&head, lifecycle::with_settings(&head.value, settings, PutId::random(&self.seam))).await;
         let next = lifecycle::release(&head.value, head.value.folded.lsn, PutId::random(&self.seam));

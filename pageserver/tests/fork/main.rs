@@ -181,23 +181,24 @@ async fn what_was_deleted_comes_back_within_its_retention_and_not_after() {
     assert!(refused.to_string().contains("its content is gone"), "{refused}");
 }
 
+/// Bug: one that had written nothing was found by its marker alone, and stayed if that could not be written.
 #[tokio::test(start_paused = true)]
 async fn a_fork_whose_time_is_up_is_deleted_by_a_sweep() {
-    let mut forest = Forest::new();
-    let root = forest.create(0).await;
-    history(&mut forest, root).await;
-    let fork = forest.fork_until(root, 6, 600).await;
-    forest.release(root).await;
-    forest.sweep().await;
-    forest.check(fork).await;
-    tokio::time::advance(std::time::Duration::from_secs(601)).await;
-    let collected = forest.sweep().await;
-    assert_eq!(collected.ended, 1);
-    let collected = forest.sweep().await;
-    assert_eq!(collected.pins, 1, "its parent need keep nothing for it");
-    assert!(forest.head(fork).await.value.is_shrunk());
-    assert!(!forest.head(root).await.value.is_pinned());
-    forest.check(root).await;
+    for is_marked in [true, false] {
+        let mut forest = Forest::new();
+        let root = forest.create(0).await;
+        history(&mut forest, root).await;
+        let fork = forest.fork_until(root, 6, 600, is_marked).await;
+        forest.release(root).await;
+        forest.sweep().await;
+        forest.check(fork).await;
+        tokio::time::advance(std::time::Duration::from_secs(601)).await;
+        assert_eq!(forest.sweep().await.ended, 1, "marked: {is_marked}");
+        forest.sweep().await;
+        assert!(forest.head(fork).await.value.is_shrunk());
+        assert!(!forest.head(root).await.value.is_pinned(), "its parent need keep nothing for it");
+        forest.check(root).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
