@@ -312,10 +312,12 @@ impl Core {
                 return Ok(None);
             }
             let before = head.clone();
-            let deleted = node.io(move |node| async move {
+            let deleted = node.io_that_writes(move |node| async move {
                 registry::delete_database(&*node.stores.main, &node.seam, &before, node.id, Patience::endless()).await
             });
-            match deleted.await? {
+            // Cut off: whoever asks for it next reads what it is now.
+            let deleted = deleted.await.inspect_err(|_| self.databases.forget(open))?;
+            match deleted {
                 Ok(deleted) => break deleted.value,
                 // Our own delete had landed, or somebody else's. One that was restored in place lives, elsewhere.
                 Err(DeleteError::Conflict { found }) if matches!(found.value.state, HeadState::Deleted { .. }) => {

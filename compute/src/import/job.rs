@@ -122,8 +122,11 @@ struct Ending(Arc<Progress>);
 impl Drop for Ending {
     fn drop(&mut self) {
         if !self.0.has_ended() {
-            let text = "the import was cut off; ask for it again";
-            self.0.set(Stage::Failed(ServerError::new(Fault::Retry, text)));
+            let (fault, text) = match self.0.stage() {
+                Stage::Storing { .. } => (Fault::Indefinite, "the import was cut off; it is not known whether it was done"),
+                _ => (Fault::Retry, "the import was cut off; ask for it again"),
+            };
+            self.0.set(Stage::Failed(ServerError::new(fault, text)));
         }
     }
 }
