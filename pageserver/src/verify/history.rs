@@ -19,6 +19,7 @@ use super::pages::check_history;
 use super::walk::Walk;
 use crate::base::{stored_base, tip_of};
 use crate::collect;
+use crate::heavy::heavy;
 use crate::history::{index_of, path_to, read_chunk, read_run};
 
 impl Walk<'_> {
@@ -167,10 +168,11 @@ impl Walk<'_> {
     async fn check_old_pack(&mut self, id: &PackId, look: &mut Look) -> Result<(), VerifyError> {
         let key = keys::pack(id);
         let found = object_at(&*self.stores.main, self.access(), &key).await?;
-        let checked = found.and_then(|found| match found {
-            None => Err(Corrupt::new("a state of the past refers to it, but it is not there")),
-            Some(object) => read_pack(&object, id).and_then(|contents| check_history(&contents)),
-        });
+        let checked = match found {
+            Err(corrupt) => Err(corrupt),
+            Ok(None) => Err(Corrupt::new("a state of the past refers to it, but it is not there")),
+            Ok(Some(object)) => heavy(|| read_pack(&object, id).and_then(|contents| check_history(&contents))).await,
+        };
         if let Err(corrupt) = checked {
             look.damage(corrupt.at(&key));
         }
