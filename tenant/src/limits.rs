@@ -10,6 +10,9 @@ pub const PAST_DATABASES_MAX: usize = 16;
 /// A due marker: one per thing to do, so it stays tiny.
 pub const DUE_BYTES_MAX: usize = 1 << 10;
 
+/// When a database was created, in microseconds since the Unix epoch: no commit is later than this.
+pub const CREATED_MICROS_MAX: u64 = 1 << 60;
+
 /// A head, decompressed. It is rewritten whole at every fold, so policy keeps it far below this.
 pub const HEAD_BYTES_MAX: usize = 4 << 20;
 

@@ -39,6 +39,9 @@ impl Settings {
         if self.window_millis > limits::WINDOW_MILLIS_MAX {
             return Err(Corrupt::new(format!("a window of {} ms", self.window_millis)));
         }
+        if self.created_micros > limits::CREATED_MICROS_MAX {
+            return Err(Corrupt::new(format!("created at {} us", self.created_micros)));
+        }
         Ok(())
     }
 

@@ -302,7 +302,7 @@ impl Core {
     /// of a name to the next, also where none was committed to, and from what a database begins with to itself.
     pub(super) fn created_after(&self, older: &[&Head]) -> u64 {
         let ended = |head: &&Head| head.folded.time_micros.max(head.settings.created_micros) + 1;
-        older.iter().map(ended).fold(self.node.now_micros(), u64::max)
+        older.iter().map(ended).fold(self.node.now_micros(), u64::max).min(tenant::limits::CREATED_MICROS_MAX)
     }
 
     /// The state that a moment means, folded.

@@ -15,7 +15,8 @@ use crate::settings::Settings;
 /// One that nobody owns may be deleted by anybody who knows that it must go: all of it is folded.
 pub fn delete(head: &Head, at_micros: u64, put_id: PutId) -> Head {
     let mut next = without_owner(head.successor(put_id));
-    next.state = HeadState::Deleted { at_micros };
+    // Whatever the clock says: what was committed before is kept for as long as was promised.
+    next.state = HeadState::Deleted { at_micros: at_micros.max(head.folded.time_micros) };
     next
 }
 

@@ -241,8 +241,12 @@ fn a_fork_that_its_name_cannot_come_to_lead_to_is_deleted() {
         assert_eq!(plan(&other(owner)), LeftoverPlan::Keep);
     }
     assert_eq!(plan_leftover(&left, &other(OwnerState::Me), true), LeftoverPlan::Keep);
-    let deleted = step(&left, delete(&left, 9, put(9)));
-    assert_eq!(deleted.state, HeadState::Deleted { at_micros: 9 });
+    let last = left.folded.time_micros;
+    // Not before its last commit, whatever the clock says.
+    for (now, at_micros) in [(9, last), (last + 9, last + 9)] {
+        let deleted = step(&left, delete(&left, now, put(9)));
+        assert_eq!(deleted.state, HeadState::Deleted { at_micros });
+    }
     let opened = acquire(&left, OTHER, put(8));
     assert_eq!(plan_leftover(&opened, &NameLook::Nobody, false), LeftoverPlan::Keep);
     let never_a_fork = release(&parent(), lsn(10), put(8)).unwrap();
