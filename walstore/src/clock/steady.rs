@@ -1,10 +1,12 @@
 //! What time it is for a store that has this machine's clock: a directory, or a MinIO beside the node.
 //!
-//! Were that its date, the clocks of node and store would be one, and agree on every time that it jumps to. So the date goes on by `CLOCK_BOOTTIME`, which does not jump, from the last time that the clock was where that expected it:
+//! Were that its date, the clocks of node and store would be one, and agree on every time that it jumps to. So the date goes
+//! on by `CLOCK_BOOTTIME`, which does not jump, from the last time that the clock was where that expected it:
 //! - in the first hour after a jump the date is as if there had been none, and so are times of commits;
-//! - then the clock is believed to have been set right, or wrong for good. There is no date any more, so what is written
-//!   down has the node's time, and nothing is given up because of it ([`crate::clock`]) until the store is opened again,
-//!   or the clock jumps back.
+//! - then a clock that is ahead is believed to have been set right, or wrong for good. There is no date any more, so what is
+//!   written down has the node's time, and nothing is given up because of it ([`crate::clock`]) until the store is opened
+//!   again, or the clock jumps back;
+//! - one that is behind is never believed: what it says would be given up too early once it is right.
 //!
 //! When the store is opened, there is nothing to compare the clock with; but there is no date before there was Shoal, as on
 //! a machine that knows no time until the network tells it, and none before the times of a directory's files.
@@ -66,12 +68,13 @@ impl SteadyClock {
             warn!(
                 seconds = %(by_micros / 1_000_000),
                 "this machine's clock has jumped: no history is trimmed and nothing expires until it jumps back or this \
-                 process is started again, and for an hour times of commits are as if it had not"
+                 process is started again, and for an hour times of commits are as if it had not, or as long as it is behind"
             );
             Jump { by_micros, seen_micros: boot }
         });
         state.jump = Some(jump);
-        (boot.saturating_sub(jump.seen_micros) < CLOCK_STEADY_MICROS).then_some(expected)
+        let is_early_or_new = wall < expected || boot.saturating_sub(jump.seen_micros) < CLOCK_STEADY_MICROS;
+        is_early_or_new.then_some(expected)
     }
 }
 
@@ -121,6 +124,15 @@ mod tests {
         assert_eq!(date.date_micros(jumped + YEAR, 2 * HOUR), Some(NOW + HOUR));
         assert_eq!(date.date_micros(jumped + YEAR + HOUR, 3 * HOUR), None);
         assert_eq!(date.date_micros(NOW + 3 * HOUR, 4 * HOUR), Some(NOW + 3 * HOUR));
+    }
+
+    /// Bug: an hour later what was written had a time that was long over once the clock was right.
+    #[test]
+    fn a_clock_that_was_put_back_is_never_believed() {
+        let date = opened();
+        for hours in [1, 2, 100] {
+            assert_eq!(date.date_micros(NOW - YEAR + hours * HOUR, HOUR + hours * HOUR), Some(NOW + hours * HOUR));
+        }
     }
 
     #[test]

@@ -95,7 +95,8 @@ impl Root {
         let (scratch, newest_micros) = Scratch::take(tmp, &locks).map_err(fail)?;
         let date = SteadyClock::new(newest_micros);
         if date.date_micros(seam::system_micros(), seam::boot_micros()).is_none() {
-            warn!("this machine's clock is behind the times of the store's files: no history is trimmed and nothing expires until it is right");
+            warn!("this machine's clock is behind the times of the store's files: no history is trimmed and nothing \
+                expires until it is right; if it is right, start this process once more");
         }
         let (durable, has_failed_sync) = (Mutex::default(), AtomicBool::new(false));
         Ok(Self { path, objects, scratch, locks, durable, has_failed_sync, date })
