@@ -9,13 +9,13 @@ mod unfinished;
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use pageserver::fetcher::Fetcher;
 use pageserver::fold::PackMaker;
 use pageserver::service::follow::Peers;
-use segments::cache::{Lending, PageCache};
+use segments::cache::{Lending, Loan, PageCache};
 use segments::disk::DiskCache;
 use segments::disk::file::CacheFile;
 use tenant::registry::GivenUp;
@@ -157,6 +157,8 @@ pub struct Memory {
     pub overlays: usize,
     pub fetches: usize,
     pub sqlite: usize,
+    /// What says where the disk cache has its slots, and slots that are not written yet.
+    pub disk: usize,
     /// Transactions that are being written, and folds.
     pub large: usize,
 }
@@ -172,6 +174,7 @@ pub struct NodeContext {
     /// Reads what is not in `cache`.
     pub fetcher: Fetcher,
     pub disk: DiskCache,
+    disk_loan: Mutex<Loan>,
     pub overlays: Arc<OverlaySpace>,
     /// The same for replicas and for moments of the past. Nothing that this node folds makes room there, so its writers do
     /// not wait for it.
@@ -211,6 +214,7 @@ impl NodeContext {
             id,
             fetcher: Fetcher::with_disk(store, seam.clone(), cache.clone(), disk.clone(), fetch_bytes_max),
             disk,
+            disk_loan: Mutex::new(cache.lend()),
             overlays: OverlaySpace::lent(settings.overlay_bytes_max, Some(cache.lend())),
             replica_overlays: OverlaySpace::lent(settings.overlay_bytes_max, Some(cache.lend())),
             sql: SqlSpace::new(settings.sql_bytes_max, Some(cache.clone())),
@@ -267,14 +271,21 @@ impl NodeContext {
         self.lease.get().is_some_and(|lease| lease.is_valid(self.seam.boot_micros()))
     }
 
+    /// Lends the disk cache what it takes of the memory. It grows slowly, so from time to time is enough.
+    pub fn lend_to_disk(&self) {
+        self.disk_loan.lock().unwrap_or_else(PoisonError::into_inner).set(self.disk.memory_bytes());
+    }
+
     /// What counts towards `--memory`, by what it is for.
     pub fn memory(&self) -> Memory {
-        let of_others = self.overlays.lent_bytes() + self.replica_overlays.lent_bytes() + self.sql.lent();
+        let disk = self.disk_loan.lock().unwrap_or_else(PoisonError::into_inner).bytes();
+        let of_others = self.overlays.lent_bytes() + self.replica_overlays.lent_bytes() + self.sql.lent() + disk;
         Memory {
             cache: usize::try_from(self.cache.weight_bytes()).unwrap_or(usize::MAX),
             overlays: self.overlays.all_bytes() + self.replica_overlays.all_bytes(),
             fetches: self.fetcher.bytes_in_flight(),
             sqlite: self.sql.bytes(),
+            disk,
             large: self.cache.lent_bytes().saturating_sub(of_others),
         }
     }

@@ -109,10 +109,11 @@ async fn sweep(node: Arc<NodeContext>, cores: Vec<mpsc::UnboundedSender<Message>
     while cores.iter().all(|core| !core.is_closed()) {
         node.seam.sleep(node.settings.lease / 3).await;
         node.sealed.forget_unused(node.settings.idle_database_timeout);
+        node.lend_to_disk();
         node.log_age.note(node.seam.boot_micros(), node.log.durable_end());
         if enabled!(Level::DEBUG) {
-            let Memory { cache, overlays, fetches, sqlite, large } = node.memory();
-            debug!(cache, overlays, fetches, sqlite, large, "memory in use");
+            let Memory { cache, overlays, fetches, sqlite, disk, large } = node.memory();
+            debug!(cache, overlays, fetches, sqlite, disk, large, "memory in use");
         }
         for core in &cores {
             let _ = core.send(Message::Sweep);

@@ -13,6 +13,7 @@
 //! | [`warm`] | a node that was killed has its pages on its disk |
 //! | [`memory`] | memory stays bounded however much is written |
 //! | [`large`] | and however large the transactions and the sorts |
+//! | [`files`] | and its files within the size of its cache |
 //! | [`crowd`] | many writers of one database share PUTs |
 //! | [`forks`] | what a fork costs, whatever the size of the database, and a look at the past |
 //! | [`gate`] | what depends on a commit that is not durable yet is not shown |
@@ -23,6 +24,7 @@ mod clock;
 mod cold;
 mod cost;
 mod crowd;
+mod files;
 mod forks;
 mod gate;
 mod idle;

@@ -41,7 +41,7 @@ pub fn accounted(log: &[String]) -> Vec<u64> {
         value.split(' ').next().and_then(|digits| digits.parse::<u64>().ok()).expect("a number")
     };
     let lines = log.iter().filter(|line| line.contains("memory in use"));
-    let fields = ["cache", "overlays", "fetches", "sqlite", "large"];
+    let fields = ["cache", "overlays", "fetches", "sqlite", "disk", "large"];
     lines.map(|line| fields.map(|field| of(line, field)).iter().sum()).collect()
 }
 
