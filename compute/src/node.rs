@@ -1,4 +1,7 @@
 //! A node: an incarnation with its log and lease, the cores, and the cache directory.
+//!
+//! Starting and stopping it are boxed, as other large futures that other crates wait for: what is not boxed is compiled
+//! once more in each of them, with all that it waits for.
 
 mod cache_dir;
 
@@ -6,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{BoxFuture, LocalBoxFuture};
 use pageserver::drain::Drainer;
 use pageserver::service::follow::{Publish, Publisher, Start};
 use pageserver::sweep::Sweeper;
@@ -216,7 +220,17 @@ impl Publish for NodeHandle {
 
 impl Node {
     /// Registers a new incarnation and starts its cores. SQLite is installed by then.
-    pub async fn start(
+    pub fn start(
+        id: IncarnationId,
+        stores: Stores,
+        seam: Seam,
+        settings: Settings,
+        cores: &dyn RunCores,
+    ) -> LocalBoxFuture<'_, Result<Self, NodeError>> {
+        Box::pin(Self::start_now(id, stores, seam, settings, cores))
+    }
+
+    async fn start_now(
         id: IncarnationId,
         stores: Stores,
         seam: Seam,
@@ -303,7 +317,11 @@ impl Node {
     }
 
     /// Stops the cores, waits until every commit is durable, and seals the log.
-    pub async fn shut_down(self, within: Duration) -> Result<Sealed, SealError> {
+    pub fn shut_down(self, within: Duration) -> BoxFuture<'static, Result<Sealed, SealError>> {
+        Box::pin(self.shut_down_now(within))
+    }
+
+    async fn shut_down_now(self, within: Duration) -> Result<Sealed, SealError> {
         for core in &self.cores {
             let (done, stopped) = oneshot::channel();
             if core.send(Message::Stop { done }).is_ok() {

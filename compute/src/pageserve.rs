@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use axum::routing::get;
+use futures_util::future::LocalBoxFuture;
 use pageserver::drain::Drainer;
 use pageserver::fetcher::Fetcher;
 use pageserver::service::client::GrpcPeers;
@@ -47,7 +48,11 @@ pub struct Intervals {
 }
 
 /// Runs until a signal comes.
-pub async fn run(config: &ServeConfig, intervals: Intervals) -> anyhow::Result<ExitCode> {
+pub fn run(config: &ServeConfig, intervals: Intervals) -> LocalBoxFuture<'_, anyhow::Result<ExitCode>> {
+    Box::pin(run_until_signal(config, intervals))
+}
+
+async fn run_until_signal(config: &ServeConfig, intervals: Intervals) -> anyhow::Result<ExitCode> {
     let is_too_short = !intervals.scrub.is_zero() && intervals.scrub < pageserver::limits::SCRUB_INTERVAL_MIN;
     anyhow::ensure!(!is_too_short, "--scrub-interval is 1h at least, or 0s for never");
     let seam = Seam::production();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::future::LocalBoxFuture;
 use pageserver::fold::PackMaker;
 use pageserver::service::client::GrpcPeers;
 use pageserver::service::pages::PageReader;
@@ -47,14 +48,16 @@ pub enum Ended {
 
 /// Serves until the process is to end. A log that had to be given up is followed by a new incarnation, at the same
 /// addresses.
-pub async fn serve(mut config: ServeConfig, mut server: Server) -> anyhow::Result<ExitCode> {
-    loop {
-        (config.http_listen_addr, config.admin_listen_addr) = (server.http_addr, server.admin_addr);
-        match server.run().await {
-            Ended::Exit(code) => return Ok(code),
-            Ended::StartAgain => server = Server::start(&config).await?,
+pub fn serve(mut config: ServeConfig, mut server: Server) -> LocalBoxFuture<'static, anyhow::Result<ExitCode>> {
+    Box::pin(async move {
+        loop {
+            (config.http_listen_addr, config.admin_listen_addr) = (server.http_addr, server.admin_addr);
+            match server.run().await {
+                Ended::Exit(code) => return Ok(code),
+                Ended::StartAgain => server = Server::start(&config).await?,
+            }
         }
-    }
+    })
 }
 
 /// A server with both of its planes listening.
@@ -71,7 +74,11 @@ pub struct Server {
 
 impl Server {
     /// Starts a node and its listeners. Errors say what to change.
-    pub async fn start(config: &ServeConfig) -> anyhow::Result<Self> {
+    pub fn start(config: &ServeConfig) -> LocalBoxFuture<'_, anyhow::Result<Self>> {
+        Box::pin(Self::start_now(config))
+    }
+
+    async fn start_now(config: &ServeConfig) -> anyhow::Result<Self> {
         let seam = Seam::production();
         let http = listen::bind(config.http_listen_addr).await?;
         let admin_listener = listen::bind(config.admin_listen_addr).await?;

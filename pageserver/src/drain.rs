@@ -23,6 +23,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use segments::cache::PageCache;
 use tracing::{error, info, warn};
@@ -131,7 +132,11 @@ impl Drainer {
     }
 
     /// Looks at every incarnation that is not drained, once.
-    pub async fn sweep(&mut self) -> Result<Swept, SealError> {
+    pub fn sweep(&mut self) -> BoxFuture<'_, Result<Swept, SealError>> {
+        Box::pin(self.look_at_each())
+    }
+
+    async fn look_at_each(&mut self) -> Result<Swept, SealError> {
         let mut found = drained::list_live(self.access()).await?;
         found.retain(|id| *id != self.me);
         self.sightings.retain(|id, _| found.contains(id));

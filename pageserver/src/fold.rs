@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use segments::base::BaseRef;
 use segments::disk::CacheKey;
@@ -192,7 +193,15 @@ impl Folder<'_> {
     }
 
     /// The same; the pack is made by a page server, if there is one that does it.
-    pub async fn fold_by(&self, mut job: FoldJob, maker: Option<&PackMaker>) -> Result<Linked, FoldFailure> {
+    pub fn fold_by<'a>(
+        &'a self,
+        job: FoldJob,
+        maker: Option<&'a PackMaker>,
+    ) -> BoxFuture<'a, Result<Linked, FoldFailure>> {
+        Box::pin(self.fold_and_link(job, maker))
+    }
+
+    async fn fold_and_link(&self, mut job: FoldJob, maker: Option<&PackMaker>) -> Result<Linked, FoldFailure> {
         let image = base_of(self.fetcher, &job.head.value).await?.image;
         let (made, patience) = self.make(&mut job, image.as_ref(), maker).await?;
         self.finish(job, image, made, patience).await
@@ -255,7 +264,15 @@ impl Folder<'_> {
     }
 
     /// The same; the pack is made by a page server, if there is one that does it.
-    pub async fn compact_by(
+    pub fn compact_by<'a>(
+        &'a self,
+        job: FoldJob,
+        maker: Option<&'a PackMaker>,
+    ) -> BoxFuture<'a, Result<Option<Linked>, FoldFailure>> {
+        Box::pin(self.compact_and_link(job, maker))
+    }
+
+    async fn compact_and_link(
         &self,
         mut job: FoldJob,
         maker: Option<&PackMaker>,

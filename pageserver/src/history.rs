@@ -10,6 +10,7 @@
 
 use std::fmt;
 
+use futures_util::future::BoxFuture;
 use segments::history::{AtTime, HistoryChunk, HistoryChunkRef, HistoryIndex, Path, Run, Start};
 use segments::keys;
 use segments::pack::history::History;
@@ -182,7 +183,16 @@ async fn newest_until(fetcher: &Fetcher, head: &Head, micros: u64) -> Result<u64
 
 /// The state after commit `lsn` of the database, which is folded and not before the horizon. LSN 0 is the empty database.
 /// The pages that commits after the base have changed are in memory, as far as there is room.
-pub async fn materialise(fetcher: &Fetcher, head: &Head, lsn: u64, room: &dyn Room) -> Result<Tail, PastError> {
+pub fn materialise<'a>(
+    fetcher: &'a Fetcher,
+    head: &'a Head,
+    lsn: u64,
+    room: &'a dyn Room,
+) -> BoxFuture<'a, Result<Tail, PastError>> {
+    Box::pin(state_after(fetcher, head, lsn, room))
+}
+
+async fn state_after(fetcher: &Fetcher, head: &Head, lsn: u64, room: &dyn Room) -> Result<Tail, PastError> {
     if lsn > Lsn::raw(head.folded.lsn) {
         return Err(PastError::NotFolded(window(fetcher, head).await?));
     }

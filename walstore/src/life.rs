@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tracing::{info, warn};
 
 use crate::id::{IncarnationId, PutId};
@@ -70,7 +71,19 @@ impl Incarnation {
     }
 
     /// Like [`start`](Self::start), telling others where they reach this node.
-    pub async fn start_at(
+    pub fn start_at(
+        address: String,
+        id: IncarnationId,
+        stores: Stores,
+        seam: Seam,
+        lease: Duration,
+        ends: (LogHandle, LogInbox),
+        sink: Arc<dyn LogSink>,
+    ) -> BoxFuture<'static, Result<Self, StartError>> {
+        Box::pin(Self::register(address, id, stores, seam, lease, ends, sink))
+    }
+
+    async fn register(
         address: String,
         id: IncarnationId,
         stores: Stores,

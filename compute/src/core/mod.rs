@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
 use pageserver::service::follow::{Publisher, Start};
 use pageserver::service::owners::Owned;
 use segments::page::PageNo;
@@ -236,7 +237,15 @@ struct Core {
 }
 
 /// Runs a core until it is stopped. Must be polled inside a `LocalSet`.
-pub async fn run(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::UnboundedReceiver<Message>) {
+pub fn run(
+    number: u16,
+    node: Arc<NodeContext>,
+    inbox: mpsc::UnboundedReceiver<Message>,
+) -> LocalBoxFuture<'static, ()> {
+    Box::pin(run_until_stopped(number, node, inbox))
+}
+
+async fn run_until_stopped(number: u16, node: Arc<NodeContext>, mut inbox: mpsc::UnboundedReceiver<Message>) {
     crate::sqlite::vfs::set_thread_seam(node.seam.clone());
     crate::sqlite::temp::set_thread_directory(node.settings.temp_directory.clone());
     let core = Rc::new(Core {

@@ -24,6 +24,7 @@
 mod beginning;
 mod restore;
 
+use futures_util::future::BoxFuture;
 use segments::base::BaseRef;
 use segments::id::MapChunkId;
 use segments::keys;
@@ -114,7 +115,17 @@ impl From<walstore::envelope::Corrupt> for ForkFailure {
 
 impl Forker<'_> {
     /// Makes the fork `name` of `parent` as it was after `at`.
-    pub async fn fork(
+    pub fn fork<'a>(
+        &'a self,
+        parent: Versioned<Head>,
+        at: Option<Lsn>,
+        name: &'a Name,
+        settings: Settings,
+    ) -> BoxFuture<'a, Result<Forked, ForkFailure>> {
+        Box::pin(self.claim_and_make(parent, at, name, settings))
+    }
+
+    async fn claim_and_make(
         &self,
         parent: Versioned<Head>,
         at: Option<Lsn>,

@@ -1,5 +1,6 @@
 //! Restore in place: a fork takes the place of a database, under the same name.
 
+use futures_util::future::BoxFuture;
 use tenant::head::{Head, HeadState};
 use tenant::lifecycle;
 use tenant::record::NameRecord;
@@ -41,7 +42,11 @@ pub struct Restored {
 impl Forker<'_> {
     /// Puts a state into the place of a database. An error before the old head is written leaves it as it was; a fork that
     /// no name leads to is swept.
-    pub async fn restore(&self, restore: Restore) -> Result<Restored, ForkFailure> {
+    pub fn restore(&self, restore: Restore) -> BoxFuture<'_, Result<Restored, ForkFailure>> {
+        Box::pin(self.put_in_place(restore))
+    }
+
+    async fn put_in_place(&self, restore: Restore) -> Result<Restored, ForkFailure> {
         let Restore { source, at, replaced, last, settings, record } = restore;
         // Before anything is written, not after.
         self.check_owner(&source)?;

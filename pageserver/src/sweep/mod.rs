@@ -33,6 +33,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use tenant::head::Head;
 use tenant::keys;
@@ -197,7 +198,11 @@ impl Sweeper {
     }
 
     /// One walk.
-    pub async fn sweep(&self) -> Result<Collected, SweepError> {
+    pub fn sweep(&self) -> BoxFuture<'_, Result<Collected, SweepError>> {
+        Box::pin(self.walk())
+    }
+
+    async fn walk(&self) -> Result<Collected, SweepError> {
         let mut collected = Collected::default();
         self.owners.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.compactions_left.store(limits::COMPACTIONS_PER_SWEEP_MAX, Ordering::Relaxed);

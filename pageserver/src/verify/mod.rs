@@ -30,6 +30,7 @@ use std::io;
 use std::ops::AddAssign;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use segments::cache::PageCache;
 use segments::page::{Page, PageNo};
 use tenant::name::Name;
@@ -173,7 +174,16 @@ pub async fn has_anything(store: &dyn Store) -> Result<bool, StoreError> {
 }
 
 /// Walks the bucket.
-pub async fn verify(
+pub fn verify<'a>(
+    stores: &'a Stores,
+    seam: &'a Seam,
+    options: &'a Options,
+    witness: &'a mut dyn Witness,
+) -> BoxFuture<'a, Result<Summary, VerifyError>> {
+    Box::pin(walk(stores, seam, options, witness))
+}
+
+async fn walk(
     stores: &Stores,
     seam: &Seam,
     options: &Options,
