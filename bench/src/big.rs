@@ -3,7 +3,6 @@
 
 use emulator::{Operation, Profile};
 
-use crate::cgroup::Cgroup;
 use crate::hrana::Client;
 use crate::report::{Report, Value};
 use crate::rig::Rig;
@@ -18,8 +17,6 @@ const UPDATES: u64 = 500;
 
 pub fn run(options: &Options) -> anyhow::Result<Report> {
     let mib = (options.gib * 1024.0).round() as u64;
-    // Goes last: a group with a process in it cannot be removed.
-    let cgroup = Cgroup::with_memory("big", (MEMORY_MIB_MAX as u64) << 20);
     let mut rig = Rig::start_with(&FLAGS)?;
     let (filled, loading) = clock::millis(|| bulk::fill(&Client::new(rig.create("big")?), mib));
     filled?;
@@ -28,7 +25,6 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     rig.server().release("big")?;
     rig.restart_without_cache()?;
     let process = rig.server().process();
-    cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.add(process))?;
     let client = Client::new(rig.server().url("big"));
     client.number("SELECT count(*) FROM sqlite_schema")?;
 
@@ -72,6 +68,5 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         Value::new("a row changed, p99", quantile(&updates, 0.99), "ms"),
         Value::new("filled at", mib as f64 / (loading / 1000.0), "MiB/s"),
         Value::new("size of the database", mib as f64, "MiB"),
-        Value::new("under a cap by the kernel of 384 MiB (1) or without (0)", f64::from(u8::from(cgroup.is_some())), ""),
     ]))
 }

@@ -182,6 +182,9 @@ fn measure(args: Args) -> anyhow::Result<ExitCode> {
             Row::Big => big::run(&options),
             Row::Replica => replica::run(&options),
         }?;
+        let capped = server::share_with_a_cap();
+        let name = "servers that the kernel held to --memory and 128 MiB, of all";
+        report.values.extend(capped.map(|share| report::Value::new(name, share, "")));
         report.commit.clone_from(&commit);
         println!("{report}");
         reports.push(report);

@@ -5,7 +5,6 @@
 
 use emulator::{Operation, Profile};
 
-use crate::cgroup::Cgroup;
 use crate::hrana::Client;
 use crate::raw::RawClient;
 use crate::report::{Report, Value};
@@ -16,28 +15,22 @@ use crate::{Options, bulk, clock};
 const MIB: u64 = 256;
 const RAW_CONNECTIONS: usize = 16;
 const RAW_PART_BYTES: u64 = 1 << 20;
-/// The server's cap, less than the database: what `--memory` allows and 128 MiB for all else.
 const FLAGS: [&str; 4] = ["--memory", "256MiB", "--statement-timeout", "5m"];
-const MEMORY_MAX: u64 = (256 + 128) << 20;
 
 const RATIO_MIN: f64 = 0.8;
 
 pub fn run(options: &Options) -> anyhow::Result<Report> {
-    // Goes last: a group with a process in it cannot be removed.
-    let mut cgroups = Vec::new();
     let mut rig = Rig::start_with(&FLAGS)?;
     bulk::fill(&Client::new(rig.create("app")?), MIB)?;
     bulk::wait_until_quiet(&rig);
     let raw = RawClient::new(&rig.emulator)?;
     let (mut ratios, mut ours, mut theirs, mut bytes, mut gets) = (vec![], vec![], vec![], vec![], vec![]);
     let (mut peaks, mut cpu) = (Vec::new(), Vec::new());
-    for round in 0..options.rounds {
+    for _ in 0..options.rounds {
         rig.emulator.set_profile(Profile::local());
         rig.server().release("app")?;
         rig.restart_without_cache()?;
-        let cgroup = Cgroup::with_memory(&format!("p11-{round}"), MEMORY_MAX);
         let process = rig.server().process();
-        cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.add(process))?;
         let client = Client::new(rig.server().url("app"));
         client.number("SELECT count(*) FROM sqlite_schema")?;
         rig.emulator.set_profile(Profile::s3std());
@@ -55,11 +48,9 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         bytes.push(read.bytes as f64 / f64::from(1 << 20));
         gets.push(read.requests as f64);
         peaks.push(process.memory_bytes("VmHWM")? as f64 / f64::from(1 << 20));
-        let peak = cgroup.as_ref().and_then(Cgroup::peak_bytes);
+        let peak = rig.server().peak_bytes();
         println!("{took:.0} ms, raw {raw_took:.0} ms; bytes in the control group, most: {peak:?}");
-        cgroups.extend(cgroup);
     }
-    let capped = !cgroups.is_empty();
     Ok(Report::new("P11", "cold scan of 256 MB ÷ raw parallel GETs of as many of the same bytes, s3std", vec![
         Value::new("our speed ÷ raw, median of the rounds", median(&ratios), "×").at_least(RATIO_MIN),
         Value::new("scan, p50", median(&ours), "ms"),
@@ -68,7 +59,6 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         Value::new("fetched by the scan, p50", median(&bytes), "MiB"),
         Value::new("GETs of the scan, p50", median(&gets), ""),
         Value::new("resident memory of the server, most", quantile(&peaks, 1.0), "MiB"),
-        Value::new("under a cap by the kernel of 384 MiB (1) or without (0)", f64::from(u8::from(capped)), ""),
     ]))
 }
 

@@ -6,6 +6,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, bail};
 use compute::cli::args::{Cli, Command as Cmd};
@@ -13,10 +14,32 @@ use compute::cli::config::ServeConfig;
 use compute::serve::{Server, serve};
 use emulator::Emulator;
 
+use crate::cgroup::Cgroup;
 use crate::hrana;
 use crate::process::Process;
 
 const SERVE: &str = "serve";
+
+/// `--memory`, unless a row says otherwise.
+const MEMORY_MIB: u64 = 256;
+/// What the process may take besides.
+const BESIDES_MIB: u64 = 128;
+
+static STARTED: AtomicU32 = AtomicU32::new(0);
+static CAPPED: AtomicU32 = AtomicU32::new(0);
+
+/// How many of the servers that were started since the last call the kernel has held to what they may take. `None` if
+/// none was started.
+pub fn share_with_a_cap() -> Option<f64> {
+    let (started, capped) = (STARTED.swap(0, Ordering::Relaxed), CAPPED.swap(0, Ordering::Relaxed));
+    (started > 0).then(|| f64::from(capped) / f64::from(started))
+}
+
+fn memory_mib(flags: &[&str]) -> anyhow::Result<u64> {
+    let given = flags.iter().zip(flags.iter().skip(1)).find(|(flag, _)| **flag == "--memory").map(|(_, size)| size);
+    let mib = |size: &&str| size.strip_suffix("MiB").and_then(|mib| mib.parse().ok());
+    given.map_or(Ok(MEMORY_MIB), |size| mib(size).with_context(|| format!("--memory {size} is not in MiB")))
+}
 
 /// Whether this process was started to be the server.
 pub fn is_wanted() -> bool {
@@ -39,9 +62,10 @@ pub fn main() -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-/// A running server, killed when this is dropped.
+/// A running server, killed when this is dropped. Where the kernel can, it holds the process to what it may take.
 pub struct ServerProcess {
     child: Child,
+    cgroup: Option<Cgroup>,
     pub http: String,
     pub admin: String,
 }
@@ -54,13 +78,21 @@ impl ServerProcess {
         command.args([SERVE, "--store", &emulator.store_url(), "--cache-dir"]).arg(cache_dir);
         command.args(["--http-listen-addr", "127.0.0.1:0", "--admin-listen-addr", "127.0.0.1:0"]);
         command.args(flags);
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        STARTED.fetch_add(1, Ordering::Relaxed);
+        let cgroup = Cgroup::with_memory(&number.to_string(), (memory_mib(flags)? + BESIDES_MIB) << 20);
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start the server")?;
+        if let Some(cgroup) = &cgroup {
+            cgroup.add(Process(child.id()))?;
+            CAPPED.fetch_add(1, Ordering::Relaxed);
+        }
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line)?;
         let addresses = line.trim().split_once(' ').map(|(http, admin)| (http.to_owned(), admin.to_owned()));
         let (http, admin) = addresses.context("the server did not start")?;
-        Ok(Self { child, http, admin })
+        Ok(Self { child, cgroup, http, admin })
     }
 
     /// `kill -9`. Returns when the process is gone.
@@ -72,6 +104,11 @@ impl ServerProcess {
 
     pub fn process(&self) -> Process {
         Process(self.child.id())
+    }
+
+    /// The most memory that the kernel has counted for it, if it is held to a cap: its files in memory as well.
+    pub fn peak_bytes(&self) -> Option<u64> {
+        self.cgroup.as_ref().and_then(Cgroup::peak_bytes)
     }
 
     /// Folds all of a database and gives it up.
