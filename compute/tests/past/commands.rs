@@ -16,14 +16,14 @@ fn output(server: &Server, line: &str) -> Output {
 }
 
 /// What `shoal db …` prints, and whether it succeeds.
-fn shoal(server: &Server, line: &str) -> (bool, String) {
+pub fn shoal(server: &Server, line: &str) -> (bool, String) {
     let output = output(server, line);
     let text = String::from_utf8(if output.status.success() { output.stdout } else { output.stderr }).expect("UTF-8");
     (output.status.success(), text)
 }
 
 #[track_caller]
-fn prints(server: &Server, line: &str) -> String {
+pub fn prints(server: &Server, line: &str) -> String {
     let (success, text) = shoal(server, line);
     assert!(success, "{line}: {text}");
     text

@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `rig` | a database whose every state is known |
+//! | `copies` | a moment as SQL and as a file |
 //! | `urls` | every form of a URL that names a moment shows exactly that state |
 //! | `refusals` | what the past refuses, and how it says so |
 //! | `restores` | restore, undo, reset, undelete |
@@ -10,6 +11,7 @@
 //! | `commands` | the same by `shoal db` |
 
 mod commands;
+mod copies;
 mod forks;
 mod refusals;
 mod restores;

@@ -17,7 +17,7 @@ pub struct Seen {
 }
 
 /// Counts of everything, and a sum over the contents.
-const QUERY: &str = "SELECT count(*), coalesce(sum(x), 0), coalesce(group_concat(y, ','), '') FROM t";
+pub const QUERY: &str = "SELECT count(*), coalesce(sum(x), 0), coalesce(group_concat(y, ','), '') FROM t";
 
 /// What a database shows: its schema and its rows.
 #[track_caller]
@@ -74,20 +74,21 @@ pub fn fork_for_two_seconds(server: &Server, name: &str, to: &str) -> u64 {
 
 /// A history of `commits` commits: rows come, change and go, the schema changes, and some commits are large.
 pub fn history(database: &Database, commits: usize) -> Vec<Seen> {
-    let mut seen = vec![commit(database, "CREATE TABLE t (x INTEGER PRIMARY KEY, y TEXT, z BLOB)")];
-    for step in 1..commits {
-        let sql = match step % 7 {
-            1 => format!("INSERT INTO t VALUES ({step}, 'row {step}', zeroblob(100))"),
-            2 => format!("INSERT INTO t VALUES ({step}, 'large', randomblob(20000))"),
-            3 => format!("UPDATE t SET y = 'changed {step}' WHERE x % 2 = 1"),
-            4 => format!("CREATE TABLE side_{step} AS SELECT * FROM t"),
-            5 => "DELETE FROM t WHERE x = (SELECT min(x) FROM t)".into(),
-            6 => format!("DROP TABLE side_{}", step - 2),
-            _ => format!("INSERT INTO t SELECT x + 1000 * {step}, y, z FROM t LIMIT 3"),
-        };
-        seen.push(commit(database, &sql));
+    (0..commits).map(|step| commit(database, &sql_of(step))).collect()
+}
+
+/// What the commits of a history are.
+pub fn sql_of(step: usize) -> String {
+    match step % 7 {
+        _ if step == 0 => "CREATE TABLE t (x INTEGER PRIMARY KEY, y TEXT, z BLOB)".into(),
+        1 => format!("INSERT INTO t VALUES ({step}, 'row {step}', zeroblob(100))"),
+        2 => format!("INSERT INTO t VALUES ({step}, 'large', randomblob(20000))"),
+        3 => format!("UPDATE t SET y = 'changed {step}' WHERE x % 2 = 1"),
+        4 => format!("CREATE TABLE side_{step} AS SELECT * FROM t"),
+        5 => "DELETE FROM t WHERE x = (SELECT min(x) FROM t)".into(),
+        6 => format!("DROP TABLE side_{}", step - 2),
+        _ => format!("INSERT INTO t SELECT x + 1000 * {step}, y, z FROM t LIMIT 3"),
     }
-    seen
 }
 
 /// The time by this machine's clock, which is the server's too, in microseconds since the Unix epoch.

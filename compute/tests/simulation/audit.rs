@@ -57,8 +57,9 @@ async fn look(stores: &Stores, machine: &Machine) -> Found {
     found
 }
 
-/// What is wrong, each with the invariant's name in front. Nobody else is at work on the bucket any more.
-pub async fn audit(bucket: &MemoryStore, machine: &Machine) -> Vec<String> {
+/// What is wrong, each with the invariant's name in front, and how many sweeps it took. Nobody else is at work on the
+/// bucket any more.
+pub async fn audit(bucket: &MemoryStore, machine: &Machine) -> (Vec<String>, u64) {
     let stores = Stores::one(Arc::new(bucket.clone()));
     let before = look(&stores, machine).await;
     let mut broken: Vec<String> = before.damages.into_iter().map(|damage| format!("I6: {damage}")).collect();
@@ -70,9 +71,12 @@ pub async fn audit(bucket: &MemoryStore, machine: &Machine) -> Vec<String> {
         sleep(Duration::from_secs(10)).await;
     }
     let sweeper = Sweeper::new(me, stores.clone(), machine.seam.clone(), &fetcher);
+    let mut sweeps = 0;
     for _ in 0..SWEEPS_MAX {
         sleep(A_DAY_AND_MORE).await;
-        match sweeper.sweep().await {
+        let swept = sweeper.sweep().await;
+        sweeps += u64::from(swept.is_ok());
+        match swept {
             Ok(collected) if collected == Collected::default() => break,
             Ok(_) => {}
             Err(error) => broken.push(format!("I8: the last sweep failed: {error}")),
@@ -82,7 +86,7 @@ pub async fn audit(bucket: &MemoryStore, machine: &Machine) -> Vec<String> {
     let after = look(&stores, machine).await;
     broken.extend(after.damages.into_iter().map(|damage| format!("I8: swept away: {damage}")));
     broken.extend(after.orphans.into_iter().map(|orphan| format!("I8: left behind: {orphan}")));
-    broken
+    (broken, sweeps)
 }
 
 /// Databases that nobody owns, and that are there though their time is up. One without a marker and without objects is

@@ -1,8 +1,15 @@
 //! What a run of a seed came to, and what happened in it.
+//!
+//! A *cycle* of garbage collection is one look through all that the bucket, or one database, has stored, with the
+//! deletion of what is dead there: a sweep that came from the first log to the last marker, or a collection of one
+//! database, by its owner or because it was deleted. A sweep that was cut off on its way is none; nor are drains, nor
+//! deletes of a fold's dead list, which look for nothing. `pageserver/tests/fork` and `sweep` count the same.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use tenant::keys::{DATABASES_PREFIX, DUE_PREFIX};
+use walstore::store::{Effect, Fault, TraceLine};
 
 use crate::hits::Hits;
 use crate::past::Tally;
@@ -47,6 +54,30 @@ pub struct Counts {
     pub disk_damaged: u64,
     /// Answers that say that there was no memory for a transaction.
     pub out_of_memory: u64,
+    /// Sweeps that came to the end of the bucket, those after the clients were done among them.
+    pub sweeps: u64,
+    /// Collections of one database.
+    pub collections: u64,
+}
+
+impl Counts {
+    /// Cycles of garbage collection.
+    pub fn cycles(&self) -> u64 {
+        self.sweeps + self.collections
+    }
+
+    /// Tells cycles by the listings of nodes: of markers at the end of a sweep, and of what one database has.
+    pub fn note(&mut self, line: &TraceLine) {
+        self.events += 1;
+        // One whose answer got lost is repeated, and counts then.
+        let is_heard = matches!(line.fault, None | Some(Fault::Slow | Fault::StaleList | Fault::DisorderedList));
+        if !matches!(line.effect, Effect::Listed { .. }) || !is_heard {
+            return;
+        }
+        let is_of_one_database = line.key.starts_with(DATABASES_PREFIX) && line.key != DATABASES_PREFIX;
+        self.sweeps += u64::from(line.key == DUE_PREFIX);
+        self.collections += u64::from(is_of_one_database);
+    }
 }
 
 impl std::ops::AddAssign for Counts {
@@ -69,5 +100,7 @@ impl std::ops::AddAssign for Counts {
         self.disk_hits += more.disk_hits;
         self.disk_damaged += more.disk_damaged;
         self.out_of_memory += more.out_of_memory;
+        self.sweeps += more.sweeps;
+        self.collections += more.collections;
     }
 }

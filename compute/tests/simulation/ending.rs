@@ -36,15 +36,21 @@ impl World {
     pub async fn end(self: Rc<Self>, rng: &mut Rng) -> Run {
         let mut broken = self.last_life(rng, Asked::Everything).await;
         self.network.kill();
-        broken.extend(audit::audit(&self.bucket, &Machine::new(rng, self.started, 0)).await);
+        broken.extend(self.audit(&Machine::new(rng, self.started, 0)).await);
         if self.has_past {
             self.story.past.borrow_mut().is_long_ago = true;
             broken.extend(self.last_life(rng, Asked::Past).await);
             let machine = Machine::new(rng, self.started, 0);
-            broken.extend(audit::audit(&self.bucket, &machine).await);
+            broken.extend(self.audit(&machine).await);
             broken.extend(audit::ended(&self.bucket, &machine).await);
         }
         self.finish(broken)
+    }
+
+    async fn audit(&self, machine: &Machine) -> Vec<String> {
+        let (broken, sweeps) = audit::audit(&self.bucket, machine).await;
+        self.count(|counts| counts.sweeps += sweeps);
+        broken
     }
 
     /// A node without faults answers.

@@ -114,7 +114,7 @@ impl World {
         let (own, sealed) = (format!("inc/{id}"), Mutex::new(BTreeSet::new()));
         let line: Trace = Arc::new(move |line| {
             trace.lock().unwrap().push(line.to_string());
-            counts.lock().unwrap().events += 1;
+            counts.lock().unwrap().note(line);
             if let Some(fault) = line.fault {
                 *hits.lock().unwrap().entry((hits::purpose(line), format!("{fault:?}"))).or_default() += 1;
             }

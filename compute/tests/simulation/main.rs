@@ -52,6 +52,8 @@ use past::Tally;
 /// Seeds of the fast tier, and how many of them run twice.
 const SEEDS: u64 = 200;
 const TWICE: u64 = 10;
+/// Cycles of garbage collection, on an average.
+const CYCLES_PER_SEED: u64 = 10;
 
 /// Seeds beyond the fast tier that have found a bug.
 const KEPT: [(u64, &str); 11] = [
@@ -105,6 +107,7 @@ fn every_seed_keeps_its_promises_and_repeats_itself() {
     hits::print(&hits);
     println!("simulation: {seeds} seeds, {twice} of them twice: {counts:?}");
     println!("simulation: with a past: {past:?}");
+    println!("simulation: {} cycles of garbage collection", counts.cycles());
     assert!(
         broken.is_empty(),
         "{} seeds are broken; run one again: SHOAL_SEED=… cargo test --release -p compute --test simulation -- --nocapture\n{}",
@@ -115,6 +118,7 @@ fn every_seed_keeps_its_promises_and_repeats_itself() {
     assert!(counts.takeovers * 10 >= seeds * 3, "too few takeovers");
     if seeds >= SEEDS {
         assert!(counts.replica_reads * 4 >= seeds, "too few reads at replicas: {counts:?}");
+        assert!(counts.cycles() >= seeds * CYCLES_PER_SEED, "too few cycles of garbage collection: {counts:?}");
         let happened = [
             ("pause", counts.pauses),
             ("fence", counts.fenced),

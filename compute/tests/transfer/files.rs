@@ -26,9 +26,12 @@ fn files_of_any_page_size_and_mode_come_back_the_same() {
     let forms = [
         ("a", "PRAGMA page_size=512"),
         ("b", "PRAGMA page_size=1024; PRAGMA auto_vacuum=FULL"),
-        ("c", "PRAGMA page_size=4096; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA encoding='UTF-16le'"),
-        ("d", "PRAGMA page_size=8192; PRAGMA journal_mode=WAL"),
-        ("e", "PRAGMA page_size=65536; PRAGMA encoding='UTF-16be'; PRAGMA journal_mode=PERSIST"),
+        ("c", "PRAGMA page_size=2048; PRAGMA journal_mode=TRUNCATE"),
+        ("d", "PRAGMA page_size=4096; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA encoding='UTF-16le'"),
+        ("e", "PRAGMA page_size=8192; PRAGMA journal_mode=WAL"),
+        ("f", "PRAGMA page_size=16384; PRAGMA auto_vacuum=FULL; PRAGMA journal_mode=WAL"),
+        ("g", "PRAGMA page_size=32768; PRAGMA auto_vacuum=INCREMENTAL"),
+        ("h", "PRAGMA page_size=65536; PRAGMA encoding='UTF-16be'; PRAGMA journal_mode=PERSIST"),
     ];
     for (name, pragmas) in forms {
         let place = directory.path().join(name);
@@ -71,6 +74,42 @@ fn changes_that_are_only_in_a_wal_are_taken_along() {
     assert_eq!(contents(&place), before, "the source is left alone");
     for name in ["live", "crashed"] {
         assert_eq!(server.database(name).rows("SELECT a FROM t"), [json!(["in the wal"])]);
+    }
+}
+
+/// What a crash leaves of a transaction that was larger than its program's memory: pages of it are in the file, and how
+/// they were before is in the journal.
+#[test]
+fn a_transaction_that_was_cut_off_is_taken_back_by_its_journal() {
+    let (server, directory) = (Server::dev(), tempfile::tempdir().expect("a directory"));
+    for (name, page_size) in [("small", 1024), ("ours", 4096), ("large", 65_536)] {
+        let place = directory.path().join(name);
+        let [original, crashed] = ["original.db", "crashed.db"].map(|file| place.join(file));
+        fs::create_dir(&place).expect("a directory");
+        let rows = "CREATE TABLE t(i INTEGER PRIMARY KEY, v); CREATE INDEX t_v ON t(v);
+            WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+            INSERT INTO t SELECT i, 'before ' || i FROM n";
+        sample::make(&original, &format!("PRAGMA page_size={page_size}"), rows);
+        let before = fs::read(&original).expect("a file");
+        let live = Connection::open(&original).expect("a file");
+        live.execute_batch("PRAGMA cache_size=2; PRAGMA cache_spill=2; BEGIN").expect("a transaction");
+        let changes = "UPDATE t SET v = hex(randomblob(200)); DELETE FROM t WHERE i % 3 = 0";
+        live.execute_batch(changes).expect("changes");
+        for suffix in ["", "-journal"] {
+            let [from, to] = [&original, &crashed].map(|file| format!("{}{suffix}", path(file)));
+            fs::copy(from, to).expect("a copy");
+        }
+        drop(live);
+        assert_eq!(fs::read(&original).expect("a file"), before, "the program itself takes it back");
+        assert_ne!(fs::read(&crashed).expect("a file"), before, "nothing of it was in the file: the test itself");
+        let there = contents(&place);
+        db_ok(&server, &["import", path(&crashed), name]);
+        assert_eq!(contents(&place), there, "{name}: the source is left alone");
+        let exported = directory.path().join(format!("{name}.db"));
+        db_ok(&server, &["export", name, path(&exported)]);
+        sample::assert_same(&exported, &original, Sameness::Exact, name);
+        let count = server.database(name).rows("SELECT count(*), sum(v = 'before ' || i) FROM t");
+        assert_eq!(count, [json!([2000, 2000])], "{name}");
     }
 }
 

@@ -39,7 +39,7 @@ use walstore::store::{Key, MemoryStore};
 use witness::verify;
 
 /// Damages of the fast tier.
-const DAMAGES: u64 = 3_000;
+const DAMAGES: u64 = 5_000;
 /// So many databases are opened after each damage, and so many moments gone back to, beside those that it concerns.
 const OTHERS: usize = 8;
 const MOMENTS: usize = 2;

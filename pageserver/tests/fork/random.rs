@@ -1,5 +1,8 @@
 //! Random lives of whole trees: commits, folds, forks and restores of random commits and times, at the edges of what is
 //! kept and beyond them, undeletes, deletes, collections, sweeps, and forks in whose middle all of that happens.
+//!
+//! `SHOAL_SEEDS=2000 cargo test --release -p pageserver --test fork random` runs that many, `SHOAL_FIRST_SEED=5000`
+//! others, and `SHOAL_SEED=7` one. Sweeps and collections are its cycles of garbage collection, and are counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,6 +16,8 @@ use crate::slow::Slow;
 /// Seeds of the fast tier.
 const SEEDS: u64 = 200;
 const STEPS: u64 = 60;
+/// Cycles of garbage collection, on an average.
+const CYCLES_PER_SEED: u64 = 8;
 /// So deep a line of descent grows in every fifth seed, however many steps that takes.
 const DEPTH: usize = 20;
 const LIVING_MAX: usize = 12;
@@ -68,6 +73,11 @@ impl Counts {
             *self.tally.entry(what).or_default() += count;
         }
         self.deepest = self.deepest.max(other.deepest);
+    }
+
+    /// Sweeps, each of the whole bucket, and collections, each of one database.
+    fn cycles(&self) -> u64 {
+        ["sweep", "sweep at the end", "collection"].iter().filter_map(|what| self.tally.get(what)).sum()
     }
 
     fn assert_all_happened(&self) {
@@ -240,6 +250,7 @@ impl Life {
             }
         }
         self.forest.sweep().await;
+        self.counts.did("sweep");
     }
 
     /// The longest line of descent grows, and loses one that it descends from.
@@ -289,6 +300,7 @@ impl Life {
                 self.forest.owned(at).await;
                 self.forest.tidy(at, self.forest.store()).await.expect("a store that works");
                 self.forest.collect(at).await;
+                self.counts.did("collection");
             }
             21 if may_fork => self.undelete().await,
             22..=24 if may_fork && self.slow.len() < SLOW_MAX => self.fork_slowly(at).await,
@@ -326,6 +338,7 @@ impl Life {
                 break;
             }
             self.forest.sweep().await;
+            self.counts.did("sweep at the end");
         }
         let left = self.forest.objects();
         assert!(left.is_empty(), "R20: {left:?} stay, and nothing leads there");
@@ -362,8 +375,9 @@ fn number(variable: &str) -> Option<u64> {
 
 #[tokio::test(start_paused = true)]
 async fn every_state_of_every_tree_is_as_the_model_has_it() {
-    let one = number("SHOAL_SEED");
-    let seeds = one.map_or(0..number("SHOAL_SEEDS").unwrap_or(SEEDS), |seed| seed..seed + 1);
+    let first = number("SHOAL_FIRST_SEED").unwrap_or(0);
+    let seeds = first..first + number("SHOAL_SEEDS").unwrap_or(SEEDS);
+    let seeds = number("SHOAL_SEED").map_or(seeds, |seed| seed..seed + 1);
     let (count, mut sum) = (seeds.end - seeds.start, Counts::default());
     for seed in seeds {
         let counts = run(seed).await.unwrap_or_else(|broken| {
@@ -373,7 +387,9 @@ async fn every_state_of_every_tree_is_as_the_model_has_it() {
         sum.add(counts);
     }
     println!("forks: {count} seeds, lines of descent up to {} deep: {:?}", sum.deepest, sum.tally);
+    println!("forks: {} cycles of garbage collection", sum.cycles());
     if count >= SEEDS {
         sum.assert_all_happened();
+        assert!(sum.cycles() >= count * CYCLES_PER_SEED, "too few cycles of garbage collection: {:?}", sum.tally);
     }
 }

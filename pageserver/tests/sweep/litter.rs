@@ -153,7 +153,7 @@ async fn put_slot(world: &World, id: IncarnationId, slot: Slot) -> Key {
     key
 }
 
-async fn put_cluster(world: &World) {
+pub async fn put_cluster(world: &World) {
     let mut body = envelope::Writer::new();
     body.raw(&[7; 16]);
     body.u32(1);

@@ -8,6 +8,7 @@ mod held;
 mod litter;
 #[cfg(feature = "mutants")]
 mod mutants;
+mod random;
 mod scrub;
 #[path = "../damage/witness.rs"]
 mod witness;
