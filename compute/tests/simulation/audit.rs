@@ -9,6 +9,7 @@ use pageserver::listing::{Group, Listing};
 use pageserver::sweep::{Collected, Sweeper};
 use pageserver::verify::{self, Damage, Options, Orphan, PageSink, Summary, Witness};
 use segments::cache::PageCache;
+use tenant::head::MapField;
 use tenant::registry;
 use walstore::id::IncarnationId;
 use walstore::life::Stores;
@@ -90,7 +91,7 @@ pub async fn audit(bucket: &MemoryStore, machine: &Machine) -> (Vec<String>, u64
 }
 
 /// Databases that nobody owns, and that are there though their time is up. One without a marker and without objects is
-/// found only by who asks for it.
+/// found only by who asks for it, or by its parent, if it stands on what that has.
 async fn outlived(bucket: &MemoryStore, machine: &Machine) -> Vec<String> {
     let (mut broken, now) = (Vec::new(), machine.seam.wall_micros());
     let markers = bucket.snapshot().into_keys().map(|key| key.to_string()).filter(|key| key.starts_with("due/")).collect::<Vec<_>>();
@@ -100,7 +101,8 @@ async fn outlived(bucket: &MemoryStore, machine: &Machine) -> Vec<String> {
         let patience = Patience::for_duration(&machine.seam, A_DAY_AND_MORE);
         let Ok(Some(head)) = registry::read_head(bucket, &machine.seam, database, patience).await else { continue };
         let head = head.value;
-        let is_found = keys.len() > 1 || markers.iter().any(|marker| marker.contains(&database.to_string()));
+        let is_fork = matches!(head.map, MapField::Shared(_));
+        let is_found = keys.len() > 1 || is_fork || markers.iter().any(|marker| marker.contains(&database.to_string()));
         if head.settings.is_expired(now) && !head.state.is_final() && head.owner.is_none() && is_found {
             broken.push(format!("I8: left behind: {database} ({}), whose time is up, and nobody ends it", head.name));
         }
