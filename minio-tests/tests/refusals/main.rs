@@ -1,5 +1,13 @@
-//! Starts that cannot work: the process ends with an error that says why and what to do, and leaves
-//! nothing behind.
+//! What cannot work, or is not as it should be, and the process that says so.
+//!
+//! Here: starts that cannot work. The process ends with an error that says why and what to do, and leaves nothing
+//! behind.
+//!
+//! | file | what |
+//! |---|---|
+//! | `disk_io` | a kernel that does not let a node have io_uring |
+
+mod disk_io;
 
 use std::path::PathBuf;
 
