@@ -5,9 +5,11 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `verify` | `shoal verify`: damage is named, and is told from a check that could not be made |
 //! | `disk_io` | a kernel that does not let a node have io_uring |
 
 mod disk_io;
+mod verify;
 
 use std::path::PathBuf;
 
