@@ -39,11 +39,10 @@ use crate::serve::{FETCH_SHARE, Signals};
 /// The part of `--memory` that packs may take that are being made for others.
 const ORDERS_SHARE: usize = 2;
 
-/// How often what is done.
+/// How often what is done, besides the sweeps, which nodes have in common with a page server. Zero: never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Intervals {
     pub drain: Duration,
-    /// Zero: never.
     pub scrub: Duration,
 }
 
@@ -75,8 +74,9 @@ async fn run_until_signal(config: &ServeConfig, intervals: Intervals) -> anyhow:
     let mut signals = Signals::listen();
     info!(http_addr = %listener.local_addr()?, store = store.describe(), "serving pages");
     let (stop, stopped) = watch::channel(false);
+    let sweep_interval = config.sweep_interval.as_duration();
     let drain = Drainer::new(me, stores.clone(), seam.clone(), &fetcher).run(intervals.drain);
-    let sweep = Sweeper::new(me, stores.clone(), seam.clone(), &fetcher).run(config.sweep_interval.as_duration());
+    let sweep = Sweeper::new(me, stores.clone(), seam.clone(), &fetcher).run(sweep_interval);
     if !intervals.scrub.is_zero() {
         // Beside this task: a pack is checked for long.
         seam.spawn(Scrubber::new(stores, seam.clone(), &fetcher, intervals.scrub).run());
@@ -92,8 +92,8 @@ async fn run_until_signal(config: &ServeConfig, intervals: Intervals) -> anyhow:
     tokio::select! {
         () = serving => {}
         // Endless: what is half done when the process ends, the next one goes on with.
-        () = drain => {}
-        () = sweep => {}
+        () = drain, if !intervals.drain.is_zero() => {}
+        () = sweep, if !sweep_interval.is_zero() => {}
     }
     Ok(ExitCode::SUCCESS)
 }

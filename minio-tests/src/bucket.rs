@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use emulator::{Emulator, EmulatorConfig, Proxy, ProxyFaults};
 use tempfile::TempDir;
-use walstore::store::{S3Credentials, S3Options, S3Store, StoreUrl};
+use walstore::store::{Condition, DirectoryStore, Key, S3Credentials, S3Options, S3Store, Store, StoreUrl};
 
 use crate::announce;
 use crate::minio::{self, Minio, MinioProcess};
@@ -17,6 +17,9 @@ const BUCKET: &str = "shoal";
 const PREFIX: &str = "some/prefix";
 /// Where a directory store has its locks.
 const LOCKS: &str = "locks";
+/// Where it has its objects, and how the names of their files end.
+const OBJECTS: &str = "objects";
+const KEY_END: char = '@';
 
 /// An empty bucket with its own server, which ends when this is dropped.
 pub enum Bucket {
@@ -155,6 +158,50 @@ impl Bucket {
         let Self::Directory(directory) = self else { return Vec::new() };
         let locks = std::fs::read_dir(directory.path().join(LOCKS)).expect("a store has been opened");
         locks.map(|lock| lock.expect("a lock").path()).filter(|lock| is_held(lock)).collect()
+    }
+
+    /// Of a directory: the keys of all objects, in order.
+    ///
+    /// # Panics
+    /// If it is none, or cannot be read.
+    pub fn keys(&self) -> Vec<String> {
+        let root = self.as_directory().join(OBJECTS);
+        let (mut keys, mut directories) = (Vec::new(), vec![root.clone()]);
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).expect("a store has been opened") {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() {
+                    directories.push(path);
+                } else {
+                    let key = path.strip_prefix(&root).ok().and_then(Path::to_str).expect("a key");
+                    keys.push(key.trim_end_matches(KEY_END).to_owned());
+                }
+            }
+        }
+        keys.sort();
+        keys
+    }
+
+    /// Of a directory: the file that an object lies in.
+    ///
+    /// # Panics
+    /// If it is none.
+    pub fn file_of(&self, key: &str) -> PathBuf {
+        self.as_directory().join(OBJECTS).join(format!("{key}{KEY_END}"))
+    }
+
+    /// Of a directory: puts an object into it as a node does.
+    ///
+    /// # Panics
+    /// If it is none, or does not take it.
+    pub fn plant(&self, key: &Key, bytes: &'static [u8]) {
+        let directory = self.as_directory();
+        let put = async move {
+            let store = DirectoryStore::open_existing(directory).await?;
+            store.put(key, bytes.into(), &Condition::Absent).await
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(put).expect("a store that takes it");
     }
 
     /// The directory behind it.

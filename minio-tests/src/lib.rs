@@ -18,6 +18,7 @@ pub mod shoal;
 pub mod stream;
 pub mod traffic;
 pub mod value;
+pub mod verify;
 pub mod writer;
 
 /// Tells the person who runs the tests something, past the test harness, which hides what a passing test

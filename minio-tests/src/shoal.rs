@@ -14,12 +14,12 @@ use crate::hrana::Database;
 use crate::limits::{END, REQUEST, START};
 use crate::log::ProcessLog;
 
-/// A `shoal serve` to be started.
+/// A `shoal serve` or `shoal pageserver` to be started.
 pub struct Shoal {
     command: Command,
 }
 
-/// A running `shoal serve`, killed when this is dropped.
+/// One that runs, killed when this is dropped.
 pub struct ShoalProcess {
     child: Child,
     addresses: Addresses,
@@ -31,7 +31,7 @@ pub struct ShoalProcess {
 pub struct Addresses {
     /// Applications.
     pub http: String,
-    /// Operators.
+    /// Operators. A page server has nothing for them.
     pub admin: String,
 }
 
@@ -77,11 +77,7 @@ impl Shoal {
 
     /// The same as the `number`-th process, if processes have different ways to the bucket.
     pub fn on_way(bucket: &Bucket, number: usize, cache_dir: &Path) -> Self {
-        let mut shoal = Self::at(&bucket.store_url_through(number), cache_dir);
-        if let Some((access, secret)) = bucket.credentials() {
-            shoal.command.env("AWS_ACCESS_KEY_ID", access).env("AWS_SECRET_ACCESS_KEY", secret);
-        }
-        shoal
+        Self::at(&bucket.store_url_through(number), cache_dir).with_credentials(bucket)
     }
 
     /// Serves from the store of this URL, without credentials.
@@ -89,7 +85,40 @@ impl Shoal {
         let mut command = command();
         command.args(["serve", "--store", store_url, "--cache-dir"]).arg(cache_dir);
         command.args(["--http-listen-addr", "127.0.0.1:0", "--admin-listen-addr", "127.0.0.1:0"]);
-        command.args(["--log", "info,walstore=info,segments=debug,pageserver=debug,compute=debug"]);
+        Self { command }.logging()
+    }
+
+    /// A page server on `bucket`, which is all that it has.
+    pub fn page_server(bucket: &Bucket) -> Self {
+        let mut command = command();
+        command.args(["pageserver", "--store", &bucket.store_url(), "--listen-addr", "127.0.0.1:0"]);
+        Self { command }.logging().with_credentials(bucket)
+    }
+
+    fn logging(mut self) -> Self {
+        self.command.args(["--log", "info,walstore=info,segments=debug,pageserver=debug,compute=debug"]);
+        self.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        self
+    }
+
+    fn with_credentials(mut self, bucket: &Bucket) -> Self {
+        if let Some((access, secret)) = bucket.credentials() {
+            self.command.env("AWS_ACCESS_KEY_ID", access).env("AWS_SECRET_ACCESS_KEY", secret);
+        }
+        self
+    }
+
+    /// Has another program start it in its own place, such as one that takes a right from it first.
+    pub fn by(self, program: &[&str]) -> Self {
+        let Self { command: shoal } = self;
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).arg(shoal.get_program()).args(shoal.get_args());
+        for (name, value) in shoal.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         Self { command }
     }
@@ -121,9 +150,8 @@ impl Shoal {
         // It was told to take free ports, and its log says which it took.
         let line = process.log.wait_for(0, START, |line| line.contains(" serving ") || line.starts_with("shoal: "));
         let address = |name: &str| Some(line.as_ref()?.split_once(name)?.1.split(' ').next()?.to_owned());
-        let (Some(http), Some(admin)) = (address("http_addr="), address("admin_addr=")) else {
-            panic!("shoal does not serve: {line:?}");
-        };
+        let http = address("http_addr=").unwrap_or_else(|| panic!("shoal does not serve: {line:?}"));
+        let admin = address("admin_addr=").unwrap_or_default();
         let health = format!("http://{http}/health");
         process.addresses = Addresses { http, admin };
         let answered = clock::poll(START, || ureq::get(&health).call().ok());
@@ -247,6 +275,14 @@ impl Addresses {
     /// What it says, or that it says nothing.
     pub fn change(&self, path: &str, body: &Json) -> Result<(), String> {
         answered(self.agent().post(self.namespace_url(path)).send(body.to_string()))
+    }
+
+    /// Has a database folded and given up.
+    ///
+    /// # Errors
+    /// As of [`change`](Self::change).
+    pub fn release(&self, name: &str) -> Result<(), String> {
+        self.change(&format!("{name}/release"), &json!({}))
     }
 
     /// Deletes a database.

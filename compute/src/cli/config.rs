@@ -170,6 +170,7 @@ impl ServeConfig {
         let settings = Settings {
             store: Some(args.store),
             memory: Some(args.memory),
+            sweep_interval: Some(args.sweep_interval),
             http_listen_addr: Some(args.listen_addr),
             no_auth: Some(args.no_auth),
             log: Some(args.log),

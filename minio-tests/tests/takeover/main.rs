@@ -7,7 +7,11 @@
 //!
 //! The oracle is that of `kill9`, and a reader at each node watches that nobody shows the past.
 //!
+//! `pageserver`: the same with nobody there but a page server.
+//!
 //! `SHOAL_KILLS` is the number of rounds on each store (default 5), `SHOAL_SEED` repeats a run's choices.
+
+mod pageserver;
 
 use std::ops::Range;
 use std::time::Duration;

@@ -95,7 +95,7 @@ pub struct Summary {
     pub logs: u64,
     /// Packs and chunks of page maps.
     pub packs: Tally,
-    /// Commits of tails.
+    /// Commits of tails, and of the past.
     pub commits: u64,
     pub damages: u64,
     /// Databases and logs that changed under every look.

@@ -17,6 +17,9 @@ use walstore::seam::{Clock, Random, Seam};
 /// Four databases share the cache.
 pub const DATABASES: u64 = 4;
 
+/// When this is `1`, tests that want io_uring fail without it.
+const REQUIRE_VARIABLE: &str = "SHOAL_REQUIRE_IO_URING";
+
 /// Where the file is.
 pub enum Medium {
     Simulated(SimulatedDisk),
@@ -34,14 +37,19 @@ impl Medium {
         Self::File { _directory: directory, path, io }
     }
 
-    /// One of each, with its name. Where io_uring is forbidden there is none to test, and it is said aloud.
+    /// One of each, with its name. Where io_uring is forbidden there is none to test, and it is said aloud; unless
+    /// `SHOAL_REQUIRE_IO_URING` is `1`: then that fails.
     pub fn all() -> Vec<(&'static str, Self)> {
         let mut all = vec![("simulated", Self::simulated(1)), ("plain", Self::file(DiskIo::Plain))];
         let ring = Self::file(DiskIo::IoUring);
         let Self::File { path, io, .. } = &ring else { unreachable!() };
         match file::open(path, 1 << 20, *io) {
             Ok(_) => all.push(("io_uring", ring)),
-            Err(error) => println!("disk: io_uring is NOT tested, because it does not work here: {error}"),
+            Err(error) => {
+                let is_required = std::env::var_os(REQUIRE_VARIABLE).is_some_and(|value| value == "1");
+                assert!(!is_required, "{REQUIRE_VARIABLE}=1, but io_uring does not work here: {error}");
+                println!("disk: io_uring is NOT tested, because it does not work here: {error}");
+            }
         }
         all
     }

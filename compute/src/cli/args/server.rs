@@ -86,13 +86,13 @@ Examples:
   shoal pageserver --store file:///srv/shoal --listen-addr 127.0.0.1:9000 --drain-interval 1m
   shoal pageserver --store s3://bucket/prefix --scrub-interval 30d
 
-It drains the logs of nodes that are over, which every `shoal serve` does too, and answers the gRPC
-request shoal.pageserver.v1.PageServer/Pages for any database as of any commit that is folded and
-within its retention. For each `shoal serve --page-server http://host:port` it makes the packs of
-folds, which that node then links. With --scrub-interval it reads every database at rest once in that
-time, which is a GET for each object and the memory of one pack, and logs damage as errors: one page
-server of a fleet is enough for that. It owns no database and keeps nothing: run none, one or
-several, and stop them at any time.";
+It drains the logs of nodes that are over and sweeps the bucket, which every `shoal serve` does too,
+and answers the gRPC request shoal.pageserver.v1.PageServer/Pages for any database as of any commit
+that is folded and within its retention. For each `shoal serve --page-server http://host:port` it
+makes the packs of folds, which that node then links. With --scrub-interval it reads every database
+at rest once in that time, which is a GET for each object and the memory of one pack, and logs damage
+as errors: one page server of a fleet is enough for that. It owns no database and keeps nothing: run
+none, one or several, and stop them at any time.";
 
 /// Do the background work of a bucket, without serving SQL
 #[derive(Debug, Clone, Args)]
@@ -111,9 +111,14 @@ pub struct PageserverArgs {
     #[arg(long, value_name = "SIZE", default_value = "256MiB", env = "SHOAL_MEMORY")]
     pub memory: ByteSize,
 
-    /// How often it looks for logs to drain
+    /// How often it looks for logs to drain; 0s is never
     #[arg(long, value_name = "DURATION", default_value = "5m", env = "SHOAL_DRAIN_INTERVAL")]
     pub drain_interval: Span,
+
+    /// How often it walks through the whole bucket and deletes what was left behind, unless a node has done so; 0s is
+    /// never
+    #[arg(long, value_name = "DURATION", default_value = "24h", env = "SHOAL_SWEEP_INTERVAL")]
+    pub sweep_interval: Span,
 
     /// In how long it reads every database at rest once, to find damage early, such as 30d; 0s is never
     #[arg(long, value_name = "DURATION", default_value = "0s", env = "SHOAL_SCRUB_INTERVAL")]

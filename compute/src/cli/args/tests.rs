@@ -26,10 +26,11 @@ fn dev_needs_nothing() {
 
 #[test]
 fn a_pageserver_needs_only_a_store() {
-    let line = "shoal pageserver --store file:///s --drain-interval 1m";
+    let line = "shoal pageserver --store file:///s --drain-interval 1m --sweep-interval 2m";
     let Command::Pageserver(args) = read(line).expect("a store") else { panic!("pageserver") };
     assert_eq!(args.listen_addr.to_string(), "127.0.0.1:8082");
     assert_eq!(args.drain_interval.as_duration().as_secs(), 60);
+    assert_eq!(args.sweep_interval.as_duration().as_secs(), 120);
     let wrong = read("shoal pageserver").map(|_| ());
     // Unless the environment names one.
     assert!(wrong.is_err() || std::env::var_os("SHOAL_STORE").is_some());

@@ -134,7 +134,7 @@ impl Witness for Report {
 fn to_text(summary: &Summary) -> String {
     let Summary { databases, logs, packs, commits, damages, unsettled, dead, waiting, deleted } = summary;
     let mut lines = vec![format!(
-        "checked {databases} databases, {logs} logs, {} packs and chunks ({}), {commits} commits of tails",
+        "checked {databases} databases, {logs} logs, {} packs and chunks ({}), {commits} commits",
         packs.objects,
         in_units(packs.bytes)
     )];

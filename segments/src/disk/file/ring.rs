@@ -89,7 +89,7 @@ impl Running {
 impl RingFile {
     /// Fails where the kernel has no io_uring, or a profile forbids it, or too little memory may be locked.
     pub fn start(file: File) -> io::Result<Self> {
-        let ring = IoUring::new(2 * u32::from(RING_BUFFERS))?;
+        let ring = IoUring::new(2 * u32::from(RING_BUFFERS)).map_err(told)?;
         let pages = usize::from(RING_BUFFERS) * RING_BUFFER_BYTES / size_of::<Page>();
         let mut buffers = vec![Page([0; 4096]); pages].into_boxed_slice();
         let start = buffers.as_mut_ptr().cast::<u8>();
@@ -101,7 +101,7 @@ impl RingFile {
             .collect();
         // SAFETY: the buffers are allocated as long as the ring is: both belong to the server, which drops the ring
         // first. Nobody else has their address.
-        unsafe { ring.submitter().register_buffers(&vectors)? };
+        unsafe { ring.submitter().register_buffers(&vectors).map_err(told)? };
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let shared = Arc::new(Shared { file, queue: Queue::default(), bell });
         let free = (0..RING_BUFFERS).collect();
@@ -110,6 +110,15 @@ impl RingFile {
         std::thread::Builder::new().name("disk-ring".into()).spawn(move || server.serve())?;
         Ok(Self { shared })
     }
+}
+
+/// The kernel calls it a lack of memory, too, when there is enough, but too little of it may be locked.
+fn told(error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::OutOfMemory {
+        return error;
+    }
+    let buffers_mib = usize::from(RING_BUFFERS) * RING_BUFFER_BYTES / (1 << 20);
+    io::Error::new(error.kind(), format!("{error}; it locks {buffers_mib} MiB and a little more (ulimit -l)"))
 }
 
 impl Drop for RingFile {

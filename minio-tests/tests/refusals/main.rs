@@ -1,5 +1,15 @@
-//! Starts that cannot work: the process ends with an error that says why and what to do, and leaves
-//! nothing behind.
+//! What cannot work, or is not as it should be, and the process that says so.
+//!
+//! Here: starts that cannot work. The process ends with an error that says why and what to do, and leaves nothing
+//! behind.
+//!
+//! | file | what |
+//! |---|---|
+//! | `verify` | `shoal verify`: damage is named, and is told from a check that could not be made |
+//! | `disk_io` | a kernel that does not let a node have io_uring |
+
+mod disk_io;
+mod verify;
 
 use std::path::PathBuf;
 
