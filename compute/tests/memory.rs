@@ -190,6 +190,34 @@ fn a_rollback_waits_for_no_memory() {
     });
 }
 
+/// Bug: a transaction that had begun to grow, and whose client then did little or nothing, went on having memory kept
+/// for the largest that it might become. Damage: others waited for that and were refused while most was free. Fix: what
+/// waits for its client keeps only what it has.
+#[test]
+fn a_transaction_that_waits_for_its_client_keeps_only_what_it_has_from_others() {
+    with_node(Settings { busy_timeout: Duration::from_secs(1), ..settings() }, async |node| {
+        let (idle, busy) = (name("idle"), name("busy"));
+        run(&node, &idle, CREATE).await;
+        run(&node, &busy, CREATE).await;
+        // More of it than a megabyte is out of SQLite's cache, and in the node's memory.
+        let mut open = pipeline(&node, &idle, None, &["PRAGMA cache_size = 10", "BEGIN", &insert(1_200)]).await;
+        assert!(open.results.iter().all(Result::is_ok), "{:?}", open.results);
+        let has = node.context.memory().large;
+        assert!((MIB..2 * MIB).contains(&has), "{has} bytes");
+        for _ in 0..3 {
+            open = pipeline(&node, &idle, open.baton.take(), &["SELECT 1"]).await;
+            run(&node, &busy, &insert(3_000)).await;
+            fold(&node, &busy).await;
+        }
+        // It grows again where it is alone.
+        let reply = pipeline(&node, &idle, open.baton.take(), &[&insert(1_500), "COMMIT"]).await;
+        assert!(reply.results.iter().all(Result::is_ok), "{:?}", reply.results);
+        fold(&node, &idle).await;
+        is(&node, &idle, "SELECT count(*) FROM t", 2_700).await;
+        is(&node, &busy, "SELECT count(*) FROM t", 9_000).await;
+    });
+}
+
 #[test]
 fn several_large_transactions_at_a_time_all_come_to_their_end_within_the_memory() {
     const DATABASES: u32 = 4;

@@ -107,6 +107,14 @@ impl Stream {
         self.connection.as_ref().is_some_and(|(_, connection)| !connection.sql.is_autocommit())
     }
 
+    /// It waits for its client's next request. Memory that is kept for what the transaction may still write is for
+    /// others meanwhile.
+    pub fn rest(&self) {
+        if let Some((_, connection)) = &self.connection {
+            connection.file.rest();
+        }
+    }
+
     /// Gives the connection back, or closes it if it holds state. Runs inside a coroutine: a rollback may
     /// read pages.
     pub fn release(&mut self) {
