@@ -118,6 +118,8 @@ fn a_large_transaction_waits_for_memory_and_is_refused_as_a_whole_before_it_take
         let refused = attempt(&node, &name, &insert(3_000)).await.expect_err("no memory");
         assert_eq!(refused.code, Fault::Retry.code(), "{refused:?}");
         assert!(refused.message.contains("no memory left (--memory) for a transaction"), "{refused:?}");
+        let mut words = refused.message.split(' ').filter_map(|word| word.parse::<usize>().ok());
+        assert!(words.next().is_some_and(|bytes| (MIB..4 * MIB).contains(&bytes)), "its own size: {refused:?}");
         is(&node, &name, "SELECT count(*) FROM t", 0).await;
         run(&node, &name, &insert(200)).await;
         let large = insert(3_000);
