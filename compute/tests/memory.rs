@@ -220,6 +220,36 @@ fn a_transaction_that_waits_for_its_client_keeps_only_what_it_has_from_others() 
     });
 }
 
+/// Bug: what SQLite writes to take a statement back was refused where that made the transaction larger than it may be.
+/// Damage: all of it was gone after a `ROLLBACK TO`. Fix: it is looked at again when it commits.
+#[test]
+fn taking_back_goes_on_beyond_the_limit_of_a_transaction() {
+    with_node(Settings { lent_bytes_max: usize::MAX, ..settings() }, async |node| {
+        let name = name("app");
+        run(&node, &name, CREATE).await;
+        for _ in 0..2 {
+            run(&node, &name, &insert(3_000)).await;
+            fold(&node, &name).await;
+        }
+        let mut refused = 0;
+        // From well below the limit to well above it, where part of what is written is in SQLite's cache.
+        for rows in (2_500..6_000).step_by(100) {
+            let change = format!("UPDATE t SET n = n + 1, b = randomblob(1000) WHERE a <= {rows}");
+            let begin = ["BEGIN", "UPDATE t SET n = 7 WHERE a = 1", "SAVEPOINT s", &change];
+            let mut reply = pipeline(&node, &name, None, &begin).await;
+            if reply.results[3].is_err() {
+                refused += 1;
+                continue;
+            }
+            let end = ["ROLLBACK TO s", "SELECT n FROM t WHERE a = 1", "ROLLBACK"];
+            let reply = pipeline(&node, &name, reply.baton.take(), &end).await;
+            assert!(reply.results.iter().all(Result::is_ok), "{rows} rows: {:?}", reply.results);
+        }
+        assert!(refused > 0, "some are too large");
+        is(&node, &name, "SELECT sum(n) FROM t", 0).await;
+    });
+}
+
 #[test]
 fn several_large_transactions_at_a_time_all_come_to_their_end_within_the_memory() {
     const DATABASES: u32 = 4;
