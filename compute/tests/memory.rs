@@ -433,6 +433,34 @@ fn a_body_borrows_memory_as_it_arrives_and_is_refused_where_there_is_none() {
     });
 }
 
+/// A pipeline of so many steps of a batch, each of which is empty.
+fn body_of_steps(count: usize) -> Bytes {
+    let steps = vec![r#"{"stmt":{}}"#; count].join(",");
+    format!(r#"{{"requests":[{{"type":"batch","batch":{{"steps":[{steps}]}}}}]}}"#).into()
+}
+
+/// Bug: a body borrowed for its text, twice, and steps or requests of a few letters take ten times as much. Damage: one
+/// body was enough to take all of a node's memory. Fix: parts are counted before it is parsed, and borrowed for.
+#[test]
+fn a_body_borrows_for_its_parts_before_they_are_there() {
+    with_node(settings(), async |node| {
+        let (status, answer) = post(data_plane(&node), body_of_steps(80_000).into()).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{answer}");
+        assert!(answer.contains("objects and lists in it takes more memory than this server has"), "{answer}");
+        let mut others = node.context.cache.lend();
+        others.set(MEMORY - 2 * MIB);
+        let (status, answer) = post(data_plane(&node), body_of_steps(6_000).into()).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "short, and not small: {answer}");
+        assert!(answer.contains("no memory left (--memory) for a request"), "{answer}");
+        let (status, answer) = post(data_plane(&node), body_of_steps(3_000).into()).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "one that is small is never refused for memory: {answer}");
+        others.set(0);
+        let (status, answer) = post(data_plane(&node), body_of_steps(6_000).into()).await;
+        assert!(status == StatusCode::BAD_REQUEST && answer.contains("`sql`"), "by now it is read: {status} {answer}");
+        all_is_given_back(&node).await;
+    });
+}
+
 /// It would keep memory from everybody else for as long as it likes.
 #[test]
 fn a_large_body_that_does_not_come_is_given_up() {
