@@ -118,6 +118,8 @@ fn a_large_transaction_waits_for_memory_and_is_refused_as_a_whole_before_it_take
         let refused = attempt(&node, &name, &insert(3_000)).await.expect_err("no memory");
         assert_eq!(refused.code, Fault::Retry.code(), "{refused:?}");
         assert!(refused.message.contains("no memory left (--memory) for a transaction"), "{refused:?}");
+        let mut words = refused.message.split(' ').filter_map(|word| word.parse::<usize>().ok());
+        assert!(words.next().is_some_and(|bytes| (MIB..4 * MIB).contains(&bytes)), "its own size: {refused:?}");
         is(&node, &name, "SELECT count(*) FROM t", 0).await;
         run(&node, &name, &insert(200)).await;
         let large = insert(3_000);
@@ -186,6 +188,64 @@ fn a_rollback_waits_for_no_memory() {
         let job = Job { database: name.clone(), at: None, create: true, baton: reply.baton, version, min_lsn: 0, work, loan: None };
         node.send(&name, Message::Job(job)).expect("a node that runs");
         answer.await.expect("an answer").expect("it is closed");
+        is(&node, &name, "SELECT sum(n) FROM t", 0).await;
+    });
+}
+
+/// Bug: a transaction that had begun to grow, and whose client then did little or nothing, went on having memory kept
+/// for the largest that it might become. Damage: others waited for that and were refused while most was free. Fix: what
+/// waits for its client keeps only what it has.
+#[test]
+fn a_transaction_that_waits_for_its_client_keeps_only_what_it_has_from_others() {
+    with_node(Settings { busy_timeout: Duration::from_secs(1), ..settings() }, async |node| {
+        let (idle, busy) = (name("idle"), name("busy"));
+        run(&node, &idle, CREATE).await;
+        run(&node, &busy, CREATE).await;
+        // More of it than a megabyte is out of SQLite's cache, and in the node's memory.
+        let mut open = pipeline(&node, &idle, None, &["PRAGMA cache_size = 10", "BEGIN", &insert(1_200)]).await;
+        assert!(open.results.iter().all(Result::is_ok), "{:?}", open.results);
+        let has = node.context.memory().large;
+        assert!((MIB..2 * MIB).contains(&has), "{has} bytes");
+        for _ in 0..3 {
+            open = pipeline(&node, &idle, open.baton.take(), &["SELECT 1"]).await;
+            run(&node, &busy, &insert(3_000)).await;
+            fold(&node, &busy).await;
+        }
+        // It grows again where it is alone.
+        let reply = pipeline(&node, &idle, open.baton.take(), &[&insert(1_500), "COMMIT"]).await;
+        assert!(reply.results.iter().all(Result::is_ok), "{:?}", reply.results);
+        fold(&node, &idle).await;
+        is(&node, &idle, "SELECT count(*) FROM t", 2_700).await;
+        is(&node, &busy, "SELECT count(*) FROM t", 9_000).await;
+    });
+}
+
+/// Bug: what SQLite writes to take a statement back was refused where that made the transaction larger than it may be.
+/// Damage: all of it was gone after a `ROLLBACK TO`. Fix: it is looked at again when it commits.
+#[test]
+fn taking_back_goes_on_beyond_the_limit_of_a_transaction() {
+    with_node(Settings { lent_bytes_max: usize::MAX, ..settings() }, async |node| {
+        let name = name("app");
+        run(&node, &name, CREATE).await;
+        for _ in 0..2 {
+            run(&node, &name, &insert(3_000)).await;
+            fold(&node, &name).await;
+        }
+        let mut refused = 0;
+        // From well below the limit to well above it, where part of what is written is in SQLite's cache.
+        for rows in (2_500..6_000).step_by(100) {
+            let change = format!("UPDATE t SET n = n + 1, b = randomblob(1000) WHERE a <= {rows}");
+            let begin = ["BEGIN", "UPDATE t SET n = 7 WHERE a = 1", "SAVEPOINT s", &change];
+            let mut reply = pipeline(&node, &name, None, &begin).await;
+            if reply.results[3].is_err() {
+                refused += 1;
+                continue;
+            }
+            let end = ["ROLLBACK TO s", "SELECT n FROM t WHERE a = 1", "ROLLBACK"];
+            let reply = pipeline(&node, &name, reply.baton.take(), &end).await;
+            assert!(reply.results.iter().all(Result::is_ok), "{rows} rows: {:?}", reply.results);
+        }
+        assert!(refused > 0, "some are too large");
         is(&node, &name, "SELECT sum(n) FROM t", 0).await;
     });
 }
@@ -369,6 +429,34 @@ fn a_body_borrows_memory_as_it_arrives_and_is_refused_where_there_is_none() {
         drop(sender);
         let (status, answer) = posted.join_next().await.expect("it runs").expect("an answer");
         assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
+        all_is_given_back(&node).await;
+    });
+}
+
+/// A pipeline of so many steps of a batch, each of which is empty.
+fn body_of_steps(count: usize) -> Bytes {
+    let steps = vec![r#"{"stmt":{}}"#; count].join(",");
+    format!(r#"{{"requests":[{{"type":"batch","batch":{{"steps":[{steps}]}}}}]}}"#).into()
+}
+
+/// Bug: a body borrowed for its text, twice, and steps or requests of a few letters take ten times as much. Damage: one
+/// body was enough to take all of a node's memory. Fix: parts are counted before it is parsed, and borrowed for.
+#[test]
+fn a_body_borrows_for_its_parts_before_they_are_there() {
+    with_node(settings(), async |node| {
+        let (status, answer) = post(data_plane(&node), body_of_steps(80_000).into()).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{answer}");
+        assert!(answer.contains("objects and lists in it takes more memory than this server has"), "{answer}");
+        let mut others = node.context.cache.lend();
+        others.set(MEMORY - 2 * MIB);
+        let (status, answer) = post(data_plane(&node), body_of_steps(6_000).into()).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "short, and not small: {answer}");
+        assert!(answer.contains("no memory left (--memory) for a request"), "{answer}");
+        let (status, answer) = post(data_plane(&node), body_of_steps(3_000).into()).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "one that is small is never refused for memory: {answer}");
+        others.set(0);
+        let (status, answer) = post(data_plane(&node), body_of_steps(6_000).into()).await;
+        assert!(status == StatusCode::BAD_REQUEST && answer.contains("`sql`"), "by now it is read: {status} {answer}");
         all_is_given_back(&node).await;
     });
 }

@@ -1,4 +1,5 @@
-//! The memory of one request: of its body while that comes, then of the values in it, until it is done.
+//! The memory of one request: of its body while that comes, then of what is in it, and of what each part of that comes
+//! to, until it is done and its answer is written.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,9 +33,9 @@ impl BodyLoan {
         self.node.cache.lent_bytes_max()
     }
 
-    /// The values are there, and the body is not any more.
-    pub fn is_parsed(&mut self) {
-        self.set(self.bytes() / 2);
+    /// The values are there, so many bytes, and the body is not any more.
+    pub fn is_parsed(&mut self, bytes: usize) {
+        self.set(bytes.min(self.bytes()));
     }
 
     /// From now on it has so many bytes, if there is room. All together have a part of what the node lends; one that is

@@ -17,7 +17,7 @@ use walstore::recovery::{self, Access};
 
 use super::databases::OpenError;
 use super::open_database::OpenDatabase;
-use super::opening::recover;
+use super::opening::{borrow_for, recover};
 use super::{Core, spawn_local};
 use crate::database::Database;
 use crate::error::{Fault, ServerError};
@@ -221,7 +221,9 @@ impl Core {
             // A fold whose answer was lost may have landed after all.
             self.node.log.folded(database.id, folded);
         }
-        for commit in self.own_commits(database, &unfolded).await? {
+        let commits = self.own_commits(database, &unfolded).await?;
+        let _loan = borrow_for(&commits, &self.node.cache);
+        for commit in commits {
             if Some(commit.lsn) > database.newest().lsn {
                 recover(database, &commit, self.node.id).await?;
             }

@@ -51,7 +51,8 @@ impl Core {
                     Ok((open, id, stream)) => {
                         let reply = Rc::new(RefCell::new(Some(reply)));
                         let job = PipelineJob { name: &database, create, baton: baton.as_ref(), asks, version };
-                        let (open, answer) = self.pipeline_until_good((open, id, stream), job, requests.into(), &reply).await;
+                        let requests = Rc::new(requests);
+                        let (open, answer) = self.pipeline_until_good((open, id, stream), job, requests, &reply).await;
                         let reply = reply.borrow_mut().take().expect("BUG: a pipeline is answered once");
                         if let Err(Ok(PipelineReply { baton: Some(baton), .. })) = reply.send(answer) {
                             self.end_unreachable(&open, &baton).await;
@@ -170,7 +171,7 @@ impl Core {
         self: &Rc<Self>,
         (mut open, mut id, mut stream): (Rc<OpenDatabase>, u64, Stream),
         job: PipelineJob<'_>,
-        requests: Rc<[StreamRequest]>,
+        requests: Rc<Vec<StreamRequest>>,
         reply: &PipelineSender,
     ) -> (Rc<OpenDatabase>, Result<PipelineReply, JobError>) {
         let mut tries = 1;
@@ -201,7 +202,7 @@ impl Core {
         self: &Rc<Self>,
         open: &Rc<OpenDatabase>,
         (id, mut stream): (u64, Stream),
-        requests: Rc<[StreamRequest]>,
+        requests: Rc<Vec<StreamRequest>>,
         version: HranaVersion,
         client: Client,
     ) -> (Result<PipelineReply, JobError>, bool) {

@@ -129,7 +129,7 @@ pub struct Job {
     pub min_lsn: u64,
     pub work: Work,
     /// What the work takes, until it is done, whether or not anybody waits for it.
-    pub loan: Option<BodyLoan>,
+    pub loan: Option<Arc<BodyLoan>>,
 }
 
 pub enum Work {

@@ -68,6 +68,7 @@ impl Streams {
 
     /// Parks a stream and names the sequence number of its next baton.
     pub fn park(&self, id: u64, database: &Name, stream: Stream) -> u64 {
+        stream.rest();
         let mut slots = self.slots.borrow_mut();
         let slot = slots.entry(id).or_insert_with(|| Slot { sequence: 0, database: database.clone(), parked: None });
         slot.sequence += 1;
@@ -85,6 +86,7 @@ impl Streams {
 
     /// Parks a stream whose baton is out already.
     pub fn return_reserved(&self, id: u64, stream: Stream) {
+        stream.rest();
         if let Some(slot) = self.slots.borrow_mut().get_mut(&id) {
             slot.parked = Some(stream);
         }

@@ -156,6 +156,11 @@ impl Connection {
         self.commits.set(0);
     }
 
+    /// No request runs here: what the transaction has written does not grow meanwhile.
+    pub fn rest(&self) {
+        self.loan.borrow_mut().rest();
+    }
+
     /// Gives the turn back unless a transaction is writing.
     pub fn release_idle_turn(&self) {
         if self.level.get() < ffi::SQLITE_LOCK_RESERVED {

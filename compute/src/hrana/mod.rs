@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`value`] | SQL values and their exact JSON |
 //! | [`request`] | what clients send; tolerant of unknown fields, strict in what it does read |
+//! | [`parts`] | how much memory that will take, seen before it is parsed |
 //! | [`condition`] | when a step of a batch runs |
 //! | [`result`], [`response`], [`cursor`] | what they get back |
 //! | [`error`] | errors inside a 200 answer, and those that fail the whole request |
@@ -24,6 +25,7 @@ pub mod cursor;
 pub mod error;
 pub mod json;
 pub mod limits;
+pub mod parts;
 pub mod request;
 pub mod response;
 pub mod result;

@@ -7,8 +7,9 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::de::{Deserialize, Deserializer};
+use serde::de::{Deserialize, Deserializer, Visitor};
 
 use super::error::{ProtocolError, shorten};
 use super::limits::{CONDITION_DEPTH_MAX, ECHO_CHARS_MAX};
@@ -76,18 +77,34 @@ impl Batch {
     }
 }
 
-/// A string, as results carry it, or a number.
 fn replication_index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    #[derive(serde::Deserialize)]
-    #[serde(untagged, expecting = "a replication index: a number, or a string that is one")]
-    enum Index {
-        Number(u64),
-        Text(String),
+    Ok(Option::<Index>::deserialize(deserializer)?.map(|Index(index)| index))
+}
+
+/// A string, as results carry it, or a number. Whatever else stands there is refused as it is met, and not kept first.
+struct Index(u64);
+
+impl<'de> Deserialize<'de> for Index {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Index, D::Error> {
+        deserializer.deserialize_any(IndexVisitor)
     }
-    match Option::<Index>::deserialize(deserializer)? {
-        None => Ok(None),
-        Some(Index::Number(index)) => Ok(Some(index)),
-        Some(Index::Text(text)) => text.parse().map(Some).map_err(serde::de::Error::custom),
+}
+
+struct IndexVisitor;
+
+impl Visitor<'_> for IndexVisitor {
+    type Value = Index;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a replication index: a number, or a string that is one")
+    }
+
+    fn visit_u64<E>(self, index: u64) -> Result<Index, E> {
+        Ok(Index(index))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Index, E> {
+        text.parse().map(Index).map_err(E::custom)
     }
 }
 

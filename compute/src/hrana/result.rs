@@ -90,9 +90,9 @@ impl DescribeResult {
     /// About how much of an answer it takes.
     pub fn bytes(&self) -> usize {
         let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        let params: usize = self.params.iter().map(|param| optional(&param.name)).sum();
-        let cols: usize = self.cols.iter().map(|col| col.name.len() + optional(&col.decltype)).sum();
-        params + cols
+        let params: usize = self.params.iter().map(|param| size_of_val(param) + optional(&param.name)).sum();
+        let col = |col: &DescribeCol| size_of_val(col) + col.name.len() + optional(&col.decltype);
+        params + self.cols.iter().map(col).sum::<usize>()
     }
 }
 

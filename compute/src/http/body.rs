@@ -1,4 +1,4 @@
-//! Bodies of requests: each is read whole, and borrows memory as it arrives.
+//! Bodies of requests: each is read whole, and borrows memory as it arrives, and before it is parsed.
 //!
 //! One that finds no room is refused at once, and not when others are done: each of several that wait would keep what
 //! the others wait for. All together have a part of what the node lends, so that statements and transactions have the
@@ -16,6 +16,7 @@ use http_body_util::BodyExt;
 use super::{failure, server_failure};
 use crate::context::{BodyLoan, NodeContext};
 use crate::error::{Fault, ServerError};
+use crate::hrana::parts::Parts;
 use crate::limits;
 
 /// So much of a body has come. It will be there together with the values in it, for a moment.
@@ -23,17 +24,29 @@ fn has_room(loan: &mut BodyLoan, body_bytes: usize) -> bool {
     body_bytes <= limits::SMALL_BODY_BYTES || loan.try_set(2 * body_bytes)
 }
 
-/// What a body is told for which there is no room.
-fn refusal(loan: &BodyLoan, body_bytes: usize) -> Response {
-    if body_bytes > loan.most_bytes() / 2 {
-        let text = format!("a request of {body_bytes} bytes and more takes more memory than this server has (--memory)");
+/// What a body is told for which there is no room: it takes so many bytes, or more.
+fn refusal(loan: &BodyLoan, needed_bytes: usize, what: &str) -> Response {
+    if needed_bytes > loan.most_bytes() {
+        let text = format!("{what} takes more memory than this server has (--memory)");
         return failure(StatusCode::PAYLOAD_TOO_LARGE, &text, "SHOAL_INVALID");
     }
     let text = format!(
-        "this node has no memory left (--memory) for a request of {body_bytes} bytes and more, beside what others do; \
-         nothing was done; try again later"
+        "this node has no memory left (--memory) for {what}, beside what others do; nothing was done; try again later"
     );
     server_failure(&ServerError::new(Fault::Retry, text))
+}
+
+/// Borrows what a whole body takes while it is parsed, or answers why not. Afterwards that are so many bytes.
+///
+/// A short body with many parts is not small.
+pub(in crate::http) fn borrow_for_parts(body: &[u8], loan: &mut BodyLoan) -> Result<usize, Response> {
+    let parts = Parts::of(body);
+    let needed = parts.bytes_while_parsed();
+    if needed > 2 * limits::SMALL_BODY_BYTES && !loan.try_set(needed) {
+        let what = format!("a request of {} bytes with {} objects and lists in it", body.len(), parts.count);
+        return Err(refusal(loan, needed, &what));
+    }
+    Ok(parts.bytes_when_parsed())
 }
 
 /// The next piece of a body, of which `bytes` have come, and which has been large since then. Who keeps memory from others
@@ -96,7 +109,11 @@ async fn read_pieces(mut body: Body, bytes_max: usize, mut loan: Option<&mut Bod
             let text = format!("the request is larger than {bytes_max} bytes, the limit of this server (--max-body-size)");
             Some(failure(StatusCode::PAYLOAD_TOO_LARGE, &text, "SHOAL_INVALID"))
         } else {
-            loan.as_mut().and_then(|loan| (!has_room(loan, bytes)).then(|| refusal(loan, bytes.max(announced))))
+            let refused = |loan: &BodyLoan| {
+                let all_bytes = bytes.max(announced);
+                refusal(loan, all_bytes.saturating_mul(2), &format!("a request of {all_bytes} bytes and more"))
+            };
+            loan.as_mut().and_then(|loan| (!has_room(loan, bytes)).then(|| refused(loan)))
         };
         if let Some(refusal) = refusal {
             drop((first, all, piece));

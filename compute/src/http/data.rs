@@ -31,7 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 use tower_http::cors::CorsLayer;
 
 use super::route::{self, Endpoint, Route, Target};
-use super::body::read_lent_body;
+use super::body::{borrow_for_parts, read_lent_body};
 use super::{download, failure, going_down, json, server_failure};
 use crate::context::BodyLoan;
 use crate::core::{CursorReply, Job, JobError, Message, PipelineReply, Shown, Work};
@@ -44,6 +44,7 @@ use crate::hrana::request::{CursorRequestBody, PipelineRequestBody, StreamReques
 use crate::hrana::response::PipelineResponseBody;
 use crate::node::NodeHandle;
 use crate::session::download::Download;
+use crate::session::output::RESULT_BYTES;
 
 pub const LSN_HEADER: &str = "shoal-lsn";
 pub const MIN_LSN_HEADER: &str = "shoal-min-lsn";
@@ -136,9 +137,16 @@ async fn pipeline(
     min_lsn: u64,
     (body, mut loan): (Bytes, BodyLoan),
 ) -> Result<Response, JobError> {
+    let parsed_bytes = match borrow_for_parts(&body, &mut loan) {
+        Ok(bytes) => bytes,
+        Err(response) => return Ok(response),
+    };
     let PipelineRequestBody { baton, requests } = PipelineRequestBody::parse(&body)?;
     drop(body);
-    loan.is_parsed();
+    loan.is_parsed(parsed_bytes);
+    if let Some(refusal) = too_many_requests(plane, requests.len()) {
+        return Ok(refusal);
+    }
     // A baton belongs to one database, or one moment of it.
     let shown_as = target.to_string();
     let baton = baton.map(|text| plane.batons.open(&text, &shown_as)).transpose().map_err(ProtocolError::from)?;
@@ -146,12 +154,25 @@ async fn pipeline(
     let (reply, answer) = oneshot::channel();
     let work = Work::Pipeline { requests, reply };
     let Target { name, at } = target.clone();
-    let job = Job { database: name, at, create: plane.create_on_first_use, baton, version, min_lsn, work, loan: Some(loan) };
+    // For as long as it runs, also if its client goes, and here until the answer is written.
+    let loan = Arc::new(loan);
+    let held = Some(loan.clone());
+    let job = Job { database: name, at, create: plane.create_on_first_use, baton, version, min_lsn, work, loan: held };
     plane.node.send(&target.name, Message::Job(job)).map_err(JobError::from)?;
     let PipelineReply { baton, results, shown } = answer.await.map_err(|_| going_down())??;
     let baton = baton.map(|baton| plane.batons.seal(&baton, &shown_as));
-    let body = PipelineResponseBody { baton, base_url: None, results };
-    Ok(showing(shown, json(StatusCode::OK, body.to_json())))
+    let body = PipelineResponseBody { baton, base_url: None, results }.to_json();
+    drop(loan);
+    Ok(showing(shown, json(StatusCode::OK, body)))
+}
+
+/// Each of them is answered, so as many as fit into an answer.
+fn too_many_requests(plane: &DataPlane, count: usize) -> Option<Response> {
+    let max = plane.node.context.settings.response_bytes_max / RESULT_BYTES;
+    (count > max).then(|| {
+        let text = format!("{count} requests in one are more than an answer has room for, {max} (--max-response-size)");
+        failure(StatusCode::PAYLOAD_TOO_LARGE, &text, "SHOAL_INVALID")
+    })
 }
 
 async fn cursor(
@@ -160,9 +181,13 @@ async fn cursor(
     min_lsn: u64,
     (body, mut loan): (Bytes, BodyLoan),
 ) -> Result<Response, JobError> {
+    let parsed_bytes = match borrow_for_parts(&body, &mut loan) {
+        Ok(bytes) => bytes,
+        Err(response) => return Ok(response),
+    };
     let CursorRequestBody { baton, batch } = CursorRequestBody::parse(&body)?;
     drop(body);
-    loan.is_parsed();
+    loan.is_parsed(parsed_bytes);
     // A baton belongs to one database, or one moment of it.
     let shown_as = target.to_string();
     let baton = baton.map(|text| plane.batons.open(&text, &shown_as)).transpose().map_err(ProtocolError::from)?;
@@ -171,7 +196,8 @@ async fn cursor(
     let work = Work::Cursor { batch, head };
     let version = HranaVersion::Hrana3;
     let Target { name, at } = target.clone();
-    let job = Job { database: name, at, create: plane.create_on_first_use, baton, version, min_lsn, work, loan: Some(loan) };
+    let loan = Some(Arc::new(loan));
+    let job = Job { database: name, at, create: plane.create_on_first_use, baton, version, min_lsn, work, loan };
     plane.node.send(&target.name, Message::Job(job)).map_err(JobError::from)?;
     let CursorReply { baton, pieces, shown } = answer.await.map_err(|_| going_down())??;
     let baton = baton.map(|baton| plane.batons.seal(&baton, &shown_as));

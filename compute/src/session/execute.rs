@@ -163,8 +163,10 @@ impl SqlConnection {
     }
 
     fn before_prepare(&self) {
-        // What stopped the statement before this one is no reason to stop this one.
+        // What stopped the statement before this one is no reason to stop this one, and explains none of its errors: of
+        // what fails in a rollback, SQLite says nothing.
         self.file.cancelled.borrow_mut().take();
+        self.file.take_cause();
         let _ = self.file.database.meter.take_refusal();
         self.observed.inserts.store(false, Ordering::Relaxed);
         self.observed.changes_rows.store(false, Ordering::Relaxed);

@@ -10,8 +10,8 @@ pub trait Output {
     fn row(&mut self, values: &[ValueRef<'_>]) -> Result<(), HranaError>;
 }
 
-/// What a result is counted as besides its columns and rows.
-const RESULT_BYTES: usize = 64;
+/// What a result is counted as besides its columns and rows, and what an error or an answer of few words is.
+pub const RESULT_BYTES: usize = 64;
 
 /// Gathers rows for a pipeline's answer, up to a limit.
 #[derive(Default)]
@@ -60,7 +60,7 @@ impl Output for Gathered {
 
 fn columns_bytes(cols: &[Col]) -> usize {
     let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    cols.iter().map(|col| text(&col.name) + text(&col.decltype)).sum()
+    cols.iter().map(|col| size_of_val(col) + text(&col.name) + text(&col.decltype)).sum()
 }
 
 /// About how much a row is, from the lengths of its values; encoded it can be a few times as much.

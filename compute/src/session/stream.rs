@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use super::connection::SqlConnection;
 use super::execute::{Effect, Failure};
-use super::output::Gathered;
+use super::output::{Gathered, RESULT_BYTES};
 use super::pool::{Pool, Role};
 use crate::database::{Database, file};
 use crate::hrana::condition::{self, StepOutcome};
@@ -107,6 +107,14 @@ impl Stream {
         self.connection.as_ref().is_some_and(|(_, connection)| !connection.sql.is_autocommit())
     }
 
+    /// It waits for its client's next request. Memory that is kept for what the transaction may still write is for
+    /// others meanwhile.
+    pub fn rest(&self) {
+        if let Some((_, connection)) = &self.connection {
+            connection.file.rest();
+        }
+    }
+
     /// Gives the connection back, or closes it if it holds state. Runs inside a coroutine: a rollback may
     /// read pages.
     pub fn release(&mut self) {
@@ -183,7 +191,11 @@ impl Stream {
                 result
             };
             match result {
-                Ok(response) => results.push(Ok(response)),
+                Ok(response) => {
+                    let is_counted = matches!(response, StreamResponse::Execute { .. });
+                    self.response_bytes += if is_counted { 0 } else { RESULT_BYTES };
+                    results.push(Ok(response));
+                }
                 Err(Failure::Statement(error)) => results.push(Err(self.counted(error))),
                 Err(Failure::Protocol(error)) => return Err(error),
             }
@@ -210,7 +222,7 @@ impl Stream {
         } else {
             error
         };
-        self.response_bytes += error.message.len();
+        self.response_bytes += RESULT_BYTES + error.message.len();
         error
     }
 
@@ -295,7 +307,11 @@ impl Stream {
     }
 
     fn batch(&mut self, batch: &Batch) -> Result<BatchResult, Failure> {
-        let mut result = BatchResult::default();
+        let mut result = BatchResult {
+            step_results: Vec::with_capacity(batch.steps.len()),
+            step_errors: Vec::with_capacity(batch.steps.len()),
+            replication_index: None,
+        };
         let mut outcomes = Vec::with_capacity(batch.steps.len());
         for step in &batch.steps {
             let autocommit = || !self.is_in_transaction();
@@ -318,28 +334,34 @@ impl Stream {
         step: &crate::hrana::request::BatchStep,
     ) -> Result<(Option<StmtResult>, Option<HranaError>), Failure> {
         self.breathe();
-        if let Some(error) = &self.stopped {
-            return Ok((None, Some(error.clone())));
+        if let Some(error) = self.stopped.clone() {
+            return self.failed_step(error);
         }
         if self.aborted {
-            return Ok((None, Some(HranaError::transaction_aborted())));
+            return self.failed_step(HranaError::transaction_aborted());
         }
         let was_in_transaction = self.is_in_transaction();
         let mut gathered = self.gather();
         let role = self.role_for(&step.stmt.sql);
         if let Err(error) = self.connection(role) {
-            return Ok((None, Some(error)));
+            return self.failed_step(error);
         }
         let (_, connection) = self.connection.as_ref().expect("BUG: just opened");
         let result = connection.execute(&step.stmt, &self.stored, &mut gathered);
         self.aborted |= result.is_err() && was_in_transaction && !self.is_in_transaction();
         match result {
             Ok(effect) => Ok((Some(self.finish(gathered, effect)), None)),
-            // Too large is the whole batch's failure, as what follows could not be told either.
-            Err(Failure::Statement(error)) if error.code == "RESPONSE_TOO_LARGE" => Err(error.into()),
-            Err(Failure::Statement(error)) => Ok((None, Some(self.counted(error)))),
+            Err(Failure::Statement(error)) => self.failed_step(error),
             Err(protocol) => Err(protocol),
         }
+    }
+
+    /// Too large is the whole batch's failure, as what follows could not be told either.
+    fn failed_step(&mut self, error: HranaError) -> Result<(Option<StmtResult>, Option<HranaError>), Failure> {
+        if error.code == "RESPONSE_TOO_LARGE" || self.response_bytes > self.response_bytes_max {
+            return Err(HranaError::response_too_large(self.response_bytes_max as u64).into());
+        }
+        Ok((None, Some(self.counted(error))))
     }
 }
 

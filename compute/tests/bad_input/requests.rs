@@ -127,6 +127,71 @@ fn a_body_over_the_limit_is_refused_with_the_limit_and_its_flag() {
     server.assert_well();
 }
 
+/// A part of a few letters takes a hundred bytes and more once it is parsed.
+#[test]
+fn bodies_of_very_many_parts_are_refused_or_answered_within_the_memory() {
+    let mut server = Server::serve(&["--memory", "128MiB"]);
+    let database = server.database("app");
+    database.run("CREATE TABLE t(a, b, c)");
+    let all_of = |begin: &str, part: &str, bytes: usize, end: &str| {
+        format!("{begin}{}{end}", vec![part; bytes / (part.len() + 1)].join(","))
+    };
+    let batch = (r#"{"requests":[{"type":"batch","batch":{"steps":["#, "]}}]}");
+    let requests = (r#"{"requests":["#, "]}");
+    let arguments = (r#"{"requests":[{"type":"execute","stmt":{"sql":"SELECT 1","args":["#, "]}}]}");
+    let index = (r#"{"requests":[{"type":"execute","stmt":{"sql":"SELECT 1","replication_index":["#, "]}}]}");
+    let condition = r#"{"condition":{"type":"and","conds":[{"type":"is_autocommit"}]},"stmt":{}}"#;
+    let bodies = [
+        (batch, r#"{"stmt":{}}"#, 30 << 20, 413),
+        (batch, r#"{"stmt":{}}"#, 1 << 20, 400),
+        (batch, r#"{"stmt":{"sql":"("}}"#, 2 << 20, 200),
+        (batch, condition, 30 << 20, 413),
+        (requests, r#"{"type":"get_autocommit"}"#, 30 << 20, 413),
+        (requests, r#"{"type":"get_autocommit"}"#, 3 << 20, 200),
+        (requests, r#"{"type":"sequence","sql":"("}"#, 1 << 20, 200),
+        (requests, r#"{"type":"describe","sql":"SELECT ?30000"}"#, 1 << 17, 200),
+        (arguments, r#"{"type":"null"}"#, 30 << 20, 413),
+        (arguments, r#"{"type":"null"}"#, 3 << 20, 200),
+        (index, "0", 30 << 20, 400),
+        (index, "[]", 30 << 20, 413),
+    ];
+    let post = |((begin, end), part, bytes, status): ((&str, &str), &str, usize, u16), among_others: bool| {
+        let answer = database.post("v3/pipeline", all_of(begin, part, bytes, end));
+        let is_expected = answer.status == status || among_others && answer.status == 503;
+        assert!(is_expected, "{part}, {bytes} bytes: {} {:.300}", answer.status, answer.text);
+    };
+    bodies.iter().for_each(|body| post(*body, false));
+    std::thread::scope(|scope| {
+        bodies.iter().for_each(|body| drop(scope.spawn(|| post(*body, true))));
+        // What is small is answered beside them.
+        for _ in 0..20 {
+            assert_eq!(database.rows("SELECT 1"), [json!([1])]);
+        }
+    });
+    // Many small statements are no such thing.
+    let values = vec![json!({ "type": "integer", "value": "7" }); 3];
+    let insert = json!({ "sql": "INSERT INTO t VALUES (?, ?, ?)", "args": values });
+    let steps = vec![json!({ "stmt": insert }); 30_000];
+    let body = json!({ "requests": [{ "type": "batch", "batch": { "steps": steps } }] }).to_string();
+    let answer = database.post("v3/pipeline", &body);
+    assert_eq!(answer.status, 200, "{:.300}", answer.text);
+    assert_eq!(database.rows("SELECT count(*) FROM t"), [json!([30_000])]);
+    let peak = server.peak_memory_bytes() >> 20;
+    println!("{peak} MiB resident at the peak");
+    assert!(peak <= 128 + 128, "{peak} MiB resident at the peak");
+    server.assert_well();
+}
+
+#[test]
+fn a_pipeline_of_more_requests_than_fit_into_an_answer_is_refused() {
+    let server = Server::serve(&["--max-response-size", "64kB"]);
+    let database = server.database("app");
+    let requests = |count: usize| json!({ "requests": vec![json!({ "type": "get_autocommit" }); count] }).to_string();
+    assert_eq!(database.post("v3/pipeline", requests(1_000)).status, 200);
+    let refused = database.post("v3/pipeline", requests(1_001));
+    refused.assert_refused(413, "SHOAL_INVALID", &["1001", "--max-response-size"]);
+}
+
 #[test]
 fn a_wrong_method_is_told_the_right_one() {
     let mut server = Server::dev();

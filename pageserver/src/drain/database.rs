@@ -1,5 +1,6 @@
 //! Draining one database: its tail becomes a pack, and nobody owns it.
 
+use segments::page::PAGE_BYTES;
 use tenant::head::Head;
 use tenant::{draining, registry};
 use tracing::debug;
@@ -107,9 +108,10 @@ impl Drainer {
     /// one fold takes several; the last of them gives it up.
     async fn fold_tail(&self, mut head: Versioned<Head>) -> Result<(), DrainError> {
         let commits = self.tail_commits(&head.value).await?;
-        // In memory they are as they were logged, and as pages.
+        // In memory they are as they were logged, and as pages: a page of which little was logged is there whole.
         let mut loan = self.fetcher.lend();
-        loan.set(2 * commits.iter().map(|(_, commit)| commit.bytes.len()).sum::<usize>());
+        let logged_bytes = commits.iter().map(|(_, commit)| commit.bytes.len()).sum::<usize>();
+        loan.set(logged_bytes);
         let own_after = draining::own_after(&head.value, commits.iter().map(|(_, commit)| (commit.epoch, commit.lsn)));
         let folder = Folder { store: &*self.stores.main, seam: &self.seam, fetcher: &self.fetcher };
         let mut rest = &commits[..];
@@ -119,6 +121,7 @@ impl Drainer {
                 if tail.add(&self.fetcher, commit, *incarnation).await? == Added::Full {
                     break;
                 }
+                loan.set(logged_bytes + tail.input.pages.len() * PAGE_BYTES);
                 rest = others;
             }
             let release = rest.is_empty();

@@ -15,6 +15,10 @@
 //! wait until they are first. A large one goes on being large when it does not grow any more, until it is given back: what
 //! is acknowledged and not folded yet counts beside what is being written.
 //!
+//! One that only rests ([`Loan::rest`]) is not first meanwhile, and keeps nothing from others but what it has. It will
+//! grow again: so another one is first only if what it may need still fits beside all that have not come to their end.
+//! Else those that rest could fill up what each of them needs to get there.
+//!
 //! If the largest may need more than there is, whoever runs the node wants it so: then one that is alone gets it,
 //! whatever the bound.
 
@@ -73,6 +77,8 @@ struct Large {
     first: Option<usize>,
     /// How many may go on growing.
     growing: usize,
+    /// What those have that grow, or rest.
+    unfinished: usize,
 }
 
 impl Lent {
@@ -128,11 +134,13 @@ pub struct Loan {
     is_large: bool,
     is_first: bool,
     is_growing: bool,
+    /// It grows, or rests.
+    is_unfinished: bool,
 }
 
 impl Loan {
     pub(super) fn new(cache: Arc<Inner>) -> Self {
-        Self { cache, bytes: 0, is_large: false, is_first: false, is_growing: false }
+        Self { cache, bytes: 0, is_large: false, is_first: false, is_growing: false, is_unfinished: false }
     }
 
     pub fn bytes(&self) -> usize {
@@ -145,23 +153,23 @@ impl Loan {
         if bytes == 0 && self.bytes == 0 && !self.is_first {
             return;
         }
+        self.rest();
         let lent = &self.cache.lent;
         if bytes >= self.bytes {
             lent.bytes.fetch_add(bytes - self.bytes, Ordering::Relaxed);
         } else {
             lent.bytes.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
         }
-        if self.is_large || self.is_first || self.is_growing {
+        if self.is_large || self.is_unfinished {
             let mut large = lent.large();
             if self.is_large {
                 large.bytes = large.bytes - self.bytes + bytes;
             }
-            if self.is_first {
-                large.first = None;
+            if self.is_unfinished {
+                large.unfinished -= self.bytes;
             }
-            large.growing -= usize::from(self.is_growing);
             drop(large);
-            (self.is_large, self.is_first, self.is_growing) = (self.is_large && bytes > 0, false, false);
+            (self.is_large, self.is_unfinished) = (self.is_large && bytes > 0, false);
         }
         self.has_changed(bytes);
     }
@@ -185,10 +193,12 @@ impl Loan {
         let mut large = lent.large();
         let mine = if self.is_large { self.bytes } else { 0 };
         let others = large.bytes - mine;
-        let is_first = self.is_first || large.first.is_none();
+        let Lending { bytes_max, largest_bytes, beside_each_bytes, .. } = lent.terms;
+        let unfinished_others = large.unfinished - if self.is_unfinished { self.bytes } else { 0 };
+        let may_be_first = unfinished_others.saturating_add(largest_bytes.min(bytes_max)) <= bytes_max;
+        let is_first = self.is_first || large.first.is_none() && may_be_first;
         let first = if is_first { *large.first.get_or_insert(mine) } else { large.first.unwrap_or(0) };
         let growing = large.growing + usize::from(!self.is_growing);
-        let Lending { bytes_max, largest_bytes, beside_each_bytes, .. } = lent.terms;
         let bytes_max = match is_first {
             true if others == 0 && largest_bytes > bytes_max => usize::MAX,
             true => bytes_max,
@@ -203,14 +213,28 @@ impl Loan {
             large.bytes = others + bytes;
             large.first = if is_first { Some(bytes) } else { large.first };
             large.growing = growing;
+            large.unfinished = unfinished_others + bytes;
         }
         drop(large);
         self.is_first = is_first;
         if has_room {
-            (self.is_large, self.is_growing) = (bytes > 0, true);
+            (self.is_large, self.is_growing, self.is_unfinished) = (bytes > 0, true, true);
             self.has_changed(bytes);
         }
         has_room
+    }
+
+    /// It does not grow for now, so another one may be first. Later it may ask again.
+    pub fn rest(&mut self) {
+        if self.is_first || self.is_growing {
+            let mut large = self.cache.lent.large();
+            if self.is_first {
+                large.first = None;
+            }
+            large.growing -= usize::from(self.is_growing);
+            drop(large);
+            (self.is_first, self.is_growing) = (false, false);
+        }
     }
 
     /// The sums are right already.

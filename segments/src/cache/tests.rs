@@ -288,10 +288,10 @@ fn large_loans_of_many_threads_all_come_to_their_end() {
     let terms = Lending { free_bytes: 0, bytes_max: 100, largest_bytes: EACH, ..Lending::UNBOUNDED };
     let cache = PageCache::lending(1 << 20, terms);
     std::thread::scope(|scope| {
-        for _ in 0..4 {
+        for thread in 0..4 {
             let cache = cache.clone();
             scope.spawn(move || {
-                for _ in 0..200 {
+                for round in 0..200 {
                     let mut loan = cache.lend();
                     // It grows while it has something, and waits without giving any of it back.
                     for bytes in (5..=EACH).step_by(5) {
@@ -299,6 +299,11 @@ fn large_loans_of_many_threads_all_come_to_their_end() {
                             std::thread::yield_now();
                         }
                         assert!(cache.lent_bytes() <= 100);
+                        // Some do one step in each request.
+                        if (thread + round) % 3 > 0 {
+                            loan.rest();
+                            std::thread::yield_now();
+                        }
                     }
                     // What was acknowledged is there until its fold.
                     loan.set(EACH / 2);
@@ -309,6 +314,41 @@ fn large_loans_of_many_threads_all_come_to_their_end() {
     });
     assert_eq!(cache.lent_bytes(), 0);
     assert!(cache.lend().try_set_large(EACH), "nobody is first any more");
+}
+
+#[test]
+fn a_large_loan_that_rests_keeps_from_others_only_what_it_has() {
+    let terms =
+        Lending { free_bytes: 0, bytes_max: 100, largest_bytes: 60, beside_each_bytes: 5, ..Lending::UNBOUNDED };
+    let cache = PageCache::lending(1 << 20, terms);
+    let [mut idle, mut other] = [cache.lend(), cache.lend()];
+    assert!(idle.try_set_large(10) && !other.try_set_large(31) && other.try_set_large(30), "it is first, and may grow");
+    idle.rest();
+    assert!(!other.try_set_large(91) && other.try_set_large(90));
+    assert!(!idle.try_set_large(11) && idle.bytes() == 10, "by now the other one is first");
+    drop(other);
+    assert!(idle.try_set_large(100));
+    idle.rest();
+    idle.set(0);
+    assert!(cache.lend().try_set_large(60));
+    assert_eq!(cache.lent_bytes(), 0);
+}
+
+#[test]
+fn large_loans_that_rest_never_fill_up_what_one_of_them_needs_to_come_to_its_end() {
+    let terms = Lending { free_bytes: 0, bytes_max: 100, largest_bytes: 60, ..Lending::UNBOUNDED };
+    let cache = PageCache::lending(1 << 20, terms);
+    let [mut one, mut other, mut third] = [cache.lend(), cache.lend(), cache.lend()];
+    for resting in [&mut one, &mut other] {
+        assert!(resting.try_set_large(30));
+        resting.rest();
+    }
+    assert!(!third.try_set_large(1), "it might need 60, and there are 40");
+    assert!(one.try_set_large(60) && !other.try_set_large(41));
+    one.set(0);
+    assert!(third.try_set_large(1) && !other.try_set_large(41) && other.try_set_large(40));
+    drop((one, other, third));
+    assert_eq!(cache.lent_bytes(), 0);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use walstore::envelope::Corrupt;
 use walstore::register::Versioned;
 
-use super::recover;
+use super::{borrow_for, recover};
 use crate::core::Core;
 use crate::core::claim::Claim;
 use crate::core::open_database::OpenDatabase;
@@ -102,7 +102,9 @@ impl Core {
                 let incarnation = entry.incarnation;
                 let after = database.newest().lsn;
                 let commits = node.io(move |node| async move { node.logged_commits(incarnation, id, after).await });
-                for commit in &commits.await?.map_err(ServerError::from)? {
+                let commits = commits.await?.map_err(ServerError::from)?;
+                let _loan = borrow_for(&commits, &node.cache);
+                for commit in &commits {
                     let is_next = Some(commit.lsn) > database.newest().lsn;
                     if is_next && entry.holds(entry.incarnation, commit.epoch, commit.lsn) {
                         recover(&database, commit, entry.incarnation).await?;

@@ -21,7 +21,7 @@ use tracing::info;
 use walstore::id::Lsn;
 use walstore::register::Versioned;
 
-pub use self::recover::recover;
+pub use self::recover::{borrow_for, recover};
 
 use self::acquire::{Acquired, ownership_keeps_changing};
 use super::claim::Claim;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use segments::cache::{Loan, PageCache};
 use segments::commit::UncheckedCommit;
 use segments::page::Page;
 use walstore::id::IncarnationId;
@@ -12,6 +13,13 @@ use crate::context::LoggedCommit;
 use crate::database::Database;
 use crate::error::{Fault, ServerError};
 use crate::limits;
+
+/// Commits of a log are in memory until all of them are applied, large ones with their side objects.
+pub fn borrow_for(commits: &[LoggedCommit], cache: &PageCache) -> Loan {
+    let mut loan = cache.lend();
+    loan.set(commits.iter().map(|commit| commit.bytes.len()).sum());
+    loan
+}
 
 /// Applies one commit of a sealed log. Patches want the page as it was just before.
 pub async fn recover(

@@ -29,7 +29,7 @@ use walstore::seal::SealError;
 
 use super::super::Core;
 use super::super::open_database::OpenDatabase;
-use super::super::opening::recover;
+use super::super::opening::{borrow_for, recover};
 use crate::database::pages::Base;
 use crate::database::replica::Replica;
 use crate::error::{Fault, ServerError};
@@ -289,6 +289,7 @@ impl Core {
             Err(SealError::Stale(_)) => return Ok(Look::Again),
             read => read.map_err(ServerError::from)?,
         };
+        let _loan = borrow_for(&commits, &self.node.cache);
         for commit in commits.iter().filter(|commit| entry.holds(id, commit.epoch, commit.lsn)) {
             if !self.apply(open, commit).await? {
                 let text = format!("commit {} in the log of {id} follows none that is known", commit.lsn);

@@ -12,7 +12,7 @@ use walstore::register::Versioned;
 
 use super::super::databases::OpenError;
 use super::super::open_database::OpenDatabase;
-use super::super::opening::recover;
+use super::super::opening::{borrow_for, recover};
 use super::super::{Core, spawn_local};
 use crate::database::Database;
 use crate::database::replica::Replica;
@@ -127,7 +127,9 @@ impl Core {
                 return Err(ServerError::new(Fault::Retry, text));
             }
             let commits = self.node.io(move |node| async move { node.logged_commits(incarnation, id, after).await });
-            for commit in &commits.await?.map_err(ServerError::from)? {
+            let commits = commits.await?.map_err(ServerError::from)?;
+            let _loan = borrow_for(&commits, &self.node.cache);
+            for commit in &commits {
                 let is_next = Some(commit.lsn) > database.newest().lsn;
                 if is_next && entry.holds(incarnation, commit.epoch, commit.lsn) {
                     match recover(database, commit, incarnation).await {

@@ -73,8 +73,10 @@ impl Connection {
         let until = node.seam.boot_micros().saturating_add(node.settings.busy_timeout.as_micros() as u64);
         while !self.loan.borrow_mut().try_set_large(bytes) {
             if node.seam.boot_micros() >= until {
+                // As large as it is, and not what it takes to store it.
+                let written = self.written.borrow().len() * PAGE_BYTES;
                 let text = format!(
-                    "this node has no memory left (--memory) for a transaction of {bytes} bytes and more, beside \
+                    "this node has no memory left (--memory) for a transaction of {written} bytes and more, beside \
                      others that are being stored; nothing was written; try again later"
                 );
                 return Err(ServerError::new(Fault::Retry, text));

@@ -49,7 +49,8 @@ impl VfsFile for DatabaseFile {
             (written.len() + 1, !written.contains_key(&page_no))
         };
         let max = connection.database.node.settings.transaction_bytes_max;
-        if is_new && count * PAGE_BYTES > max {
+        // What is being taken back is looked at when it commits.
+        if is_new && count * PAGE_BYTES > max && !connection.takes_back.get() {
             let text = format!("the transaction is over the limit of {max} bytes (--max-transaction-size); split it");
             return Err(connection.fail(Code::FULL, ServerError::new(Fault::Invalid, text)));
         }
