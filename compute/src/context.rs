@@ -20,6 +20,7 @@ use segments::disk::DiskCache;
 use segments::disk::file::CacheFile;
 use tenant::registry::GivenUp;
 use tokio::sync::{Semaphore, oneshot};
+use tracing::warn;
 use walstore::clock;
 use walstore::id::{DatabaseId, IncarnationId, Lsn, Slot};
 use walstore::lease::Lease;
@@ -271,21 +272,30 @@ impl NodeContext {
         self.lease.get().is_some_and(|lease| lease.is_valid(self.seam.boot_micros()))
     }
 
-    /// Lends the disk cache what it takes of the memory. It grows slowly, so from time to time is enough.
+    /// Lends the disk cache what it takes of the memory, up to a part of it: others need some, too. It grows slowly, so
+    /// from time to time is enough.
     pub fn lend_to_disk(&self) {
-        self.disk_loan.lock().unwrap_or_else(PoisonError::into_inner).set(self.disk.memory_bytes());
+        let (bytes, bytes_max) = (self.disk.memory_bytes(), self.cache.lent_bytes_max() / limits::DISK_INDEX_PART);
+        let mut loan = self.disk_loan.lock().unwrap_or_else(PoisonError::into_inner);
+        if bytes > bytes_max && loan.bytes() < bytes_max {
+            warn!(
+                bytes, bytes_max,
+                "the index of the disk cache takes more memory than it may: choose a smaller --cache-size or a larger --memory"
+            );
+        }
+        loan.set(bytes.min(bytes_max));
     }
 
     /// What counts towards `--memory`, by what it is for.
     pub fn memory(&self) -> Memory {
-        let disk = self.disk_loan.lock().unwrap_or_else(PoisonError::into_inner).bytes();
-        let of_others = self.overlays.lent_bytes() + self.replica_overlays.lent_bytes() + self.sql.lent() + disk;
+        let disk_lent = self.disk_loan.lock().unwrap_or_else(PoisonError::into_inner).bytes();
+        let of_others = self.overlays.lent_bytes() + self.replica_overlays.lent_bytes() + self.sql.lent() + disk_lent;
         Memory {
             cache: usize::try_from(self.cache.weight_bytes()).unwrap_or(usize::MAX),
             overlays: self.overlays.all_bytes() + self.replica_overlays.all_bytes(),
             fetches: self.fetcher.bytes_in_flight(),
             sqlite: self.sql.bytes(),
-            disk,
+            disk: self.disk.memory_bytes(),
             large: self.cache.lent_bytes().saturating_sub(of_others),
         }
     }

@@ -46,6 +46,9 @@ pub const SQL_STEP_BYTES: usize = 256 << 10;
 pub const SQL_SMALL_BYTES: usize = 4 << 20;
 /// Beyond that one database may have so many times what is left for all then: at most three quarters of what was there.
 pub const SQL_TIMES_WHAT_IS_LEFT: usize = 3;
+/// What says where the disk cache has its slots is lent this part of all that may be lent, at most. The rest is for what
+/// comes and goes.
+pub const DISK_INDEX_PART: usize = 8;
 /// Memory is scarce when less than this part of what may be lent is left: then connections are not kept.
 pub const SCARCE_PART: usize = 8;
 

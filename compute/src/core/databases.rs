@@ -315,8 +315,15 @@ impl Core {
             let deleted = node.io_that_writes(move |node| async move {
                 registry::delete_database(&*node.stores.main, &node.seam, &before, node.id, Patience::endless()).await
             });
-            // Cut off: whoever asks for it next reads what it is now.
-            let deleted = deleted.await.inspect_err(|_| self.databases.forget(open))?;
+            let deleted = match deleted.await {
+                Ok(deleted) => deleted,
+                // Cut off, and perhaps still under way: nothing is committed before it is void.
+                Err(error) => {
+                    self.make_void(open).await;
+                    self.leave(open, "what became of its deletion is not known").await;
+                    return Err(error.into());
+                }
+            };
             match deleted {
                 Ok(deleted) => break deleted.value,
                 // Our own delete had landed, or somebody else's. One that was restored in place lives, elsewhere.

@@ -13,6 +13,7 @@ use pageserver::fold::{FoldFailure, FoldJob, Linked};
 use pageserver::fork::{ForkFailure, Forked, Forker};
 use tenant::head::{Head, HeadState};
 use tenant::lifecycle;
+use tenant::limits::CREATED_MICROS_MAX;
 use tenant::name::Name;
 use tenant::registry::{self, CreateError, ResolveError};
 use tenant::settings::Settings;
@@ -238,7 +239,7 @@ impl Core {
                 self.fold_or_adopt(open).await?;
                 continue;
             }
-            let created_micros = settings.created_micros.max(tip.time_micros + 1);
+            let created_micros = settings.created_micros.max(tip.time_micros + 1).min(CREATED_MICROS_MAX);
             match self.fork_folding_on_io(job, to.clone(), Settings { created_micros, ..settings }).await? {
                 Ok((linked, child)) => {
                     self.has_folded(open, tip, linked);
@@ -302,7 +303,7 @@ impl Core {
     /// of a name to the next, also where none was committed to, and from what a database begins with to itself.
     pub(super) fn created_after(&self, older: &[&Head]) -> u64 {
         let ended = |head: &&Head| head.folded.time_micros.max(head.settings.created_micros) + 1;
-        older.iter().map(ended).fold(self.node.now_micros(), u64::max).min(tenant::limits::CREATED_MICROS_MAX)
+        older.iter().map(ended).fold(self.node.now_micros(), u64::max).min(CREATED_MICROS_MAX)
     }
 
     /// The state that a moment means, folded.

@@ -145,13 +145,13 @@ impl Core {
     }
 
     /// Nothing came of it. What was sent nevertheless may arrive only before this write.
-    async fn make_void(&self, open: &OpenDatabase) {
+    pub(super) async fn make_void(&self, open: &OpenDatabase) {
         let (id, mut backoff) = (open.database.id, Backoff::default());
         loop {
             let head = match self.read_head(id).await {
                 Ok(head) => head.filter(|head| head.value.owner == Some(self.node.id)),
                 Err(error) => {
-                    warn!(database = %open.database.name, %error, "cannot find out what became of a restore; trying again");
+                    warn!(database = %open.database.name, %error, "cannot find out what became of a restore or a deletion; trying again");
                     backoff.pause(&self.node.seam).await;
                     continue;
                 }
@@ -166,7 +166,7 @@ impl Core {
                 Ok(Ok(Swap::Won(_))) | Err(_) => return,
                 Ok(Ok(Swap::Lost(_))) => {}
                 Ok(Err(error)) => {
-                    warn!(database = %open.database.name, %error, "cannot make a restore void yet; trying again");
+                    warn!(database = %open.database.name, %error, "cannot make a restore or a deletion void yet; trying again");
                     backoff.pause(&self.node.seam).await;
                 }
             }

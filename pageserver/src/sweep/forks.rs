@@ -61,11 +61,11 @@ impl Sweeper {
         let looks = stream::iter(children).map(|child| async move {
             let is_kept = match self.head(child).await? {
                 None => false,
-                Some(found) if !found.value.state.is_final() && self.has_expired(&found.value) => false,
-                // It is used, or it stands on what its parent has.
+                // It is used, or it stands on what its parent has and is not to end yet.
                 Some(found) => {
                     let Head { state, owner, map, .. } = &found.value;
-                    owner.is_some() || (*state == HeadState::Live && matches!(map, MapField::Shared(_)))
+                    let stands_on_it = *state == HeadState::Live && matches!(map, MapField::Shared(_));
+                    owner.is_some() || (stands_on_it && !self.has_expired(&found.value))
                 }
             };
             Ok::<_, SweepError>((!is_kept).then_some(child))
@@ -196,8 +196,10 @@ impl Sweeper {
         }
         let mut child = child.expect("BUG: it was read or written");
         self.delete_leftover(&child, collected).await?;
-        // A marker leads to it, too, unless that could not be written.
-        if !child.value.state.is_final() && self.has_expired(&child.value) {
+        // A marker leads to it, too, unless that could not be written. An owner does not fold its parent meanwhile: it
+        // leaves to a sweep what is to be taken from a dead node first.
+        let may_take_long = *owner == OwnerState::Me && child.value.owner.is_some();
+        if !child.value.state.is_final() && self.has_expired(&child.value) && !may_take_long {
             Box::pin(self.expire(child, collected)).await?;
             child = self.head(pin.child).await?.ok_or_else(|| never_deleted(pin.child))?;
         }
@@ -255,7 +257,9 @@ impl Sweeper {
                 return Ok(());
             }
             let released = self.head(database).await?.filter(|head| head.value.owner.is_none());
-            let Some(released) = released.filter(|head| !head.value.state.is_final()) else { return Ok(()) };
+            // Its owner may have given it more time at the last moment.
+            let is_to_end = |head: &Versioned<Head>| !head.value.state.is_final() && self.has_expired(&head.value);
+            let Some(released) = released.filter(is_to_end) else { return Ok(()) };
             head = released;
         }
         info!(%database, name = %head.value.name, "deleting a database whose time is up");
