@@ -28,6 +28,11 @@ const ROUND_TRIP: Duration = Duration::from_secs(1);
 /// So long that no renewal falls into a measurement.
 const LEASE: Duration = Duration::from_secs(3600);
 
+/// Rows of a table whose upper pages are larger than a boot image, one to a page.
+const ROWS: u64 = 16_000;
+/// Bytes that are never lent, so that the page cache gives way only to [`World::evict`].
+const NEVER_LENT: usize = 1 << 40;
+
 /// One bucket, and the nodes that run on it one after the other.
 struct World {
     started: tokio::time::Instant,
@@ -38,6 +43,8 @@ struct World {
     requests: Arc<Mutex<Vec<(Op, String)>>>,
     running: Option<(Node, Machine, watch::Sender<bool>)>,
     store: Option<Arc<FaultyStore<MemoryStore>>>,
+    /// Of page cache, of each node.
+    cache_bytes: u64,
 }
 
 /// What a query cost.
@@ -54,7 +61,9 @@ impl World {
         let mut rng = Rng::of_seed(1);
         let network = Machine::new(&mut rng, started, 0);
         let (bucket, cluster) = (MemoryStore::new(), Cluster::new(1));
-        Self { started, bucket, network, rng, cluster, requests: Arc::default(), running: None, store: None }
+        let cache_bytes = Settings::default().cache_bytes;
+        let (requests, running, store) = (Arc::default(), None, None);
+        Self { started, bucket, network, rng, cluster, requests, running, store, cache_bytes }
     }
 
     /// Ends the node that runs, in order, and starts another that has never seen the bucket.
@@ -77,6 +86,8 @@ impl World {
             lease: LEASE,
             idle_database_timeout: Duration::from_secs(60),
             drain_interval: Duration::ZERO,
+            cache_bytes: self.cache_bytes,
+            lent_bytes_free: NEVER_LENT,
             ..Settings::default()
         };
         let id = IncarnationId::random(&machine.seam);
@@ -86,6 +97,28 @@ impl World {
         self.cluster.set(0, Some(server(&node, &machine, false, is_dead)));
         self.running = Some((node, machine, death));
         self.store = Some(store);
+    }
+
+    /// Somebody needs the memory of the page cache for a moment, and an eighth of it is what is left.
+    fn evict(&self) {
+        let (node, ..) = self.running.as_ref().expect("a node runs");
+        node.context.fetcher.lend().set(2 * NEVER_LENT);
+    }
+
+    /// A table of [`ROWS`], which nobody owns.
+    async fn fill(&self) {
+        const ROWS_PER_TRANSACTION: u64 = 2_000;
+        self.admin("/v1/namespaces/app/create").await;
+        self.query("app", "CREATE TABLE t(id INTEGER PRIMARY KEY, body BLOB)").await;
+        for first in (1..=ROWS).step_by(ROWS_PER_TRANSACTION as usize) {
+            let last = first + ROWS_PER_TRANSACTION - 1;
+            let sql = format!(
+                "WITH RECURSIVE n(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM n WHERE n < {last})
+                 INSERT INTO t SELECT n, zeroblob(3900) FROM n"
+            );
+            self.query("app", &sql).await;
+        }
+        self.admin("/v1/namespaces/app/release").await;
     }
 
     async fn admin(&self, path: &str) {
@@ -200,24 +233,11 @@ fn nothing_is_shown_or_written_when_another_node_was_faster() {
     });
 }
 
-/// One row to a page, so that the level above the leaves is larger than a boot image.
 #[test]
 fn a_point_query_in_a_larger_database_fetches_two_segments_one_after_the_other() {
-    const ROWS: u64 = 16_000;
-    const ROWS_PER_TRANSACTION: u64 = 2_000;
     run(|mut world| async move {
         world.next_node().await;
-        world.admin("/v1/namespaces/app/create").await;
-        world.query("app", "CREATE TABLE t(id INTEGER PRIMARY KEY, body BLOB)").await;
-        for first in (1..=ROWS).step_by(ROWS_PER_TRANSACTION as usize) {
-            let last = first + ROWS_PER_TRANSACTION - 1;
-            let sql = format!(
-                "WITH RECURSIVE n(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM n WHERE n < {last})
-                 INSERT INTO t SELECT n, zeroblob(3900) FROM n"
-            );
-            world.query("app", &sql).await;
-        }
-        world.admin("/v1/namespaces/app/release").await;
+        world.fill().await;
         for id in [1, ROWS / 2, ROWS] {
             world.next_node().await;
             let cost = world.cost("app", &format!("SELECT length(body) FROM t WHERE id = {id}"), "3900").await;
@@ -233,6 +253,32 @@ fn a_point_query_in_a_larger_database_fetches_two_segments_one_after_the_other()
         world.next_node().await;
         let cost = world.cost("app", "SELECT count(*) FROM other", "0").await;
         assert_eq!(cost, Cost { round_trips: 3, page_gets: 0 }, "the new table's page stands in the head");
+    });
+}
+
+/// A query goes from one inner page to its leaf, and then from the other one to its. Who opens the database knows both
+/// inner pages, if they were in use when it was closed, and reads the second one beside the first.
+#[test]
+fn what_was_in_use_last_time_is_read_at_once_when_a_database_is_opened_again() {
+    run(|mut world| async move {
+        // An eighth of it has no room for a segment; all of it has, for what is read ahead.
+        world.cache_bytes = 1 << 20;
+        world.next_node().await;
+        world.fill().await;
+        world.next_node().await;
+        let read = async |ids: [u64; 2], round_trips: u64, page_gets: usize, why: &str| {
+            let sql = format!("SELECT sum(length(body)) FROM t WHERE id IN ({}, {})", ids[0], ids[1]);
+            let cost = world.cost("app", &sql, "7800").await;
+            assert_eq!(cost, Cost { round_trips, page_gets }, "{why}");
+            // It is closed, and nothing that it has read is in memory any more.
+            sleep(LEASE).await;
+            world.evict();
+        };
+        // None is in the segment of its inner page, nor in the last one, which is so short that it might stay.
+        let [some, others] = [[3_000, 7_000], [11_500, 15_500]];
+        read(some, 6, 4, "name, head, and four segments one after the other, the first beside the CAS").await;
+        read(others, 5, 6, "head, four segments, and two that were in use and are no help").await;
+        read(others, 4, 4, "head, two inner pages at once, a leaf, the other leaf").await;
     });
 }
 
