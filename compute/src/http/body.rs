@@ -39,12 +39,12 @@ fn refusal(loan: &BodyLoan, needed_bytes: usize, what: &str) -> Response {
 /// Borrows what a whole body takes while it is parsed, or answers why not. Afterwards that are so many bytes.
 ///
 /// A short body with many parts is not small.
-pub(in crate::http) fn borrow_for_parts(body: &[u8], loan: &mut BodyLoan) -> Result<usize, Response> {
+pub(in crate::http) fn borrow_for_parts(body: &[u8], loan: &mut BodyLoan) -> Result<usize, Box<Response>> {
     let parts = Parts::of(body);
     let needed = parts.bytes_while_parsed();
     if needed > 2 * limits::SMALL_BODY_BYTES && !loan.try_set(needed) {
         let what = format!("a request of {} bytes with {} objects and lists in it", body.len(), parts.count);
-        return Err(refusal(loan, needed, &what));
+        return Err(Box::new(refusal(loan, needed, &what)));
     }
     Ok(parts.bytes_when_parsed())
 }

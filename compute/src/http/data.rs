@@ -139,7 +139,7 @@ async fn pipeline(
 ) -> Result<Response, JobError> {
     let parsed_bytes = match borrow_for_parts(&body, &mut loan) {
         Ok(bytes) => bytes,
-        Err(response) => return Ok(response),
+        Err(refusal) => return Ok(*refusal),
     };
     let PipelineRequestBody { baton, requests } = PipelineRequestBody::parse(&body)?;
     drop(body);
@@ -183,7 +183,7 @@ async fn cursor(
 ) -> Result<Response, JobError> {
     let parsed_bytes = match borrow_for_parts(&body, &mut loan) {
         Ok(bytes) => bytes,
-        Err(response) => return Ok(response),
+        Err(refusal) => return Ok(*refusal),
     };
     let CursorRequestBody { baton, batch } = CursorRequestBody::parse(&body)?;
     drop(body);
